@@ -1,0 +1,123 @@
+-- migrate:up
+
+-- One row for every account, with the balance that the ledger's trigger keeps.
+
+create schema if not exists billing;
+
+comment on schema billing is
+    'What the webhook worker knows about money: facts, parked events and the functions that settle them. Never exposed through an API.';
+
+revoke all on schema billing from public, anon, authenticated, service_role;
+
+grant usage on schema billing to service_role;
+
+
+create table public.users (
+    id uuid
+        constraint users_pkey primary key
+        constraint users_id_fkey references auth.users (id) on delete cascade,
+    email text,
+    credits_balance bigint not null default 0
+        -- What every JSON client reads exactly: 2^53 - 1.
+        constraint users_credits_balance_range check (credits_balance between -9007199254740991 and 9007199254740991),
+    created_at timestamptz not null default now()
+);
+
+comment on table public.users is
+    'An account and its credits; made for every auth.users row.';
+
+comment on column public.users.credits_balance is
+    'Credits: always sum(transactions.amount). Below zero after a refund of credits that were spent. Written by update_user_credits() alone.';
+
+revoke all on public.users from public, anon, authenticated, service_role;
+
+grant select on public.users to authenticated;
+
+grant select, insert (id, email), update (email) on public.users to service_role;
+
+alter table public.users enable row level security;
+
+create policy users_select_own on public.users
+    for select
+    to authenticated
+    using ((select auth.uid()) = id);
+
+
+create function public.guard_credits_balance() returns trigger
+    language plpgsql
+    set search_path = ''
+as $$
+begin
+    -- Depth 1 is this trigger itself: the statement did not come from the ledger's trigger.
+    if pg_catalog.pg_trigger_depth() < 2 then
+        raise exception 'credits_balance changes through public.transactions alone'
+            using errcode = 'insufficient_privilege';
+    end if;
+    return new;
+end
+$$;
+
+comment on function public.guard_credits_balance() is
+    'Refuses every change of credits_balance that update_user_credits() does not make, the owner''s too.';
+
+revoke all on function public.guard_credits_balance() from public, anon, authenticated, service_role;
+
+create trigger users_insert_without_credits
+    before insert on public.users
+    for each row
+    when (new.credits_balance <> 0)
+    execute function public.guard_credits_balance();
+
+create trigger users_update_without_credits
+    before update on public.users
+    for each row
+    when (new.credits_balance is distinct from old.credits_balance)
+    execute function public.guard_credits_balance();
+
+
+-- security definer: Supabase's auth service inserts into auth.users with a role of its own.
+create function public.handle_new_user() returns trigger
+    language plpgsql
+    security definer
+    set search_path = ''
+as $$
+begin
+    insert into public.users (id, email)
+    values (new.id, new.email)
+    on conflict (id) do nothing;
+    return new;
+end
+$$;
+
+comment on function public.handle_new_user() is
+    'Makes the users row of a new account.';
+
+revoke all on function public.handle_new_user() from public, anon, authenticated, service_role;
+
+create trigger on_auth_user_created
+    after insert on auth.users
+    for each row
+    execute function public.handle_new_user();
+
+insert into public.users (id, email)
+select
+    id,
+    email
+from auth.users
+on conflict (id) do nothing;
+
+
+create function billing.schema_version() returns text
+    language sql
+    immutable
+    set search_path = ''
+    return '20261122000001';
+
+comment on function billing.schema_version() is
+    'The newest migration applied, whichever tool applied it.';
+
+revoke all on function billing.schema_version() from public, anon, authenticated, service_role;
+
+grant execute on function billing.schema_version() to service_role;
+
+-- migrate:down

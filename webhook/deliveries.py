@@ -1,0 +1,101 @@
+"""One delivery: verify its signature, read its event, settle it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import NoReturn
+
+from stripe import SignatureVerificationError, WebhookSignature
+
+from webhook.events import Event, interpret
+from webhook.facts import Facts, Ignored, Unsettled
+from webhook.ledger import Ledger, Outcome
+from webhook.objects import IDENTIFIER
+from webhook.settings import Guards
+
+TOLERANCE = 300
+"""Seconds that a signature stays good: https://docs.stripe.com/webhooks#replay-attacks."""
+
+
+class BadDelivery(Exception):  # noqa: N818
+    """The delivery is not Stripe's, or not an event: answered 400. The message says which, and quotes nothing."""
+
+
+def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> str:
+    """Return the body as text once one of the secrets has signed it, lately; else raise :class:`BadDelivery`."""
+    header = _one_signature_header(signature)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise BadDelivery("the body is not UTF-8") from None
+    problem = "no signing secret"
+    for secret in secrets:
+        try:
+            WebhookSignature.verify_header(text, header, secret, TOLERANCE)
+        except SignatureVerificationError as error:
+            problem = str(error.args[0])
+        else:
+            return text
+    stale = problem.startswith("Timestamp")
+    raise BadDelivery("the signature is too old" if stale else "the signature does not match")
+
+
+def _one_signature_header(signature: str | None) -> str:
+    """WSGI joins repeated headers with a comma: two would show as two timestamps, or as an item of no scheme."""
+    if not signature:
+        raise BadDelivery("no Stripe-Signature header")
+    items = [item.strip().partition("=") for item in signature.split(",")]
+    timestamps = sum(name == "t" for name, _, _ in items)
+    if timestamps != 1 or not signature.isascii() or not all(separator for _, separator, _ in items):
+        raise BadDelivery("malformed Stripe-Signature header")
+    return ",".join(name + separator + value for name, separator, value in items)
+
+
+def read_event(text: str) -> Event:
+    """Return the event in the body, or raise :class:`BadDelivery` where it is not one."""
+    try:
+        body = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadDelivery("the body is not JSON") from None
+    match body:
+        case {"id": str(event_id), "type": str(event_type), "data": {"object": dict(source)}}:
+            return Event(
+                id=_storable_id(event_id),
+                type=event_type,
+                livemode=body.get("livemode"),
+                account=body.get("account"),
+                object=source,
+            )
+        case _:
+            raise BadDelivery("the body is not a Stripe event")
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    """NaN and Infinity: Python's parser takes them, JSON and Postgres do not."""
+    raise ValueError(constant)
+
+
+def _storable_id(event_id: str) -> str:
+    """Return the event's id, or a digest of one that Stripe never makes and Postgres could not hold."""
+    if IDENTIFIER.fullmatch(event_id):
+        return event_id
+    return "evt_sha256_" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def settle(event: Event, text: str, ledger: Ledger, guards: Guards) -> Outcome:
+    """Record what the event says, or park it (``text`` is its body); raises :class:`LedgerUnavailable`.
+
+    Returns only after the commit.
+    """
+    match interpret(event, guards):
+        case Ignored(reason):
+            return Outcome("ignored", reason)
+        case Unsettled(reason, payment_id):
+            return ledger.park(event, reason, payment_id, text)
+        case Facts(facts):
+            outcome = ledger.record(event.id, facts)
+            if outcome.name == "unsettled":
+                return ledger.park(event, str(outcome.reason), facts[-1].payment_id, text)
+            return outcome

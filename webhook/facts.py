@@ -1,0 +1,70 @@
+"""What an event says about credits, in plain values: what Stripe's shapes become on their way to the ledger.
+
+Facts merge in the database (``sql/*_settlement.sql``) in a way that forgets their order. ``credits`` are whole credits,
+``money_amount`` is in the minor unit of ``currency``; ``None`` stands for what the source does not name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
+"""The version of a sale fact is its source: the closer to the money, the higher."""
+
+
+@dataclass(frozen=True)
+class Sale:
+    """One source's word on a sale."""
+
+    kind: ClassVar = "sale"
+    payment_id: str
+    version: int
+    user_id: str | None
+    credits: int | None
+    money_amount: int
+    currency: str
+    paid: bool
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two ids are one sale: ``in_…`` and a payment of it; ``id`` is the object that says so."""
+
+    kind: ClassVar = "link"
+    id: str
+    invoice_id: str
+    payment_id: str
+
+
+Fact = Sale | Link
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The event is about credits and says these."""
+
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """The event has nothing to do with credits."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """The event is about credits and cannot be settled as it is; ``reason`` is one of ``billing.parked_events``'."""
+
+    reason: str
+    payment_id: str | None = None
+
+
+Interpretation = Facts | Ignored | Unsettled
+
+
+def as_json(fact: Fact) -> dict[str, Any]:
+    """Return the fact as ``billing.record`` takes it."""
+    return {"kind": fact.kind, **vars(fact)}

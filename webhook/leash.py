@@ -1,0 +1,96 @@
+"""A program that never outlives the one that started it, however that one ends.
+
+Between the two stands this module as a process of its own. It holds one end of a pipe; when the other end
+closes, because :meth:`Leash.stop` asks for it or because the starter was killed, it stops the program.
+The program is in a session of its own: Ctrl-C in the terminal reaches the starter alone, which then stops
+things in order.
+"""
+
+from __future__ import annotations
+
+import pwd
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+_SECONDS_TO_STOP = 20
+
+
+@dataclass(frozen=True)
+class Leash:
+    """A running program."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the program ended; None while it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """Stop the program and wait for its end, at most about 20 s."""
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def start(  # noqa: PLR0913
+    command: Sequence[str],
+    *,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    user: str = "",
+    environment: Mapping[str, str],
+    output: IO[bytes] | None = None,
+    keep_open: Sequence[int] = (),
+) -> Leash:
+    """Start ``command``, as another ``user`` if one is named (only root can).
+
+    ``stop_signal`` is what stops it in good order. ``output`` takes its standard output and error. The file
+    descriptors ``keep_open`` stay open as long as it runs, and a lock on them held.
+    """
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", __name__, str(int(stop_signal)), user, *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        env=dict(environment),
+        pass_fds=keep_open,
+        start_new_session=True,
+    )
+    return Leash(process)
+
+
+def group_of(user: str) -> int | None:
+    """Return the id of the group that ``user`` belongs to first; None for no user."""
+    return pwd.getpwnam(user).pw_gid if user else None
+
+
+def _hold(stop_signal: int, user: str, command: Sequence[str]) -> int:
+    program = subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        user=user or None,
+        group=group_of(user),
+        extra_groups=[] if user else None,
+    )
+    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(asked, lambda *_: program.send_signal(stop_signal))
+    threading.Thread(target=_stop_at_the_end_of_input, args=(program, stop_signal), daemon=True).start()
+    return program.wait()
+
+
+def _stop_at_the_end_of_input(program: subprocess.Popen[bytes], stop_signal: int) -> None:
+    sys.stdin.buffer.read()
+    program.send_signal(stop_signal)
+    try:
+        program.wait(_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        program.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(abs(_hold(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))

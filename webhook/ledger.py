@@ -1,0 +1,168 @@
+"""The ledger: the one place that talks to Postgres, always as ``service_role``.
+
+One call is one simple query of several statements: one round trip and one implicit transaction. It rests on no session
+state and leaves none, so it works on a direct connection and through any pooler alike.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import ClientCursor, Connection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.rows import TupleRow
+
+from webhook.events import Event
+from webhook.facts import Fact, as_json
+
+# Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
+_PREAMBLE = """
+set local statement_timeout = '8s';
+set local lock_timeout = '4s';
+set transaction isolation level read committed, read write;
+set local role service_role;
+set local search_path = '';
+set local synchronous_commit = on;
+"""
+
+_CONNECTION_DEFAULTS = {
+    "application_name": "webhook",
+    "client_encoding": "utf8",
+    "connect_timeout": "3",
+    "tcp_user_timeout": "10000",
+}
+
+
+class LedgerUnavailable(Exception):  # noqa: N818
+    """The database cannot record anything now; the message says why, without data of any delivery."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a delivery: ``recorded``, ``duplicate``, ``ignored``, ``parked``, or yet ``unsettled``."""
+
+    name: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ParkedEvent:
+    """An event that waits for an operator, or for a retry."""
+
+    id: str
+    type: str
+    reason: str
+    parked_at: datetime
+    payload: str
+
+
+class Ledger:
+    """Calls of the ``billing`` functions; safe to share between threads, which may hold a connection each."""
+
+    def __init__(self, database_url: str) -> None:
+        """Nothing is connected until the first call."""
+        self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
+        self._idle: deque[Connection[TupleRow]] = deque()
+
+    def record(self, event_id: str, facts: Sequence[Fact]) -> Outcome:
+        """Merge an event's facts and settle their sales, in one committed transaction."""
+        delivery = {"event_id": event_id, "facts": [as_json(fact) for fact in facts]}
+        [(results,)] = self._call("select billing.record(%s)", [json.dumps([delivery])])
+        return Outcome(results[0]["outcome"], results[0].get("reason"))
+
+    def park(self, event: Event, reason: str, payment_id: str | None, payload: str) -> Outcome:
+        """Store an event that cannot be settled; one that was resolved before is a duplicate."""
+        [(waits,)] = self._call(
+            "select billing.park(%s, %s, %s, %s, %s)", [event.id, event.type, reason, payment_id, payload]
+        )
+        return Outcome("parked", reason) if waits else Outcome("duplicate")
+
+    def parked_events(self, event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
+        """Return the events that wait, oldest first: all, or those of the given ids."""
+        rows = self._call(
+            "select event_id, event_type, reason, parked_at, payload::text from billing.parked_events"
+            " where resolved_at is null and (%s or event_id = any (%s::text[])) order by parked_at, event_id",
+            [not event_ids, list(event_ids)],
+        )
+        return [ParkedEvent(*row) for row in rows]
+
+    def schema_version(self) -> str:
+        """Return the version of the newest migration in the database."""
+        [(version,)] = self._call("select billing.schema_version()", [])
+        return str(version)
+
+    def _call(self, statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
+        """Return the rows of ``statement``, tried once more where its connection was lost or it lost a race.
+
+        That is safe after a commit whose answer got lost, too: recording again changes nothing.
+        """
+        with _translated_errors():
+            connection = self._idle_connection() or self._connect()
+            try:
+                return self._run(connection, statement, parameters)
+            except psycopg.Error as error:
+                if not (connection.broken or isinstance(error, (DeadlockDetected, SerializationFailure))):
+                    raise
+            self.close()
+            return self._run(self._connect(), statement, parameters)
+
+    def _run(self, connection: Connection[TupleRow], statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_PREAMBLE + statement, parameters)
+                cursor.set_result(-1)
+                rows = cursor.fetchall()
+        except psycopg.Error:
+            # Not to be used again: it may lead to a server that was demoted to read-only.
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return rows
+
+    def _connect(self) -> Connection[TupleRow]:
+        return psycopg.connect(**self._parameters, autocommit=True, cursor_factory=ClientCursor, prepare_threshold=None)
+
+    def _idle_connection(self) -> Connection[TupleRow] | None:
+        """Return an idle connection that the server has not closed."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if _is_silent(connection):
+                return connection
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while connection := self._idle_connection():
+            connection.close()
+
+
+def _is_silent(connection: Connection[TupleRow]) -> bool:
+    """Whether nothing has come in since the last answer: a server that went away has said so, or hung up."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Turn any error of the database into ours; its message may hold a row's values, so its code stands in."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise LedgerUnavailable(f"no connection: {type(error).__name__}") from error
+        constraint = error.diag.constraint_name
+        detail = f" ({constraint})" if constraint else ""
+        raise LedgerUnavailable(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error

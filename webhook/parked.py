@@ -1,0 +1,117 @@
+"""``webhook parked`` and ``webhook retry``: the events that wait for an operator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import click
+
+from webhook.deliveries import read_event, settle
+from webhook.ledger import Ledger, LedgerUnavailable, Outcome, ParkedEvent
+from webhook.settings import Guards, read_database_url, read_guards
+
+REMEDIES = {
+    "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
+    "unreadable": "upgrade the worker; then retry",
+    "missing_api_key": "set STRIPE_API_KEY (a restricted read-only key is enough); then retry",
+    "missing_user": "set metadata.user_id or client_reference_id where you make the payment; grant by hand",
+    "ambiguous_customer": "two users claim this Stripe customer: set metadata.user_id on the subscription; then retry",
+    "missing_credits": "set metadata.credits where you make the payment; grant by hand",
+    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; grant by hand",
+    "unknown_user": "the user named has no row in public.users; make it, then retry",
+}
+"""What to do about each reason."""
+
+
+@click.command()
+@click.argument("event_id", required=False)
+def parked(event_id: str | None) -> None:
+    """List the events about credits that could not be settled, or show one whole.
+
+    On a terminal a table; piped, a line each: event id, reason and age, separated by tabs.
+    """
+    events = _waiting([event_id] if event_id else [])
+    if event_id:
+        _show(events[0])
+    elif sys.stdout.isatty():
+        _tabulate(events)
+    else:
+        for event in events:
+            click.echo(f"{event.id}\t{event.reason}\t{_age(event)}")
+
+
+@click.command()
+@click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
+def retry(event_ids: tuple[str, ...]) -> None:
+    """Settle the parked events that can be settled now: all of them, or those named."""
+    guards = read_guards()
+    ledger = Ledger(read_database_url())
+    settled = 0
+    events = _waiting(event_ids)
+    with click.progressbar(events, label="Retrying", hidden=not sys.stderr.isatty(), file=sys.stderr) as bar:
+        for event in bar:
+            outcome = _settle(event, ledger, guards)
+            settled += outcome.name in ("recorded", "duplicate")
+            click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
+    click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
+
+
+def _settle(event: ParkedEvent, ledger: Ledger, guards: Guards) -> Outcome:
+    try:
+        return settle(read_event(event.payload), event.payload, ledger, guards)
+    except LedgerUnavailable as error:
+        _stop(str(error))
+
+
+def _waiting(event_ids: Sequence[str]) -> list[ParkedEvent]:
+    try:
+        events = Ledger(read_database_url()).parked_events(event_ids)
+    except LedgerUnavailable as error:
+        _stop(str(error))
+    missing = set(event_ids) - {event.id for event in events}
+    if missing:
+        _stop(f"not parked: {', '.join(sorted(missing))}")
+    return events
+
+
+def _tabulate(events: Sequence[ParkedEvent]) -> None:
+    if not events:
+        click.echo("Nothing is parked.")
+        return
+    rows = [("EVENT", "TYPE", "AGE", "REASON"), *((e.id, e.type, _age(e), e.reason) for e in events)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()
+    for reason in sorted({event.reason for event in events}):
+        click.echo(f"{reason}: {REMEDIES[reason]}")
+
+
+def _show(event: ParkedEvent) -> None:
+    click.echo(f"event    {event.id}")
+    click.echo(f"type     {event.type}")
+    click.echo(f"reason   {event.reason}")
+    click.echo(f"age      {_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}")
+    click.echo(f"to do    {REMEDIES[event.reason]}")
+    click.echo(json.dumps(json.loads(event.payload), indent=2))
+
+
+def _age(event: ParkedEvent) -> str:
+    """Return the time since in its two largest units, such as ``3d 4h``."""
+    seconds = max(datetime.now(UTC) - event.parked_at, timedelta()) // timedelta(seconds=1)
+    parts = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    first = next((index for index, (size, _) in enumerate(parts) if seconds >= size), len(parts) - 1)
+    shown = parts[first : first + 2]
+    words = []
+    for size, unit in shown:
+        count, seconds = divmod(seconds, size)
+        words.append(f"{count}{unit}")
+    return " ".join(words)
+
+
+def _stop(message: str) -> NoReturn:
+    raise click.ClickException(message)

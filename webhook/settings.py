@@ -1,0 +1,182 @@
+"""The worker's settings: the one place that reads the environment.
+
+Each command asks only for what it uses; a missing or bad value raises :class:`SettingsError`, whose
+message is one line that names the variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+Environment = Mapping[str, str]
+
+
+class SettingsError(Exception):
+    """A variable is missing or bad; the message names it and says what to set."""
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Whose events count: those of one mode, and of our own account or the connected ones that are listed."""
+
+    livemode: bool
+    accounts: frozenset[str] = frozenset()
+    """Connected accounts, ``acct_…``."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the worker needs in order to verify, interpret and record deliveries."""
+
+    database_url: str = field(repr=False)
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+    guards: Guards
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What gunicorn needs."""
+
+    port: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class DevSettings:
+    """What ``webhook dev`` takes from the environment; it makes what is empty."""
+
+    database_url: str = field(repr=False)
+    migration_database_url: str = field(repr=False)
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+    livemode: bool
+
+
+def read_settings(environ: Environment = os.environ) -> Settings:
+    """Return the worker's settings, or raise :class:`SettingsError`."""
+    return Settings(
+        database_url=read_database_url(environ),
+        webhook_secrets=_webhook_secrets(environ),
+        guards=read_guards(environ),
+    )
+
+
+def read_guards(environ: Environment = os.environ) -> Guards:
+    """Return whose events count (``STRIPE_LIVEMODE``, ``STRIPE_ACCOUNT``)."""
+    return Guards(livemode=_livemode(environ), accounts=frozenset(_words(environ, "STRIPE_ACCOUNT")))
+
+
+def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
+    """Return where to listen (``PORT``) and how many processes to run (``WEB_CONCURRENCY``)."""
+    return ServerSettings(
+        port=_integer(environ, "PORT", 8000, low=0, high=65535),
+        workers=_integer(environ, "WEB_CONCURRENCY", 2, low=1, high=512),
+    )
+
+
+def read_database_url(environ: Environment = os.environ) -> str:
+    """Return ``DATABASE_URL``, the worker's database."""
+    return _postgres_url(environ, "DATABASE_URL")
+
+
+def has_database_url(environ: Environment = os.environ) -> bool:
+    """Whether ``DATABASE_URL`` is set: without it ``webhook dev`` starts a Postgres of its own."""
+    return bool(environ.get("DATABASE_URL", "").strip())
+
+
+def read_migration_database_url(environ: Environment = os.environ) -> str:
+    """Return ``MIGRATION_DATABASE_URL``, else ``DATABASE_URL``; never a transaction pooler's."""
+    name = "MIGRATION_DATABASE_URL" if environ.get("MIGRATION_DATABASE_URL", "").strip() else "DATABASE_URL"
+    url = _postgres_url(environ, name)
+    # Supabase's transaction pooler: https://supabase.com/docs/guides/database/connecting-to-postgres
+    if conninfo_to_dict(url).get("port") == "6543":
+        raise SettingsError(
+            f"{name} goes through a transaction pooler (port 6543), which migrations cannot use: "
+            "set MIGRATION_DATABASE_URL to the direct or session pooler connection (port 5432)"
+        )
+    return url
+
+
+def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
+    """Return the settings of ``webhook dev``; all of them have a default, and test mode is it."""
+    has_database = has_database_url(environ)
+    has_secret = bool(environ.get("STRIPE_WEBHOOK_SECRET", "").strip())
+    return DevSettings(
+        database_url=read_database_url(environ) if has_database else "",
+        migration_database_url=read_migration_database_url(environ) if has_database else "",
+        webhook_secrets=_webhook_secrets(environ) if has_secret else (),
+        livemode=bool(_told_livemode(environ)),
+    )
+
+
+def child_environment(
+    changes: Mapping[str, str], *, without: tuple[str, ...] = (), environ: Environment = os.environ
+) -> dict[str, str]:
+    """Return the environment for a program that this one starts.
+
+    It lacks the variables whose names start with one of ``without``, then has ``changes``.
+    """
+    kept = {name: value for name, value in environ.items() if not name.startswith(without)}
+    return kept | dict(changes)
+
+
+def _postgres_url(environ: Environment, name: str) -> str:
+    url = _required(environ, name, "postgresql://user:password@host:5432/database")
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError(f"{name} is not a Postgres URL: it starts with postgresql://")
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        raise SettingsError(f"{name} is not a valid URL: percent-encode special characters") from None
+    return url
+
+
+def _webhook_secrets(environ: Environment) -> tuple[str, ...]:
+    _required(environ, "STRIPE_WEBHOOK_SECRET", "the endpoint's signing secret, whsec_…")
+    secrets = _words(environ, "STRIPE_WEBHOOK_SECRET")
+    if not secrets or not all(secret.startswith("whsec_") and secret.isascii() for secret in secrets):
+        raise SettingsError("STRIPE_WEBHOOK_SECRET is not a signing secret: each one starts with whsec_")
+    return secrets
+
+
+def _livemode(environ: Environment) -> bool:
+    told = _told_livemode(environ)
+    if told is None:
+        raise SettingsError("STRIPE_LIVEMODE is not set: true for live payments, false for test mode")
+    return told
+
+
+def _told_livemode(environ: Environment) -> bool | None:
+    """``STRIPE_LIVEMODE``, else the mode in the key's name (``sk_live_…``, ``rk_test_…``), else None."""
+    told = environ.get("STRIPE_LIVEMODE", "").strip().lower()
+    if told in {"true", "false"}:
+        return told == "true"
+    if told:
+        raise SettingsError("STRIPE_LIVEMODE is neither true nor false")
+    key = environ.get("STRIPE_API_KEY", "").strip()
+    modes = {"live": True, "test": False}
+    return next((live for mode, live in modes.items() if key.startswith((f"sk_{mode}_", f"rk_{mode}_"))), None)
+
+
+def _required(environ: Environment, name: str, hint: str) -> str:
+    value = environ.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set: {hint}")
+    return value
+
+
+def _words(environ: Environment, name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in environ.get(name, "").split(",") if word.strip())
+
+
+def _integer(environ: Environment, name: str, default: int, *, low: int, high: int) -> int:
+    value = environ.get(name, "").strip()
+    if not value:
+        return default
+    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+        raise SettingsError(f"{name} is not a whole number from {low} to {high}")
+    return int(value)
