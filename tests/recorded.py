@@ -55,7 +55,9 @@ def session_event(  # noqa: PLR0913 - one for each thing a test is about
         fields.setdefault("client_reference_id", user_id)
     if amount is not AS_RECORDED:
         fields = {"amount_subtotal": amount, "amount_total": amount} | fields
-    return _with_metadata(_event(name, version, event_id, fields), user_id=user_id, credits=credits)
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"], user_id=user_id, credits=credits)
+    return event
 
 
 def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
@@ -71,7 +73,34 @@ def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
     """Return a PaymentIntent's event; `amount` (minor units) is asked for and received, if not both given."""
     if amount is not AS_RECORDED:
         fields = {"amount": amount, "amount_received": amount} | fields
-    return _with_metadata(_event(name, version, event_id, fields), user_id=user_id, credits=credits)
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"], user_id=user_id, credits=credits)
+    return event
+
+
+def invoice_event(
+    name: str = "invoice.paid",
+    version: str = NEWEST,
+    *,
+    event_id: str = AS_RECORDED,
+    user_id: str | None = AS_RECORDED,
+    credits: object = AS_RECORDED,  # noqa: A002 - Stripe's metadata key
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a subscription invoice's event; user and credits are in the subscription's metadata."""
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"]["parent"]["subscription_details"], user_id=user_id, credits=credits)
+    return event
+
+
+def invoice_payment_event(
+    *, event_id: str = AS_RECORDED, payment_intent: str = AS_RECORDED, **fields: Any
+) -> dict[str, Any]:
+    """Return the event that tells which PaymentIntent paid an invoice."""
+    event = _event("invoice_payment.paid", NEWEST, event_id, fields)
+    if payment_intent is not AS_RECORDED:
+        event["data"]["object"]["payment"]["payment_intent"] = payment_intent
+    return event
 
 
 def refund_event(
@@ -115,12 +144,10 @@ def _event(name: str, version: str, event_id: str, fields: dict[str, Any]) -> di
     return event if event_id is AS_RECORDED else event | {"id": event_id}
 
 
-def _with_metadata(event: dict[str, Any], **metadata: object) -> dict[str, Any]:
-    stripe_object = event["data"]["object"]
+def _with_metadata(holder: dict[str, Any], **metadata: object) -> None:
     changes = {key: value for key, value in metadata.items() if value is not AS_RECORDED}
-    merged = stripe_object["metadata"] | changes
-    stripe_object["metadata"] = {key: str(value) for key, value in merged.items() if value is not None}
-    return event
+    merged = holder["metadata"] | changes
+    holder["metadata"] = {key: str(value) for key, value in merged.items() if value is not None}
 
 
 def _entry(amount: int, index: int, version: str) -> dict[str, Any]:

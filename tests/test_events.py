@@ -13,7 +13,6 @@ from webhook.events import interpret
 from webhook.facts import PAYMENT_INTENT, SESSION, Facts, Ignored, Interpretation, Link, Sale, Unsettled
 from webhook.settings import Guards
 
-
 TEST_MODE = Guards(livemode=False)
 
 

@@ -38,6 +38,7 @@ KINDS = (
     stripe.Refund,
     stripe.Dispute,
     stripe.Invoice,
+    stripe.InvoicePayment,
     stripe.Customer,
     stripe.Product,
 )

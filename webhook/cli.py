@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from webhook import __version__, dev, migrate
+from webhook import __version__, demo, dev, migrate, parked
 from webhook.dev_folder import DevError
+from webhook.ledger import LedgerUnavailable
 from webhook.migrate import MigrationError
+from webhook.parked import NotParked
 from webhook.postgres_files import PostgresError
 from webhook.settings import (
     SettingsError,
@@ -70,6 +72,33 @@ def serve_command() -> None:
     os.execv(gunicorn, [gunicorn, "--config", "python:webhook.gunicorn_conf"])  # noqa: S606
 
 
+@commands.command("demo")
+@click.option("--refund", is_flag=True, help="Deliver a refund of a quarter of the money before its sale.")
+def demo_command(*, refund: bool) -> None:
+    """Send a signed sale to the running `webhook dev`, three times; no Stripe account needed."""
+    demo.run(refund=refund)
+
+
+@commands.command("parked")
+@click.argument("event_id", required=False)
+def parked_command(event_id: str | None) -> None:
+    """List the events about credits that could not be settled, or show one whole.
+
+    On a terminal a table; piped, a line each: event id, reason and age, separated by tabs.
+    """
+    if event_id:
+        parked.show(event_id)
+    else:
+        parked.show_all()
+
+
+@commands.command("retry")
+@click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
+def retry_command(event_ids: tuple[str, ...]) -> None:
+    """Settle the parked events that can be settled now: all of them, or those named."""
+    parked.retry(event_ids)
+
+
 def main() -> None:
     """Run the command line; what fails ends it with one line, a bad setting with exit code 2."""
     try:
@@ -77,6 +106,6 @@ def main() -> None:
     except SettingsError as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(USAGE_ERROR)
-    except (DevError, MigrationError, PostgresError) as error:
+    except (DevError, LedgerUnavailable, MigrationError, NotParked, PostgresError) as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(FAILURE)

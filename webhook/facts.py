@@ -37,7 +37,19 @@ class Link:
     payment_id: str
 
 
-Fact = Sale | Link
+@dataclass(frozen=True)
+class Reversal:
+    """What a refund or dispute has taken by now; ``version`` grows with the object's history."""
+
+    kind: ClassVar = "reversal"
+    id: str
+    version: int
+    payment_id: str
+    money_amount: int
+    currency: str
+
+
+Fact = Sale | Link | Reversal
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ things in order.
 
 from __future__ import annotations
 
+import os
 import pwd
 import signal
 import subprocess
@@ -84,7 +85,8 @@ def _hold(stop_signal: int, user: str, command: Sequence[str]) -> int:
 
 
 def _stop_at_the_end_of_input(program: subprocess.Popen[bytes], stop_signal: int) -> None:
-    sys.stdin.buffer.read()
+    # No reading through sys.stdin, whose lock would upset the interpreter when the program ends by itself.
+    os.read(0, 1)
     program.send_signal(stop_signal)
     try:
         program.wait(_SECONDS_TO_STOP)

@@ -68,6 +68,8 @@ def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False)
     with connect(url) as connection:
         if plain_postgres:
             apply_plain_postgres(connection)
+        elif not has_auth_schema(connection):
+            raise MigrationError("this database is not Supabase's: for plain Postgres add --plain-postgres")
         _prepare_history(connection, history)
         applied = _run_dbmate(_dbmate_url(connection), history)
         return Migration(applied, _schema_version(connection))
@@ -194,5 +196,5 @@ def _names(output: str, label: str) -> tuple[str, ...]:
     return tuple(line.split()[0] for line in lines)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join((error.diag.message_primary or str(error)).split())

@@ -6,13 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
 
 import click
 
 from webhook.deliveries import read_event, settle
-from webhook.ledger import Ledger, LedgerUnavailable, Outcome, ParkedEvent
-from webhook.settings import Guards, read_database_url, read_guards
+from webhook.ledger import Ledger, ParkedEvent
+from webhook.settings import read_database_url, read_guards
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
@@ -27,54 +26,45 @@ REMEDIES = {
 """What to do about each reason."""
 
 
-@click.command()
-@click.argument("event_id", required=False)
-def parked(event_id: str | None) -> None:
-    """List the events about credits that could not be settled, or show one whole.
+class NotParked(Exception):  # noqa: N818
+    """An event that was asked for does not wait; the message names it."""
 
-    On a terminal a table; piped, a line each: event id, reason and age, separated by tabs.
-    """
-    events = _waiting([event_id] if event_id else [])
-    if event_id:
-        _show(events[0])
-    elif sys.stdout.isatty():
+
+def show(event_id: str) -> None:
+    """Print one event whole; raises :class:`NotParked` or :class:`LedgerUnavailable`."""
+    [event] = _waiting([event_id])
+    _describe(event)
+
+
+def show_all() -> None:
+    """Print a table, or on a pipe a line for each event: id, reason and age, separated by tabs."""
+    events = _waiting()
+    if sys.stdout.isatty():
         _tabulate(events)
     else:
         for event in events:
             click.echo(f"{event.id}\t{event.reason}\t{_age(event)}")
 
 
-@click.command()
-@click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
-def retry(event_ids: tuple[str, ...]) -> None:
-    """Settle the parked events that can be settled now: all of them, or those named."""
+def retry(event_ids: Sequence[str]) -> None:
+    """Settle what can be settled now, of all events or of those named, and print what became of each."""
     guards = read_guards()
     ledger = Ledger(read_database_url())
     settled = 0
     events = _waiting(event_ids)
     with click.progressbar(events, label="Retrying", hidden=not sys.stderr.isatty(), file=sys.stderr) as bar:
         for event in bar:
-            outcome = _settle(event, ledger, guards)
+            outcome = settle(read_event(event.payload), event.payload, ledger, guards)
             settled += outcome.name in ("recorded", "duplicate")
             click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
     click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
 
 
-def _settle(event: ParkedEvent, ledger: Ledger, guards: Guards) -> Outcome:
-    try:
-        return settle(read_event(event.payload), event.payload, ledger, guards)
-    except LedgerUnavailable as error:
-        _stop(str(error))
-
-
-def _waiting(event_ids: Sequence[str]) -> list[ParkedEvent]:
-    try:
-        events = Ledger(read_database_url()).parked_events(event_ids)
-    except LedgerUnavailable as error:
-        _stop(str(error))
+def _waiting(event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
+    events = Ledger(read_database_url()).parked_events(event_ids)
     missing = set(event_ids) - {event.id for event in events}
     if missing:
-        _stop(f"not parked: {', '.join(sorted(missing))}")
+        raise NotParked(f"not parked (any more): {', '.join(sorted(missing))}")
     return events
 
 
@@ -91,7 +81,7 @@ def _tabulate(events: Sequence[ParkedEvent]) -> None:
         click.echo(f"{reason}: {REMEDIES[reason]}")
 
 
-def _show(event: ParkedEvent) -> None:
+def _describe(event: ParkedEvent) -> None:
     click.echo(f"event    {event.id}")
     click.echo(f"type     {event.type}")
     click.echo(f"reason   {event.reason}")
@@ -111,7 +101,3 @@ def _age(event: ParkedEvent) -> str:
         count, seconds = divmod(seconds, size)
         words.append(f"{count}{unit}")
     return " ".join(words)
-
-
-def _stop(message: str) -> NoReturn:
-    raise click.ClickException(message)

@@ -34,8 +34,9 @@ from webhook.postgres_files import (
 ADMIN = "webhook_admin"
 """The role that owns the schema: like Supabase's ``postgres``, no superuser."""
 
-_SECONDS_TO_START = 60
+_SECONDS_TO_START = 30
 _SECONDS_TO_STOP = 20
+_SIGNS_OF_A_PREDECESSOR = ("postmaster.pid", "shared memory")
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -58,12 +59,9 @@ def running(folder: Path, *, port: int = 0, durable: bool = True, keep_open: Seq
         make_folder(folder)
     port = free_port(port)
     settings = _SETTINGS | ({} if durable else _NOT_DURABLE) | {"port": str(port)}
-    log_path = folder.with_name(f"{folder.name}.log")
-    log_path.touch(mode=0o600)
-    with log_path.open("w+b") as log:
-        server = _start(folder, settings, log, keep_open)
+    with _log(folder) as log:
+        server = _start_ready(folder, settings, log, keep_open)
         try:
-            _wait_until_ready(server, superuser_url(folder, port), log)
             yield superuser_url(folder, port)
         finally:
             server.stop()
@@ -97,6 +95,26 @@ def prepare(url: str, password: str) -> None:
         apply_plain_postgres(connection, admin=ADMIN)
 
 
+def _log(folder: Path) -> BinaryIO:
+    path = folder.with_name(f"{folder.name}.log")
+    path.touch(mode=0o600)
+    return path.open("w+b")
+
+
+def _start_ready(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]) -> leash.Leash:
+    """Start a server and wait until it answers. One that was just killed may have to be waited for first."""
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while True:
+        server = _start(folder, settings, log, keep_open)
+        if _answers(server, superuser_url(folder, int(settings["port"])), deadline):
+            return server
+        server.stop()
+        why = _last_words(log)
+        if time.monotonic() > deadline or not any(sign in why for sign in _SIGNS_OF_A_PREDECESSOR):
+            raise PostgresError(f"the embedded Postgres does not start: {why}")
+        time.sleep(0.2)
+
+
 def _start(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]) -> leash.Leash:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return leash.start(
@@ -109,18 +127,21 @@ def _start(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Seq
     )
 
 
-def _wait_until_ready(server: leash.Leash, url: str, log: BinaryIO) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
+def _answers(server: leash.Leash, url: str, deadline: float) -> bool:
+    """Wait until ``server`` takes connections; false when it ends, or at the deadline."""
     while time.monotonic() < deadline and server.exit_code is None:
         try:
             psycopg.connect(url, connect_timeout=5).close()
         except psycopg.OperationalError:
             time.sleep(0.05)
         else:
-            return
+            return True
+    return False
+
+
+def _last_words(log: BinaryIO) -> str:
     log.seek(0)
-    last_words = log.read().decode(errors="replace").strip().splitlines()[-3:]
-    raise PostgresError(f"the embedded Postgres does not start: {' / '.join(last_words)}")
+    return " / ".join(log.read().decode(errors="replace").strip().splitlines()[-3:])
 
 
 def _stop_leftover(folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""One balance, whatever the order: the ledger against the model of stories.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Database
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+from stories import Event, deliveries, expected_balances, sales
+
+from webhook.deliveries import read_event, settle
+from webhook.ledger import Ledger
+from webhook.settings import Guards
+
+EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))
+GUARDS = Guards(livemode=False)
+
+
+class Shop:
+    """A database with three users, and the worker's own way into it."""
+
+    def __init__(self, admin: psycopg.Connection[Any], ledger: Ledger) -> None:
+        self.admin = admin
+        self.ledger = ledger
+        self.users: list[str] = []
+
+    def open(self) -> None:
+        """Three new users: the ledger is append-only, so no example can clean up after another."""
+        query = "insert into auth.users (id) select gen_random_uuid() from generate_series(1, 3) returning id::text"
+        self.users = [user for (user,) in self.admin.execute(query)]
+
+    def deliver(self, event: Event) -> str:
+        text = json.dumps(event)
+        return settle(read_event(text), text, self.ledger, GUARDS).name
+
+    def balances(self) -> dict[str, int]:
+        """The balances, which are the ledger's sums at every moment."""
+        rows = self.admin.execute(
+            "select u.id::text, u.credits_balance, coalesce(sum(t.amount), 0) from public.users u"
+            " left join public.transactions t on t.user_id = u.id where u.id = any (%s::uuid[]) group by u.id",
+            [self.users],
+        ).fetchall()
+        assert all(balance == total for _, balance, total in rows)
+        return {user: balance for user, balance, _ in rows}
+
+    def size(self) -> tuple[Any, ...]:
+        [row] = self.admin.execute(
+            "select (select count(*) from public.transactions), (select count(*) from billing.parked_events)"
+        ).fetchall()
+        return row
+
+
+@pytest.fixture
+def shop(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Shop]:
+    ledger = Ledger(database.url)
+    yield Shop(admin, ledger)
+    ledger.close()
+
+
+def told(events: Sequence[Event]) -> str:
+    """The events of a failing example, one line each."""
+    lines = []
+    for event in events:
+        source = event["data"]["object"]
+        shown = ("id", "payment_intent", "amount", "amount_total", "amount_received", "status", "payment_status")
+        fields = {key: source[key] for key in shown if key in source}
+        entries = [entry["amount"] for entry in source.get("balance_transactions", [])]
+        lines.append(f"{event['id']} {event['type']} {fields} {source.get('metadata') or ''} {entries or ''}")
+    return "\n".join(lines)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+@given(data=st.data())
+def test_balances_after_any_set_of_events_in_any_order_are_the_models(shop: Shop, data: st.DataObject) -> None:
+    shop.open()
+    stories = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
+    events = data.draw(deliveries(stories))
+    note(told(events))
+    for event in events:
+        assert shop.deliver(event) in ("recorded", "duplicate", "ignored")
+        shop.balances()
+    assert shop.balances() == expected_balances(stories, shop.users)
+
+    size = shop.size()
+    assert {shop.deliver(event) for event in events} <= {"duplicate", "ignored"}
+    assert shop.size() == size
