@@ -8,27 +8,38 @@
 
 -- The ids that are one sale with any of the given ones, those included.
 create function billing.linked_payments(p_payment_ids text[]) returns text[]
-    language sql
+    language plpgsql
     stable
     set search_path = ''
 as $$
-    with recursive linked (id) as (
-        select unnest(p_payment_ids)
-        union
-        select neighbours.id
+begin
+    -- Most sales have one id: they are spared the search.
+    if not exists (
+        select from billing.payment_links
+        where invoice_id = any (p_payment_ids) or payment_id = any (p_payment_ids)
+    ) then
+        return p_payment_ids;
+    end if;
+    return (
+        with recursive linked (id) as (
+            select unnest(p_payment_ids)
+            union
+            select neighbours.id
+            from linked
+            cross join lateral (
+                select payment_id as id
+                from billing.payment_links
+                where invoice_id = linked.id
+                union all
+                select invoice_id
+                from billing.payment_links
+                where payment_id = linked.id
+            ) as neighbours
+        )
+        select array_agg(id)
         from linked
-        cross join lateral (
-            select payment_id as id
-            from billing.payment_links
-            where invoice_id = linked.id
-            union all
-            select invoice_id
-            from billing.payment_links
-            where payment_id = linked.id
-        ) as neighbours
-    )
-    select coalesce(array_agg(id), '{}')
-    from linked
+    );
+end
 $$;
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import ClientCursor, Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
 from psycopg.rows import TupleRow
 
 from webhook.events import Event
@@ -161,8 +161,8 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate is None:
-            raise LedgerUnavailable(f"no connection: {type(error).__name__}") from error
+        if error.sqlstate is None and isinstance(error, OperationalError):
+            raise LedgerUnavailable(f"no connection: {' '.join(str(error).split())}") from error
         constraint = error.diag.constraint_name
         detail = f" ({constraint})" if constraint else ""
         raise LedgerUnavailable(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -49,19 +50,23 @@ def show_all() -> None:
 def retry(event_ids: Sequence[str]) -> None:
     """Settle what can be settled now, of all events or of those named, and print what became of each."""
     guards = read_guards()
-    ledger = Ledger(read_database_url())
-    settled = 0
     events = _waiting(event_ids)
-    with click.progressbar(events, label="Retrying", hidden=not sys.stderr.isatty(), file=sys.stderr) as bar:
-        for event in bar:
+    settled = 0
+    with _ledger() as ledger:
+        for event in events:
             outcome = settle(read_event(event.payload), event.payload, ledger, guards)
             settled += outcome.name in ("recorded", "duplicate")
             click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
     click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
 
 
+def _ledger() -> closing[Ledger]:
+    return closing(Ledger(read_database_url()))
+
+
 def _waiting(event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
-    events = Ledger(read_database_url()).parked_events(event_ids)
+    with _ledger() as ledger:
+        events = ledger.parked_events(event_ids)
     missing = set(event_ids) - {event.id for event in events}
     if missing:
         raise NotParked(f"not parked (any more): {', '.join(sorted(missing))}")
