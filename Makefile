@@ -1,0 +1,48 @@
+# Needs Python 3.11 or newer with its venv module, and make. Everything else goes into .venv.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+
+# uv works on this .venv with the Python that made it, whatever else the environment says.
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+# The machine's certificates, if it has any, as pip does: a network that inspects TLS adds its own there.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
+export UV_SYSTEM_CERTS ?= true
+endif
+unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
+
+# Holds the folder it was made in: a .venv that was copied or moved is made again.
+STAMP := .venv/.synced
+
+.PHONY: setup dev test lint
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+dev: $(STAMP)
+	@.venv/bin/webhook dev
+
+test: lint
+	.venv/bin/pytest --cov --cov-report=term-missing:skip-covered
+
+lint: $(STAMP)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+$(STAMP): pyproject.toml uv.lock Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not: say which with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@test "$$(cat $@ 2>/dev/null)" = '$(CURDIR)' && .venv/bin/python -c '' 2>/dev/null || \
+		{ echo "Making .venv …"; $(PYTHON) -m venv --clear .venv; }
+	@command -v uv >/dev/null || test -x .venv/bin/uv || \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv sync --frozen --python .venv/bin/python
+	@printf %s '$(CURDIR)' > $@

@@ -1,0 +1,124 @@
+"""Settings: what is missing or bad is named in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from webhook.settings import (
+    SettingsError,
+    child_environment,
+    read_dev_settings,
+    read_migration_database_url,
+    read_server_settings,
+    read_settings,
+)
+
+URL = "postgresql://worker:secret@db.example.com:5432/postgres"
+GOOD = {"DATABASE_URL": URL, "STRIPE_WEBHOOK_SECRET": "whsec_one", "STRIPE_LIVEMODE": "false"}
+
+
+def test_settings_complete_are_read_without_surrounding_space() -> None:
+    settings = read_settings({**GOOD, "DATABASE_URL": f" {URL}\n", "STRIPE_WEBHOOK_SECRET": "whsec_one , whsec_two\n"})
+    assert settings.database_url == URL
+    assert settings.webhook_secrets == ("whsec_one", "whsec_two")
+
+
+def test_settings_shown_hide_secrets() -> None:
+    assert "secret@" not in repr(read_settings(GOOD))
+    assert "whsec_" not in repr(read_settings(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", " "),
+        ("DATABASE_URL", "mysql://db.example.com/credits"),
+        ("DATABASE_URL", "postgresql://worker:50%zz@db.example.com/postgres"),
+        ("DATABASE_URL", "postgresql://db.example.com/postgres?no_such_option=1"),
+        ("STRIPE_WEBHOOK_SECRET", ""),
+        ("STRIPE_WEBHOOK_SECRET", ","),
+        ("STRIPE_WEBHOOK_SECRET", "sk_test_123"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_one,two"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_ünicode"),
+        ("STRIPE_LIVEMODE", ""),
+        ("STRIPE_LIVEMODE", "yes"),
+    ],
+)
+def test_settings_bad_raise_one_line_that_names_the_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings({**GOOD, name: value})
+    assert str(raised.value).startswith(f"{name} ")
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_bad_database_url_keeps_its_password_to_itself() -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings({**GOOD, "DATABASE_URL": "postgresql://worker:hunter2%zz@db.example.com/postgres"})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "key", "livemode"),
+    [
+        ("true", "", True),
+        ("FALSE", "", False),
+        ("", "sk_live_123", True),
+        ("", "rk_live_123", True),
+        ("", "sk_test_123", False),
+        ("", "rk_test_123", False),
+        ("false", "rk_live_123", False),
+    ],
+)
+def test_livemode_is_told_by_its_variable_else_by_the_key(told: str, key: str, livemode: bool) -> None:  # noqa: FBT001
+    settings = read_settings({**GOOD, "STRIPE_LIVEMODE": told, "STRIPE_API_KEY": key})
+    assert settings.guards.livemode is livemode
+
+
+def test_server_settings_have_defaults() -> None:
+    settings = read_server_settings({})
+    assert (settings.port, settings.workers) == (8000, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "65536"), ("PORT", "x"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "²")]
+)
+def test_server_settings_bad_name_the_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} "):
+        read_server_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"DATABASE_URL": URL}, URL),
+        ({"DATABASE_URL": "postgresql://worker@pooler:6543/x", "MIGRATION_DATABASE_URL": URL}, URL),
+        ({"DATABASE_URL": "postgresql://db1:5432,db2:5433/x"}, "postgresql://db1:5432,db2:5433/x"),
+        ({"DATABASE_URL": "postgresql:///x?host=/run/db"}, "postgresql:///x?host=/run/db"),
+    ],
+)
+def test_migration_database_url_is_the_one_that_is_set_for_it(environ: dict[str, str], url: str) -> None:
+    assert read_migration_database_url(environ) == url
+
+
+def test_migration_database_url_of_a_transaction_pooler_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL .*MIGRATION_DATABASE_URL"):
+        read_migration_database_url({"DATABASE_URL": "postgresql://worker@pooler.example.com:6543/postgres"})
+
+
+def test_dev_settings_need_nothing_and_mean_test_mode() -> None:
+    settings = read_dev_settings({})
+    assert (settings.database_url, settings.webhook_secrets, settings.livemode) == ("", (), False)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE"])
+def test_dev_settings_bad_name_the_variable(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} "):
+        read_dev_settings({name: "nonsense"})
+
+
+def test_child_environment_has_the_changes_and_lacks_what_is_left_out() -> None:
+    environ: dict[str, Any] = {"PGHOST": "elsewhere", "PATH": "/bin", "LANG": "C"}
+    assert child_environment({"LANG": "de"}, without=("PG",), environ=environ) == {"PATH": "/bin", "LANG": "de"}
