@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 
-.PHONY: setup dev test lint
+.PHONY: setup dev test lint settlement mutants
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -25,6 +25,14 @@ dev: $(STAMP)
 
 test: lint
 	.venv/bin/pytest --cov --cov-report=term-missing:skip-covered
+
+# The property test of the settlement, for long.
+settlement: $(STAMP)
+	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/test_settlement.py
+
+# Takes each safeguard of the settlement out in turn, RUNS times (default 10), and sees the tests go red.
+mutants: $(STAMP)
+	.venv/bin/python tests/mutants.py
 
 lint: $(STAMP)
 	.venv/bin/ruff check

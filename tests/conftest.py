@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import responses
 from pytest_socket import socket_allow_hosts
 
 from webhook import postgres
@@ -73,6 +74,13 @@ def login(url: str, role: str) -> str:
 def pytest_runtest_setup() -> None:
     """No test reaches anything but this machine."""
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def stripe_api() -> Iterator[responses.RequestsMock]:
+    """Every HTTP request of this process is answered by this, or refused."""
+    with responses.RequestsMock() as mock:
+        yield mock
 
 
 @pytest.fixture(scope="session")

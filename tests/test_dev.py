@@ -237,3 +237,37 @@ def test_lock_held_by_what_a_killed_one_left_behind_is_waited_for(
         holder = subprocess.Popen(["/bin/sleep", "0.5"], pass_fds=[lock])
     with locked():
         assert holder.wait() == 0
+
+
+def demo(folder: Path, *arguments: str) -> tuple[int, list[str], str]:
+    """The exit code of ``webhook demo``, the steps of the balance that it showed, and its message."""
+    environment = child_environment({}, without=("STRIPE_", "DATABASE_"))
+    done = subprocess.run(
+        [WEBHOOK, "demo", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.returncode, re.findall(r"\S+ → \S+(?= credits)", done.stdout), done.stderr
+
+
+def test_demo_sells_once_what_it_delivers_three_times(dev: Dev) -> None:
+    assert demo(dev.folder) == (0, ["0 → 100", "100 → 100", "100 → 100"], "")
+
+
+def test_demo_run_again_sells_to_another_user(dev: Dev) -> None:
+    demo(dev.folder)
+    assert demo(dev.folder)[1] == ["0 → 100", "100 → 100", "100 → 100"]
+
+
+def test_demo_with_a_refund_before_its_sale_ends_right(dev: Dev) -> None:
+    assert demo(dev.folder, "--refund") == (0, ["0 → 0", "0 → 75", "75 → 75", "75 → 75"], "")
+
+
+def test_demo_without_a_running_dev_says_what_to_type(folder: Path) -> None:
+    code, _, message = demo(folder)
+    assert (code, message.count("\n")) == (1, 1)
+    assert "make dev" in message

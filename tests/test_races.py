@@ -6,20 +6,17 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from conftest import Database
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from recorded import invoice_event, invoice_payment_event, refund_event, session_event, sign
+from recorded import invoice_event, invoice_payment_event, refund_event, session_event
 from stories import Event, Payment, Refund, Sale, Told, deliveries, expected_balances, new_id, sales
-from worker import PATIENCE, SECRET, Worker, amounts, eventually, new_user, working
+from worker import PATIENCE, Worker, amounts, eventually, new_user, working
 
 from webhook.deliveries import read_event
 from webhook.events import interpret
@@ -51,39 +48,16 @@ def worker(shared: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield worker
 
 
-def deliver_rounds(worker: Worker, rounds: Sequence[Sequence[Event]]) -> set[int]:
-    """Deliver round after round over kept-alive connections, the events of a round at one moment; return the answers'
-    statuses."""
-    lanes = max(len(each) for each in rounds)
-    start = threading.Barrier(lanes, timeout=PATIENCE)
-
-    def deliver_lane(lane: int) -> set[int]:
-        statuses = set()
-        with closing(HTTPConnection(urlsplit(worker.url).netloc, timeout=PATIENCE)) as connection:
-            for each in rounds:
-                body = json.dumps(each[lane]).encode() if lane < len(each) else b""
-                signature = sign(body, SECRET)
-                start.wait()
-                if body:
-                    connection.request("POST", "/webhook", body, {"Stripe-Signature": signature})
-                    answer = connection.getresponse()
-                    answer.read()
-                    statuses.add(answer.status)
-        return statuses
-
-    with ThreadPoolExecutor(lanes) as senders:
-        return set[int]().union(*senders.map(deliver_lane, range(lanes)))
-
-
 def race(worker: Worker, *lanes: Sequence[Event]) -> None:
     """Deliver the events of each lane in their order, those of the same place at one moment; each is answered 200."""
-    assert deliver_rounds(worker, list(zip(*lanes, strict=True))) == {200}
+    answers = worker.deliver_rounds(list(zip(*lanes, strict=True)))
+    assert {answer.status for answer in answers} == {200}
 
 
 def flood(worker: Worker, events: Sequence[Event]) -> None:
     """Deliver all events, many at a time; each is answered 200."""
     rounds = [events[first : first + IN_FLIGHT] for first in range(0, len(events), IN_FLIGHT)]
-    assert deliver_rounds(worker, rounds) == {200}
+    assert {answer.status for answer in worker.deliver_rounds(rounds)} == {200}
 
 
 def invoice(user_id: str, name: str) -> Event:
