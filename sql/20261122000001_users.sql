@@ -47,9 +47,12 @@ create function public.guard_credits_balance() returns trigger
     language plpgsql
     set search_path = ''
 as $$
+declare
+    v_callers pg_catalog.text;
 begin
-    -- Depth 1 is this trigger itself: the statement did not come from the ledger's trigger.
-    if pg_catalog.pg_trigger_depth() < 2 then
+    -- Not the trigger depth: any other table's trigger has that too.
+    get diagnostics v_callers = pg_context;
+    if pg_catalog.strpos(v_callers, 'PL/pgSQL function public.update_user_credits() line') = 0 then
         raise exception 'credits_balance changes through public.transactions alone'
             using errcode = 'insufficient_privilege';
     end if;

@@ -3,14 +3,15 @@
 -- Settling: the ledger of a sale is topped up to what the facts say, never by what an event adds.
 --
 -- record() is called once a delivery (or a batch of them). It locks the sales, then the users, then merges each
--- fact and settles its sale. Everything runs as its caller, service_role.
+-- fact and settles its sale. Everything runs as its caller, service_role. pg_temp comes last in the search paths, so that
+-- no temporary type of a pooled session stands in for a real one.
 
 
 -- The ids that are one sale with any of the given ones, those included.
 create function billing.linked_payments(p_payment_ids text[]) returns text[]
     language plpgsql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- Most sales have one id: they are spared the search.
@@ -18,7 +19,7 @@ begin
         select from billing.payment_links
         where invoice_id = any (p_payment_ids) or payment_id = any (p_payment_ids)
     ) then
-        return p_payment_ids;
+        return array_remove(p_payment_ids, null);
     end if;
     return (
         with recursive linked (id) as (
@@ -50,13 +51,13 @@ $$;
 -- taken: locks are only ever taken in one order.
 create function billing.lock_payments(p_payment_ids text[]) returns void
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_locked text[];
 begin
     loop
-        v_locked := billing.linked_payments(p_payment_ids);
+        v_locked := coalesce(billing.linked_payments(p_payment_ids), '{}');
         begin
             perform pg_advisory_xact_lock(locks.key)
             from (
@@ -64,7 +65,7 @@ begin
                 from unnest(v_locked) as id
                 order by key
             ) as locks;
-            if billing.linked_payments(p_payment_ids) <@ v_locked then
+            if coalesce(billing.linked_payments(p_payment_ids) <@ v_locked, true) then
                 return;
             end if;
             raise exception using errcode = 'CR100';
@@ -94,7 +95,7 @@ create type billing.merged_sale as (
 create function billing.sale_of(p_payment_ids text[]) returns billing.merged_sale
     language sql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
     select
         merged.payment_id,
@@ -132,7 +133,7 @@ $$;
 create function billing.kept_credits(p_credits bigint, p_money_amount bigint, p_reversed numeric) returns bigint
     language sql
     immutable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
     return case
         when p_money_amount = 0 then p_credits
         else p_credits - div(p_credits * least(p_reversed, p_money_amount), p_money_amount)::bigint
@@ -144,7 +145,7 @@ create function billing.entries_of(p_payment_ids text[]) returns setof public.tr
     language sql
     stable
     rows 3
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
     select *
     from public.transactions
@@ -162,7 +163,7 @@ create function billing.reversals_of(
     language sql
     stable
     rows 1
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
     select
         reversal_id,
@@ -184,7 +185,7 @@ $$;
 create function billing.next_stripe_id(p_id text, p_suffix text) returns text
     language plpgsql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_stripe_id text := p_id || ':' || p_suffix;
@@ -211,7 +212,7 @@ create function billing.add_entry(
     p_event_id text
 ) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_amount = 0 then
@@ -235,7 +236,7 @@ create function billing.correct(
     p_event_id text
 ) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_cause_id constant text := coalesce(p_fact ->> 'id', p_fact ->> 'payment_id');
@@ -304,7 +305,7 @@ create function billing.settle(
     p_event_id text
 ) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_purchase_id text;
@@ -312,10 +313,10 @@ declare
     v_reversed numeric := 0;
     v_changed boolean;
 begin
+    -- Of any type: erase_user() deletes the PURCHASE of a sale that turned out to be another user's.
     select min(coalesce(payment_id, stripe_id) collate "C")
     into v_purchase_id
-    from billing.entries_of(p_payment_ids)
-    where type = 'PURCHASE';
+    from billing.entries_of(p_payment_ids);
 
     if v_purchase_id is not null then
         v_changed := billing.correct(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
@@ -355,7 +356,7 @@ $$;
 create function billing.unsettled_reason(p_sale billing.merged_sale) returns text
     language sql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
     return case
         when p_sale.user_id is null then 'missing_user'
         when p_sale.credits is null then 'missing_credits'
@@ -366,7 +367,7 @@ create function billing.unsettled_reason(p_sale billing.merged_sale) returns tex
 -- Merges what one source says about a sale. Where the same source speaks twice, what grants most counts.
 create function billing.merge_sale(p_fact jsonb) returns void
     language sql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
     insert into billing.sales as known (payment_id, version, user_id, credits, money_amount, currency, paid)
     values (
@@ -400,7 +401,7 @@ $$;
 -- takes least.
 create function billing.merge_reversal(p_fact jsonb, p_event_id text) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into billing.reversals as known (reversal_id, version, payment_id, money_amount, currency, event_id)
@@ -426,7 +427,7 @@ $$;
 -- Merges the news that two ids are one sale, and tells whether it is news.
 create function billing.merge_link(p_fact jsonb) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into billing.payment_links (invoice_id, payment_id)
@@ -441,7 +442,7 @@ $$;
 create function billing.payments_of(p_fact jsonb) returns text[]
     language sql
     immutable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
     return array_remove(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id'], null);
 
 
@@ -449,7 +450,7 @@ create function billing.payments_of(p_fact jsonb) returns text[]
 -- why the sale that the fact is about cannot be settled. Nothing is stored for an erased sale.
 create function billing.record_fact(p_fact jsonb, p_event_id text) returns text
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_payment_ids constant text[] := billing.linked_payments(billing.payments_of(p_fact));
@@ -498,7 +499,7 @@ $$;
 -- Locks the rows of all users whose balance the facts could change, in the order that everybody uses.
 create function billing.lock_users(p_facts jsonb) returns void
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_payment_ids constant text[] := billing.linked_payments(array(
@@ -530,7 +531,7 @@ $$;
 create function billing.refusal_of(p_facts jsonb) returns text
     language sql
     stable
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
     select case
         when coalesce(fact ->> 'credits', sale.credits::text) is null then 'missing_credits'
@@ -549,7 +550,7 @@ $$;
 -- Records one delivery's facts, all of them or, where it names an unknown user, none. See record().
 create function billing.record_delivery(p_facts jsonb, p_event_id text) returns jsonb
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_refusal constant text := billing.refusal_of(p_facts);
@@ -593,7 +594,7 @@ $$;
 -- with credits and minor units as integers, and null for what its source does not name.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_facts constant jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
@@ -626,7 +627,7 @@ create function billing.park(
     p_payload text
 ) returns boolean
     language plpgsql
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload)

@@ -2,17 +2,21 @@
 
 -- The one deliberate way to delete ledger rows: a person's right to be forgotten.
 
--- Run by the owner; the account in auth.users can be deleted afterwards. Leaves the payment ids as tombstones, so that
--- a later delivery about them is a duplicate that stores nothing.
-create function billing.erase_user(p_user_id uuid) returns void
-    language plpgsql
-    set search_path = ''
+-- Whether an event's body names a user anywhere.
+create function billing.names_user(p_payload json, p_user_id uuid) returns boolean
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+    return strpos(lower(p_payload::text), p_user_id::text) > 0;
+
+
+-- The payments of a user: all ids of each, and not those that, as it turned out, were somebody else's.
+create function billing.payments_of_user(p_user_id uuid) returns text[]
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_payment_ids text[];
-begin
-    -- Not the payments that, as it turned out, were somebody else's.
-    v_payment_ids := billing.linked_payments(array(
+    select billing.linked_payments(array(
         select id
         from (
             select coalesce(payment_id, stripe_id)
@@ -22,15 +26,33 @@ begin
             select payment_id
             from billing.sales
             where user_id = p_user_id
+            union
+            select payment_id
+            from billing.parked_events
+            where payment_id is not null and billing.names_user(payload, p_user_id)
         ) as named (id)
         left join billing.sale_of(billing.linked_payments(array[id])) as sale on true
         where coalesce(sale.user_id, p_user_id) = p_user_id
-    ));
-    perform billing.lock_payments(v_payment_ids);
+    ))
+$$;
+
+
+-- Run by the owner; the account in auth.users can be deleted afterwards. Leaves the payment ids as tombstones, so that
+-- a later delivery about them is a duplicate that stores nothing.
+create function billing.erase_user(p_user_id uuid) returns void
+    language plpgsql
+    set search_path = ''
+as $$
+declare
+    v_payment_ids text[];
+begin
+    perform billing.lock_payments(billing.payments_of_user(p_user_id));
     perform 1
     from public.users
     where id = p_user_id
     for update;
+    -- Only now can no sale of this user be recorded any more; one may have been while the locks were awaited.
+    v_payment_ids := billing.payments_of_user(p_user_id);
 
     -- Locks out every other writer of the ledger until this transaction ends: nobody else's delete slips through.
     alter table public.transactions disable trigger transactions_append_only;
@@ -60,7 +82,7 @@ begin
     delete from billing.reversals
     where payment_id = any (v_payment_ids);
     delete from billing.parked_events
-    where payment_id = any (v_payment_ids) or strpos(lower(payload::text), p_user_id::text) > 0;
+    where payment_id = any (v_payment_ids) or billing.names_user(payload, p_user_id);
 
     delete from public.users
     where id = p_user_id;
@@ -70,7 +92,10 @@ $$;
 comment on function billing.erase_user(uuid) is
     'Erases a user''s ledger, facts, parked events and users row.';
 
-revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
+revoke all on function billing.erase_user(uuid), billing.payments_of_user(uuid), billing.names_user(json, uuid)
+from public, anon, authenticated, service_role;
+
+grant execute on function billing.payments_of_user(uuid), billing.names_user(json, uuid) to service_role;
 
 
 create or replace function billing.schema_version() returns text

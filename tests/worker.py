@@ -73,13 +73,13 @@ class Worker:
         """The processes that were started to answer, oldest first."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log)]
 
-    def get(self, path: str) -> Answer:
-        with self.connected() as connection:
+    def get(self, path: str, seconds: float = PATIENCE) -> Answer:
+        with self.connected(seconds) as connection:
             connection.request("GET", path)
-            return _read(connection)
+            return read_answer(connection)
 
-    def deliver(self, event: dict[str, Any]) -> Answer:
-        with self.connected() as connection:
+    def deliver(self, event: dict[str, Any], seconds: float = PATIENCE) -> Answer:
+        with self.connected(seconds) as connection:
             return _post(connection, event)
 
     def deliver_rounds(self, rounds: Sequence[Sequence[dict[str, Any]]]) -> list[Answer]:
@@ -89,22 +89,22 @@ class Worker:
 
         def deliver_lane(lane: int) -> list[Answer]:
             answers = []
-            with self._connected() as connection:
+            with self.connected() as connection:
                 for each in rounds:
                     request = _signed(each[lane]) if lane < len(each) else None
                     start.wait()
                     if request:
                         connection.request("POST", "/webhook", *request)
-                        answers.append(_read(connection))
+                        answers.append(read_answer(connection))
             return answers
 
         with ThreadPoolExecutor(lanes) as senders:
             return [answer for lane in senders.map(deliver_lane, range(lanes)) for answer in lane]
 
-    def answers(self, path: str) -> bool:
-        """Whether GET ``path`` is answered 200."""
-        with suppress(ConnectionError):
-            return self.get(path).status == 200
+    def answers(self, path: str, seconds: float = PATIENCE) -> bool:
+        """Whether GET ``path`` is answered 200 within so many seconds."""
+        with suppress(ConnectionError, TimeoutError):
+            return self.get(path, seconds).status == 200
         return False
 
     def terminate(self) -> None:
@@ -112,8 +112,8 @@ class Worker:
         self.process.process.send_signal(signal.SIGTERM)
 
     @contextmanager
-    def connected(self) -> Iterator[HTTPConnection]:
-        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)) as connection:
+    def connected(self, seconds: float = PATIENCE) -> Iterator[HTTPConnection]:
+        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=seconds)) as connection:
             connection.connect()
             yield connection
 
@@ -167,7 +167,7 @@ def body_of(event: dict[str, Any]) -> str:
 
 def _post(connection: HTTPConnection, event: dict[str, Any]) -> Answer:
     connection.request("POST", "/webhook", *_signed(event))
-    return _read(connection)
+    return read_answer(connection)
 
 
 def _signed(event: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -175,7 +175,7 @@ def _signed(event: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
     return body, {"Content-Type": "application/json", "Stripe-Signature": sign(body, SECRET)}
 
 
-def _read(connection: HTTPConnection) -> Answer:
+def read_answer(connection: HTTPConnection) -> Answer:
     response = connection.getresponse()
     return Answer(response.status, response.headers, json.loads(response.read()))
 
@@ -254,6 +254,10 @@ class Wire:
     """So many answers are read to their end, with what they tell committed; then the connection is cut instead."""
     queries_to_lose: int = 0
     """So many queries cut the connection instead of reaching Postgres."""
+    open: set[int] = field(default_factory=set)
+    """The connections that are up, by the port they come from."""
+    is_silent: bool = False
+    """Nothing that Postgres says comes through, and nothing is cut."""
 
 
 @contextmanager
@@ -275,13 +279,22 @@ def wired(database_url: str) -> Iterator[Wire]:
 def _accept(listener: socket.socket, target: tuple[str, int], wire: Wire) -> None:
     with suppress(OSError):
         while True:
-            client, server = listener.accept()[0], socket.create_connection(target)
-            threading.Thread(target=_pass_queries, args=(client, server, wire), daemon=True).start()
-            threading.Thread(target=_pass_answers, args=(server, client, wire), daemon=True).start()
+            client, (_, port) = listener.accept()
+            wire.open.add(port)
+            threading.Thread(target=_join, args=(client, port, target, wire), daemon=True).start()
+
+
+def _join(client: socket.socket, port: int, target: tuple[str, int], wire: Wire) -> None:
+    with client, socket.create_connection(target) as server:
+        queries = threading.Thread(target=_pass_queries, args=(client, server, wire), daemon=True)
+        queries.start()
+        _pass_answers(server, client, wire)
+        queries.join()
+    wire.open.remove(port)
 
 
 def _pass_queries(client: socket.socket, server: socket.socket, wire: Wire) -> None:
-    with _joined(client, server) as stream:
+    with _read_from(client, server) as stream:
         server.sendall(_message(stream, b""))  # the start-up message alone has no type
         while message := _message(stream, stream.read(1)):
             if message[:1] == b"Q" and wire.queries_to_lose:
@@ -293,9 +306,11 @@ def _pass_queries(client: socket.socket, server: socket.socket, wire: Wire) -> N
 
 def _pass_answers(server: socket.socket, client: socket.socket, wire: Wire) -> None:
     is_connected = False
-    with _joined(server, client) as stream:
+    with _read_from(server, client) as stream:
         while message := _message(stream, stream.read(1)):
             wire.answered.append(message[:1])
+            if wire.is_silent:
+                continue
             if not (wire.answers_to_lose and is_connected):
                 client.sendall(message)
                 is_connected = is_connected or message[:1] == b"Z"
@@ -310,7 +325,7 @@ def _message(stream: BinaryIO, kind: bytes) -> bytes:
 
 
 @contextmanager
-def _joined(source: socket.socket, sink: socket.socket) -> Iterator[BinaryIO]:
+def _read_from(source: socket.socket, sink: socket.socket) -> Iterator[BinaryIO]:
     """What comes from ``source``; where that ends, both ends learn of it."""
     with suppress(OSError, struct.error), source.makefile("rb") as stream:
         yield stream

@@ -30,7 +30,7 @@ set local statement_timeout = '8s';
 set local lock_timeout = '4s';
 set transaction isolation level read committed, read write;
 set local role service_role;
-set local search_path = '';
+set local search_path = pg_catalog, pg_temp;
 set local synchronous_commit = on;
 """
 

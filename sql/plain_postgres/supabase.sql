@@ -45,7 +45,7 @@ end
 $$;
 
 
--- The admin of Supabase owns no superuser's rights, but these.
+-- What Supabase's admin may do beyond owning the database: it is no superuser.
 do $$
 declare
     admin constant name not null := coalesce(nullif(current_setting('plain_postgres.admin', true), ''), current_user);

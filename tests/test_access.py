@@ -1,0 +1,803 @@
+"""Who may do what (design section 7), by attack; each deny leaves everything as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from conftest import Database, Server
+from psycopg import errors, sql
+from roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, record, sale, sign_up
+
+from webhook.migrate import migrate
+from webhook.postgres import ADMIN
+
+API_ROLES = ("anon", "authenticated")
+ROLES = (*API_ROLES, "worker", "service_role", "owner")
+STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
+WAYS_OUT = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
+BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
+
+# PostgreSQL 18 tells "on delete restrict" apart from other foreign keys.
+HISTORY_STANDS = ("23001", "23503")
+
+BALANCE_WRITES = {
+    "update": "update public.users set credits_balance = 1000000",
+    "insert": f"insert into public.users (id, credits_balance) values ('{NOBODY}', 5)",
+    "upsert": f"""
+        insert into public.users (id, email) values ('{ALICE}', 'a@example.com')
+        on conflict (id) do update set credits_balance = 5
+    """,
+    "upsert_of_new": f"""
+        insert into public.users (id, credits_balance) values ('{ALICE}', 5)
+        on conflict (id) do update set credits_balance = excluded.credits_balance
+    """,
+    "view": """
+        create temp view mine as select * from public.users;
+        update mine set credits_balance = 5
+    """,
+    "merge": f"""
+        merge into public.users using (select '{ALICE}'::uuid as id) as given on users.id = given.id
+        when matched then update set credits_balance = 5
+    """,
+    "merge_of_new": f"""
+        merge into public.users using (select '{NOBODY}'::uuid as id) as given on users.id = given.id
+        when not matched then insert (id, credits_balance) values (given.id, 5)
+    """,
+    "cte": "with changed as (update public.users set credits_balance = 5 returning id) select * from changed",
+    "copy": f"copy public.users (id, credits_balance) from stdin\n{NOBODY}\t5\n",
+}
+
+LEDGER_CHANGES = {
+    "update": "update public.transactions set amount = amount + 1",
+    "update_of_nothing_new": "update public.transactions set event_id = event_id",
+    "delete": "delete from public.transactions",
+    "truncate": "truncate public.transactions",
+    "truncate_cascade": "truncate public.users cascade",
+    "upsert": f"""
+        insert into public.transactions (user_id, amount, type, stripe_id) values ('{ALICE}', 5, 'PURCHASE', 'pi_a')
+        on conflict (stripe_id) do update set amount = 5
+    """,
+    "merge_update": """
+        merge into public.transactions using (select 'pi_a' as id) as given on stripe_id = given.id
+        when matched then update set amount = 5
+    """,
+    "merge_delete": """
+        merge into public.transactions using (select 'pi_a' as id) as given on stripe_id = given.id
+        when matched then delete
+    """,
+    "view": "create temp view mine as select * from public.transactions; delete from mine",
+}
+
+LEDGER_INSERTS = {
+    "insert": f"insert into public.transactions (user_id, amount, type) values ('{ALICE}', 5, 'PURCHASE')",
+    "copy": f"copy public.transactions (user_id, amount, type) from stdin\n{ALICE}\t5\tPURCHASE\n",
+    "merge": f"""
+        merge into public.transactions using (select '{ALICE}'::uuid as id) as given on false
+        when not matched then insert (user_id, amount, type) values (given.id, 5, 'PURCHASE')
+    """,
+}
+
+OWNERS_WORK = (
+    "alter table public.transactions disable trigger all",
+    "alter table public.users disable trigger users_update_without_credits",
+    "alter table public.users disable row level security",
+    "alter table public.transactions owner to current_user",
+    "alter function public.update_user_credits() security invoker",
+    "alter role current_user bypassrls",
+    "comment on table public.users is ''",
+    "create function public.mine() returns integer language sql return 1",
+    "create policy everybody on public.transactions using (true)",
+    "create rule quietly as on insert to public.transactions do instead nothing",
+    "create schema mine",
+    "create table billing.mine (id integer)",
+    "create table public.mine (id integer)",
+    "create temp table mine () inherits (public.transactions)",
+    "create trigger mine after insert on public.users for each row execute function public.update_user_credits()",
+    """
+        create temp table mine (user_id uuid, amount bigint);
+        create trigger mine after insert on mine referencing new table as entries
+            for each statement execute function public.update_user_credits()
+    """,
+    "drop table public.transactions",
+    "drop trigger transactions_append_only on public.transactions",
+    "begin; lock table public.transactions in exclusive mode",
+    "begin; lock table public.users in exclusive mode",
+    "set session_replication_role = replica",
+)
+
+# What a caller could have put before pg_catalog: each of these tells that it was called.
+HIJACKS = {
+    "sum(bigint)": "numeric",
+    "now()": "timestamptz",
+    "unnest(text[])": "setof text",
+    "jsonb_array_elements(jsonb)": "setof jsonb",
+    "hashtextextended(text, bigint)": "bigint",
+    "pg_advisory_xact_lock(bigint)": "void",
+    "strpos(text, text)": "integer",
+    "equal(uuid, uuid)": "boolean",
+    "equal(text, text)": "boolean",
+    "equal(integer, integer)": "boolean",
+    "less(integer, integer)": "boolean",
+    "differ(bigint, integer)": "boolean",
+    "plus(bigint, numeric)": "numeric",
+    "field(jsonb, text)": "text",
+}
+HIJACKED_OPERATORS = {
+    "=": [("equal", "uuid", "uuid"), ("equal", "text", "text"), ("equal", "integer", "integer")],
+    "<": [("less", "integer", "integer")],
+    "<>": [("differ", "bigint", "integer")],
+    "+": [("plus", "bigint", "numeric")],
+    "->>": [("field", "jsonb", "text")],
+}
+SHADOWS = """
+    set search_path = pg_temp, hostile, pg_catalog, public;
+    create temp table users (id uuid, email text, credits_balance bigint);
+    create temp table entries (user_id uuid, amount bigint);
+    create temp table transactions (user_id uuid, amount bigint, type text, stripe_id text, payment_id text);
+    create temp table sales (payment_id text, version smallint, user_id uuid, credits bigint, paid boolean);
+    create temp table reversals (reversal_id text, payment_id text);
+    create temp table payment_links (invoice_id text, payment_id text);
+    create temp table parked_events (event_id text, payload json);
+"""
+SHADOWED_TYPES = """
+    create domain pg_temp.bool as boolean check (false);
+    create domain pg_temp.int8 as bigint check (false);
+    create domain pg_temp.numeric as decimal check (false);
+    create domain pg_temp.uuid as pg_catalog.uuid check (false);
+    create domain pg_temp.text as varchar check (false);
+"""
+
+# What everybody but the owner may do with each thing in public and billing. A new table, column or function fails here
+# until somebody has decided about it.
+PRIVILEGES = """
+column public.users.email: service_role=insert,update
+column public.users.id: service_role=insert
+function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.entries_of(text[]): service_role=execute
+function billing.erase_user(uuid):
+function billing.kept_credits(bigint,bigint,numeric): service_role=execute
+function billing.linked_payments(text[]): service_role=execute
+function billing.lock_payments(text[]): service_role=execute
+function billing.lock_users(jsonb): service_role=execute
+function billing.merge_link(jsonb): service_role=execute
+function billing.merge_reversal(jsonb,text): service_role=execute
+function billing.merge_sale(jsonb): service_role=execute
+function billing.names_user(json,uuid): service_role=execute
+function billing.next_stripe_id(text,text): service_role=execute
+function billing.park(text,text,text,text,text): service_role=execute
+function billing.payments_of(jsonb): service_role=execute
+function billing.payments_of_user(uuid): service_role=execute
+function billing.record(jsonb): service_role=execute
+function billing.record_delivery(jsonb,text): service_role=execute
+function billing.record_fact(jsonb,text): service_role=execute
+function billing.refusal_of(jsonb): service_role=execute
+function billing.reversals_of(text[],billing.merged_sale,boolean): service_role=execute
+function billing.sale_of(text[]): service_role=execute
+function billing.schema_version(): service_role=execute
+function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
+function billing.unsettled_reason(billing.merged_sale): service_role=execute
+function public.guard_credits_balance():
+function public.handle_new_user():
+function public.refuse_ledger_change():
+function public.update_user_credits():
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at:
+row billing.payment_links: invoice_id,payment_id:
+row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
+row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,erased_at,recorded_at:
+row billing.schema_migrations: version:
+row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
+row public.users: id,email,credits_balance,created_at:
+schema billing: service_role=usage
+schema public: public=usage
+table billing.parked_events: service_role=insert,select,update
+table billing.payment_links: service_role=insert,select
+table billing.reversals: service_role=insert,select,update
+table billing.sales: service_role=insert,select,update
+table billing.schema_migrations:
+table public.transactions: authenticated=select service_role=insert,select
+table public.users: authenticated=select service_role=select
+type billing.merged_sale: service_role=usage
+type public.transaction_type: public=usage
+"""
+
+SELF_HOSTED = """
+    alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+"""
+
+_PRIVILEGES_OF_ALL = """
+    with objects (kind, name, acl, owner) as (
+        select 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)), nspowner
+        from pg_namespace
+        where nspname in ('public', 'billing')
+        union all
+        select
+            case relkind when 'S' then 'sequence' else 'table' end,
+            oid::regclass::text,
+            coalesce(relacl, acldefault(case relkind when 'S' then 's'::"char" else 'r' end, relowner)),
+            relowner
+        from pg_class
+        where relnamespace::regnamespace::text in ('public', 'billing') and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        union all
+        select
+            'row',
+            concat(attrelid::regclass, ': ', string_agg(attname, ',' order by attnum)),
+            null,
+            0
+        from pg_attribute
+        join pg_class on pg_class.oid = attrelid
+        where
+            relnamespace::regnamespace::text in ('public', 'billing')
+            and relkind in ('r', 'p', 'v', 'm', 'f')
+            and attnum > 0
+            and not attisdropped
+        group by attrelid
+        union all
+        select 'column', attrelid::regclass || '.' || attname, attacl, relowner
+        from pg_attribute
+        join pg_class on pg_class.oid = attrelid
+        where relnamespace::regnamespace::text in ('public', 'billing') and attacl is not null
+        union all
+        select 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner
+        from pg_proc
+        where pronamespace::regnamespace::text in ('public', 'billing')
+        union all
+        select 'type', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
+        from pg_type
+        where
+            typnamespace::regnamespace::text in ('public', 'billing')
+            and typelem = 0
+            and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
+    )
+    select concat_ws(
+        ' ',
+        kind,
+        name || ':',
+        (
+            select string_agg(granted, ' ' order by granted)
+            from (
+                select concat(
+                    case grantee when 0 then 'public' else grantee::regrole::text end,
+                    '=',
+                    string_agg(
+                        lower(privilege_type) || case when is_grantable then '*' else '' end,
+                        ',' order by privilege_type
+                    )
+                ) as granted
+                from aclexplode(acl)
+                where grantee not in (owner, current_user::regrole)
+                group by grantee
+            ) as grants
+        )
+    )
+    from objects
+    order by kind, name collate "C"
+"""
+
+
+def privileges(database: Database) -> list[str]:
+    """What everybody but its owner may do with each object, one line each."""
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute("set search_path = ''")
+        return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL)]
+
+
+def assert_refused(database: Database, role: str, statement: str, *states: str) -> None:
+    """The statement fails, and nothing changes."""
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        before = contents(admin)
+        with connected(database, role, user=ALICE) as attacker, pytest.raises(psycopg.Error) as caught:
+            execute(attacker, statement)
+        assert caught.value.sqlstate in (states or ("42501",))
+        assert contents(admin) == before
+
+
+def open_accounts(admin: psycopg.Connection) -> None:
+    """Alice bought 100 credits, Bob 50."""
+    sign_up(admin, ALICE, BOB)
+    add(admin, ALICE, 100, stripe_id="pi_a")
+    add(admin, BOB, 50, stripe_id="pi_b")
+
+
+@pytest.fixture(scope="module")
+def bank(server: Server, template: str) -> Iterator[Database]:
+    """Alice's and Bob's database, for all tests that leave it as it is."""
+    with server.new_database(template) as database:
+        with psycopg.connect(database.admin_url) as admin:
+            open_accounts(admin)
+        yield database
+
+
+@pytest.fixture
+def owner(admin: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection to Alice's and Bob's database, for tests that change it."""
+    open_accounts(admin)
+    return admin
+
+
+@pytest.fixture
+def hostile(owner: psycopg.Connection) -> None:
+    """A schema of functions and operators that nobody should ever call."""
+    owner.execute("create schema hostile; grant usage on schema hostile to public")
+    for signature, result in HIJACKS.items():
+        body = "language plpgsql as $$begin raise exception 'hijacked'; end$$"
+        owner.execute(f"create function hostile.{signature} returns {result} {body}")
+    for operator, functions in HIJACKED_OPERATORS.items():
+        for function, left, right in functions:
+            options = f"function = hostile.{function}, leftarg = {left}, rightarg = {right}"
+            owner.execute(f"create operator hostile.{operator} ({options})")
+
+
+# Reading
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+@pytest.mark.parametrize("role", ["anon", "worker"])
+def test_reading_by_who_has_no_business_there_is_refused(bank: Database, role: str, table: str) -> None:
+    assert_refused(bank, role, f"select * from public.{table}")
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_reading_auth_users_through_the_api_is_refused(bank: Database, table: str) -> None:
+    assert_refused(bank, "authenticated", f"select * from public.{table} join auth.users on true")
+
+
+@pytest.mark.parametrize("table", BILLING_TABLES)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_reading_billing_by_anyone_but_service_role_is_refused(bank: Database, role: str, table: str) -> None:
+    assert_refused(bank, role, f"select * from billing.{table}")
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_locking_own_rows_through_the_api_is_refused(bank: Database, table: str) -> None:
+    assert_refused(bank, "authenticated", f"select * from public.{table} for share")
+
+
+def test_users_read_with_a_claim_are_the_own_row(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        rows = execute(alice, "select id::text, credits_balance from public.users")
+    assert rows == [(ALICE, 100)]
+
+
+def test_transactions_read_with_a_claim_are_the_own_rows(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        rows = execute(alice, "select user_id::text, amount, stripe_id from public.transactions")
+    assert rows == [(ALICE, 100, "pi_a")]
+
+
+def test_users_copied_with_a_claim_are_the_own_row(bank: Database) -> None:
+    with connected(bank, "authenticated", user=BOB) as bob:
+        assert execute(bob, "copy public.users (id, credits_balance) to stdout") == [(BOB, "50")]
+
+
+@pytest.mark.parametrize(("table", "column"), [("users", "id"), ("transactions", "user_id")])
+def test_rows_of_others_asked_for_by_id_are_not_found(bank: Database, table: str, column: str) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        assert execute(alice, f"select * from public.{table} where {column} = '{BOB}'") == []
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+@pytest.mark.parametrize("user", [None, NOBODY])
+def test_rows_read_without_a_users_claim_are_none(bank: Database, user: str | None, table: str) -> None:
+    with connected(bank, "authenticated", user=user) as stranger:
+        assert execute(stranger, f"select * from public.{table}") == []
+
+
+def test_rows_of_others_are_never_seen_by_the_readers_condition(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        # Fails with a division by zero at Bob's row.
+        rows = execute(alice, "select id::text from public.users where 1 / (credits_balance - 50) = 0")
+    assert rows == [(ALICE,)]
+
+
+def test_rows_of_others_are_not_shown_to_a_readers_cheap_function(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        alice.execute("""
+            create function pg_temp.seen(uuid) returns boolean language plpgsql cost 0.0000001
+            as $$
+            begin
+                perform set_config('test.seen', current_setting('test.seen') || $1, false);
+                return true;
+            end
+            $$
+        """)
+        alice.execute("select set_config('test.seen', '', false)")
+        execute(alice, "select from public.transactions where pg_temp.seen(user_id)")
+        assert execute(alice, "show test.seen") == [(ALICE,)]
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_rows_read_by_service_role_are_all(bank: Database, table: str) -> None:
+    with connected(bank, "service_role") as worker:
+        assert len(execute(worker, f"select * from public.{table}")) == 2
+
+
+# Writing users
+
+
+@pytest.mark.parametrize("way", BALANCE_WRITES)
+@pytest.mark.parametrize("role", ROLES)
+def test_balance_written_by_hand_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, BALANCE_WRITES[way])
+
+
+def test_balance_written_through_the_owners_view_is_refused(database: Database, owner: psycopg.Connection) -> None:
+    owner.execute("create view public.mine as select * from public.users")
+    owner.execute("grant all on public.mine to anon")
+    assert_refused(database, "anon", "update public.mine set credits_balance = 5")
+
+
+def test_balance_written_by_another_tables_trigger_is_refused(database: Database, owner: psycopg.Connection) -> None:
+    owner.execute("create table public.generations (cost bigint)")
+    owner.execute("""
+        create function public.spend() returns trigger language plpgsql
+        as $$begin update public.users set credits_balance = credits_balance - new.cost; return new; end$$
+    """)
+    owner.execute("create trigger spend after insert on public.generations for each row execute function spend()")
+    assert_refused(database, "owner", "insert into public.generations values (5)")
+
+
+@pytest.mark.parametrize("column", ["id = gen_random_uuid()", "created_at = now()"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_user_columns_of_the_account_changed_are_refused(bank: Database, role: str, column: str) -> None:
+    assert_refused(bank, role, f"update public.users set {column}")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update public.users set email = 'mine@example.com'",
+        f"insert into public.users (id, email) values ('{NOBODY}', 'c@example.com')",
+        f"insert into public.users (id) values ('{ALICE}') on conflict do nothing",
+    ],
+)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_users_written_by_anyone_but_service_role_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+@pytest.mark.parametrize("statement", ["delete from public.users", "truncate public.users"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_users_emptied_by_anyone_but_the_owner_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+def test_user_row_inserted_by_service_role_is_returned(database: Database, owner: psycopg.Connection) -> None:
+    sign_up(owner, NOBODY)
+    owner.execute("delete from public.users where id = %s", [NOBODY])
+    with connected(database, "service_role") as worker:
+        statement = f"insert into public.users (id, email) values ('{NOBODY}', 'c') returning email, credits_balance"
+        assert execute(worker, statement) == [("c", 0)]
+
+
+def test_user_row_inserted_without_an_account_is_refused(bank: Database) -> None:
+    assert_refused(bank, "service_role", f"insert into public.users (id, email) values ('{NOBODY}', 'c')", "23503")
+
+
+@pytest.mark.usefixtures("owner")
+def test_email_updated_by_service_role_is_returned(database: Database) -> None:
+    with connected(database, "service_role") as worker:
+        statement = f"update public.users set email = 'new' where id = '{ALICE}' returning email, credits_balance"
+        assert execute(worker, statement) == [("new", 100)]
+
+
+@pytest.mark.usefixtures("owner")
+def test_email_upserted_by_service_role_is_returned(database: Database) -> None:
+    with connected(database, "service_role") as worker:
+        rows = execute(
+            worker,
+            f"""
+            insert into public.users (id, email) values ('{ALICE}', 'new')
+            on conflict (id) do update set email = excluded.email returning email, credits_balance
+            """,
+        )
+    assert rows == [("new", 100)]
+
+
+# Writing transactions
+
+
+@pytest.mark.parametrize("way", LEDGER_INSERTS)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_ledger_insert_by_anyone_but_service_role_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, LEDGER_INSERTS[way])
+
+
+@pytest.mark.parametrize("way", LEDGER_INSERTS)
+@pytest.mark.parametrize("role", ["service_role", "owner"])
+def test_ledger_insert_by_service_role_and_owner_is_stored(
+    database: Database, owner: psycopg.Connection, role: str, way: str
+) -> None:
+    with connected(database, role) as writer:
+        execute(writer, LEDGER_INSERTS[way])
+    assert balance(owner, ALICE) == 105
+
+
+@pytest.mark.parametrize("way", LEDGER_CHANGES)
+@pytest.mark.parametrize("role", ROLES)
+def test_ledger_changed_by_anyone_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, LEDGER_CHANGES[way])
+
+
+@pytest.mark.parametrize("statement", OWNERS_WORK)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_owners_work_by_anyone_else_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+@pytest.mark.parametrize("table", BILLING_TABLES)
+@pytest.mark.parametrize("verb", ["delete from", "truncate"])
+def test_facts_deleted_by_service_role_are_refused(bank: Database, verb: str, table: str) -> None:
+    assert_refused(bank, "service_role", f"{verb} billing.{table}")
+
+
+# Accounts
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_account_deleted_with_history_is_refused(bank: Database, role: str) -> None:
+    assert_refused(bank, role, "delete from auth.users", *HISTORY_STANDS)
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_accounts_truncated_with_history_are_refused(bank: Database, role: str) -> None:
+    assert_refused(bank, role, "truncate auth.users cascade")
+
+
+def test_users_row_deleted_by_the_owner_with_history_is_refused(bank: Database) -> None:
+    assert_refused(bank, "owner", "delete from public.users", *HISTORY_STANDS)
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_account_deleted_without_history_takes_its_users_row(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    sign_up(owner, NOBODY)
+    with connected(database, role) as deleter:
+        assert execute(deleter, f"delete from auth.users where id = '{NOBODY}' returning id::text") == [(NOBODY,)]
+    assert execute(owner, f"select * from public.users where id = '{NOBODY}'") == []
+
+
+# Functions
+
+
+def _calls(owner: psycopg.Connection) -> dict[str, str]:
+    """A call of every function, with nulls, by the function's signature."""
+    return dict(
+        owner.execute("""
+            select
+                oid::regprocedure::text,
+                format(
+                    'select %s.%I(%s)',
+                    pronamespace::regnamespace,
+                    proname,
+                    (select string_agg('null::' || argument::regtype, ', ') from unnest(proargtypes) as argument)
+                )
+            from pg_proc
+            where pronamespace::regnamespace::text in ('public', 'billing')
+        """).fetchall()
+    )
+
+
+def _callable(attacker: psycopg.Connection, calls: dict[str, str]) -> set[str]:
+    """The functions whose calls are not refused."""
+    refused = set()
+    for function, call in calls.items():
+        try:
+            attacker.execute(call)
+        except errors.InsufficientPrivilege as error:
+            if "permission denied" in str(error):
+                refused.add(function)
+        except psycopg.Error:
+            pass
+    return calls.keys() - refused
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_functions_called_by_anyone_but_service_role_are_all_refused(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    calls, before = _calls(owner), contents(owner)
+    with connected(database, role, user=ALICE) as attacker:
+        assert _callable(attacker, calls) == set()
+    assert contents(owner) == before
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_functions_of_an_opened_billing_are_still_refused(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    owner.execute("grant usage on schema billing to public")
+    with connected(database, role, user=ALICE) as attacker:
+        assert _callable(attacker, _calls(owner)) == set()
+
+
+def test_functions_refused_to_service_role_are_erasing_and_triggers(
+    database: Database, owner: psycopg.Connection
+) -> None:
+    calls = _calls(owner)
+    triggers = execute(owner, "select oid::regprocedure::text from pg_proc where prorettype = 'trigger'::regtype")
+    with connected(database, "service_role") as worker:
+        refused = calls.keys() - _callable(worker, calls)
+    assert refused == {"billing.erase_user(uuid)"} | {name for (name,) in triggers if name in calls}
+
+
+def test_schema_version_asked_by_service_role_is_returned(bank: Database) -> None:
+    with connected(bank, "service_role") as worker:
+        [(version,)] = execute(worker, "select billing.schema_version()")
+    assert version.startswith("2026")
+
+
+# Becoming somebody else
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, "service_role"])
+@pytest.mark.parametrize("role", API_ROLES)
+def test_role_of_the_api_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+    with connected(bank, role, login=role) as attacker, pytest.raises(errors.InsufficientPrivilege):
+        attacker.execute(way.format(target))
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES])
+@pytest.mark.parametrize("role", ["worker", "service_role"])
+def test_role_of_the_worker_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+    with connected(bank, role) as attacker, pytest.raises(errors.InsufficientPrivilege):
+        attacker.execute(way.format(target))
+
+
+@pytest.mark.parametrize("target", [ADMIN, "service_role", "authenticator"])
+def test_session_given_to_another_login_is_refused(bank: Database, target: str) -> None:
+    with psycopg.connect(bank.url) as worker, pytest.raises(errors.InsufficientPrivilege):
+        worker.execute(f"set session authorization {target}")
+
+
+def test_role_reset_by_the_worker_leaves_it_with_nothing(bank: Database) -> None:
+    with psycopg.connect(bank.url, autocommit=True) as worker:
+        worker.execute("set role service_role")
+        worker.execute("reset role")
+        with pytest.raises(errors.InsufficientPrivilege):
+            worker.execute("select from public.users")
+
+
+def test_role_taken_by_the_worker_is_service_role(bank: Database) -> None:
+    with psycopg.connect(bank.url) as worker:
+        worker.execute("set local role service_role")
+        assert len(execute(worker, "select * from public.users")) == 2
+
+
+def test_claim_taken_by_anon_gives_nothing(bank: Database) -> None:
+    assert_refused(
+        bank, "anon", f"select set_config('request.jwt.claims', '{{\"sub\": \"{ALICE}\"}}', false); table public.users"
+    )
+
+
+# Names put first by the caller
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("shadows", [SHADOWS, SHADOWS + SHADOWED_TYPES], ids=["tables", "types"])
+def test_ledger_insert_with_shadowed_names_credits_the_real_user(
+    database: Database, owner: psycopg.Connection, shadows: str
+) -> None:
+    with connected(database, "service_role") as attacker:
+        attacker.execute(shadows)
+        execute(attacker, LEDGER_INSERTS["insert"])
+        assert execute(attacker, "table pg_temp.users") == []
+    assert balance(owner, ALICE) == 105
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("shadows", [SHADOWS, SHADOWS + SHADOWED_TYPES], ids=["tables", "types"])
+def test_sign_up_with_shadowed_names_makes_the_real_row(
+    database: Database, owner: psycopg.Connection, shadows: str
+) -> None:
+    with connected(database, "supabase_auth_admin") as attacker:
+        attacker.execute(shadows)
+        attacker.execute(f"insert into auth.users (id) values ('{NOBODY}')")
+        assert execute(attacker, "table pg_temp.users") == []
+    assert balance(owner, NOBODY) == 0
+
+
+@pytest.mark.usefixtures("hostile")
+def test_sale_recorded_with_shadowed_names_credits_the_real_user(database: Database, owner: psycopg.Connection) -> None:
+    with connected(database, "service_role") as attacker:
+        attacker.execute(SHADOWS)
+        assert record(attacker, sale("pi_2", ALICE)) == {"outcome": "recorded"}
+        assert execute(attacker, "table pg_temp.transactions") == []
+    assert balance(owner, ALICE) == 200
+
+
+@pytest.mark.usefixtures("hostile")
+def test_event_parked_with_shadowed_names_is_really_stored(database: Database, owner: psycopg.Connection) -> None:
+    with connected(database, "service_role") as attacker:
+        attacker.execute(SHADOWS)
+        execute(attacker, "select billing.park('evt_1', 'some.type', 'missing_user', 'pi_2', '{}')")
+    assert execute(owner, "select event_id from billing.parked_events") == [("evt_1",)]
+
+
+@pytest.mark.usefixtures("hostile")
+def test_balance_written_with_shadowed_functions_is_refused(database: Database, owner: psycopg.Connection) -> None:
+    owner.execute("create function hostile.pg_trigger_depth() returns integer language sql return 9")
+    assert_refused(
+        database, "owner", "set search_path = hostile, pg_catalog; update public.users set credits_balance = 5"
+    )
+
+
+def test_rows_read_with_shadowed_names_are_the_own(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        alice.execute(SHADOWS.replace("hostile, ", ""))
+        assert execute(alice, "select credits_balance from public.users") == [(100,)]
+
+
+# The catalog
+
+
+def test_privileges_of_everything_are_the_decided_ones(bank: Database) -> None:
+    assert privileges(bank) == PRIVILEGES.strip().splitlines()
+
+
+def test_privileges_after_self_hosted_default_grants_are_the_same(bank: Database, empty_database: Database) -> None:
+    with psycopg.connect(empty_database.admin_url) as owner:
+        owner.execute(SELF_HOSTED)
+    migrate(empty_database.admin_url)
+    assert privileges(empty_database) == privileges(bank)
+
+
+def test_security_definer_functions_are_two_and_have_no_search_path(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        """
+        select proname, array_to_string(proconfig, ' ')
+        from pg_proc
+        where prosecdef and pronamespace::regnamespace::text in ('public', 'billing')
+        order by 1
+        """,
+    )
+    assert rows == [("handle_new_user", 'search_path=""'), ("update_user_credits", 'search_path=""')]
+
+
+def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        """
+        select oid::regclass::text
+        from pg_class
+        where relnamespace::regnamespace::text in ('public', 'billing') and relkind in ('r', 'p') and not relrowsecurity
+        """,
+    )
+    # dbmate's own list, which no role but the owner may read.
+    assert rows == [("billing.schema_migrations",)]
+
+
+def test_policies_are_the_two_that_show_own_rows(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        """
+        select tablename, roles::text, cmd, permissive
+        from pg_policies
+        where schemaname in ('public', 'billing')
+        order by 1
+        """,
+    )
+    assert rows == [
+        ("transactions", "{authenticated}", "SELECT", "PERMISSIVE"),
+        ("users", "{authenticated}", "SELECT", "PERMISSIVE"),
+    ]
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_grants_handed_on_by_anyone_but_the_owner_change_nothing(bank: Database, role: str) -> None:
+    before = privileges(bank)
+    with connected(bank, role) as attacker:
+        for table in ("public.users", "public.transactions"):
+            try:
+                attacker.execute(sql.SQL("grant all on {} to public").format(sql.Identifier(*table.split("."))))
+            except errors.InsufficientPrivilege:
+                continue
+    assert privileges(bank) == before
