@@ -34,6 +34,9 @@ set local search_path = pg_catalog, pg_temp;
 set local synchronous_commit = on;
 """
 
+_LONGEST_SILENCE = 10
+"""Seconds that a query may take on its way and back: more than its statement_timeout."""
+
 _CONNECTION_DEFAULTS = {
     "application_name": "webhook",
     "client_encoding": "utf8",
@@ -63,6 +66,13 @@ class ParkedEvent:
     reason: str
     parked_at: datetime
     payload: str
+
+
+class _PatientConnection(Connection[TupleRow]):
+    """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = _LONGEST_SILENCE) -> Any:
+        return super().wait(gen, interval, timeout)
 
 
 class Ledger:
@@ -129,7 +139,9 @@ class Ledger:
         return rows
 
     def _connect(self) -> Connection[TupleRow]:
-        return psycopg.connect(**self._parameters, autocommit=True, cursor_factory=ClientCursor, prepare_threshold=None)
+        return _PatientConnection.connect(
+            **self._parameters, autocommit=True, cursor_factory=ClientCursor, prepare_threshold=None
+        )
 
     def _idle_connection(self) -> Connection[TupleRow] | None:
         """Return an idle connection that the server has not closed."""
