@@ -5,7 +5,7 @@
 create table billing.sales (
     payment_id text not null,
     version smallint not null
-        constraint sales_version_known check (version between 1 and 3),
+        constraint sales_version_known check (version between 0 and 3),
     user_id uuid,
     credits bigint
         constraint sales_credits_range check (credits between 1 and 1000000000),
@@ -13,10 +13,11 @@ create table billing.sales (
         constraint sales_money_amount_positive check (money_amount >= 0),
     currency text,
     paid boolean not null,
+    customer_id text,
     erased_at timestamptz,
     recorded_at timestamptz not null default now(),
     constraint sales_pkey primary key (payment_id, version),
-    constraint sales_erased_empty check (erased_at is null or num_nonnulls(user_id, credits, money_amount, currency) = 0)
+    constraint sales_erased_empty check (erased_at is null or num_nonnulls(user_id, credits, money_amount, currency, customer_id) = 0)
 );
 
 comment on table billing.sales is
@@ -26,7 +27,7 @@ comment on column billing.sales.payment_id is
     'pi_…, cs_… (nothing to pay) or in_….';
 
 comment on column billing.sales.version is
-    'Closeness to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent.';
+    'Closeness to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent; 0 who its customer was found to be.';
 
 comment on column billing.sales.user_id is
     'No foreign key: facts are merged before the user rows are locked.';
@@ -34,8 +35,25 @@ comment on column billing.sales.user_id is
 comment on column billing.sales.money_amount is
     'Minor units of currency that were paid, after tax and discount.';
 
+comment on column billing.sales.customer_id is
+    'The Stripe customer, where the source names no user.';
+
 comment on column billing.sales.erased_at is
     'A tombstone of billing.erase_user(): the payment is known, nothing else is, and nothing is stored for it any more.';
+
+
+create index sales_customer_id_idx on billing.sales (customer_id)
+where customer_id is not null;
+
+
+create table billing.customers (
+    customer_id text not null,
+    user_id uuid not null,
+    constraint customers_pkey primary key (customer_id, user_id)
+);
+
+comment on table billing.customers is
+    'Who a Stripe customer is, learned from what names both. One that several users claim stands for none.';
 
 
 create table billing.reversals (
@@ -106,14 +124,16 @@ create index parked_events_open_idx on billing.parked_events (payment_id)
 where resolved_at is null;
 
 
-revoke all on billing.sales, billing.reversals, billing.payment_links, billing.parked_events
+revoke all on billing.sales, billing.customers, billing.reversals, billing.payment_links, billing.parked_events
 from public, anon, authenticated, service_role;
 
 grant select, insert, update on billing.sales, billing.reversals, billing.parked_events to service_role;
 
-grant select, insert on billing.payment_links to service_role;
+grant select, insert on billing.customers, billing.payment_links to service_role;
 
 alter table billing.sales enable row level security;
+
+alter table billing.customers enable row level security;
 
 alter table billing.reversals enable row level security;
 

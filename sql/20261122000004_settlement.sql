@@ -44,7 +44,22 @@ end
 $$;
 
 
--- Locks every id of the sales that the given ids belong to, until the transaction ends.
+-- The given ids, those of sales that wait to learn who one of them, a Stripe customer, is, and all that are one sale with
+-- these.
+create function billing.concerned_payments(p_ids text[]) returns text[]
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select billing.linked_payments(p_ids || array(
+        select payment_id
+        from billing.sales
+        where customer_id = any (p_ids)
+    ))
+$$;
+
+
+-- Locks every id of the sales that the given ids belong to, and Stripe customers among them, until the transaction ends.
 --
 -- Two events of one sale may name different ids, so the whole linked set is locked, and the links are read again
 -- under the lock. Had they grown, the locks are given back (the block's rollback does it) before the larger set is
@@ -57,7 +72,7 @@ declare
     v_locked text[];
 begin
     loop
-        v_locked := coalesce(billing.linked_payments(p_payment_ids), '{}');
+        v_locked := coalesce(billing.concerned_payments(p_payment_ids), '{}');
         begin
             perform pg_advisory_xact_lock(locks.key)
             from (
@@ -65,7 +80,7 @@ begin
                 from unnest(v_locked) as id
                 order by key
             ) as locks;
-            if coalesce(billing.linked_payments(p_payment_ids) <@ v_locked, true) then
+            if coalesce(billing.concerned_payments(p_payment_ids) <@ v_locked, true) then
                 return;
             end if;
             raise exception using errcode = 'CR100';
@@ -369,7 +384,7 @@ create function billing.merge_sale(p_fact jsonb) returns void
     language sql
     set search_path = pg_catalog, pg_temp
 as $$
-    insert into billing.sales as known (payment_id, version, user_id, credits, money_amount, currency, paid)
+    insert into billing.sales as known (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
     values (
         p_fact ->> 'payment_id',
         (p_fact ->> 'version')::smallint,
@@ -377,7 +392,8 @@ as $$
         (p_fact ->> 'credits')::bigint,
         (p_fact ->> 'money_amount')::bigint,
         p_fact ->> 'currency',
-        (p_fact ->> 'paid')::boolean
+        (p_fact ->> 'paid')::boolean,
+        p_fact ->> 'customer_id'
     )
     on conflict (payment_id, version) do update
         set
@@ -385,14 +401,17 @@ as $$
             credits = greatest(known.credits, excluded.credits),
             money_amount = greatest(known.money_amount, excluded.money_amount),
             currency = least(known.currency, excluded.currency),
-            paid = known.paid or excluded.paid
+            paid = known.paid or excluded.paid,
+            customer_id = least(known.customer_id, excluded.customer_id)
         where
-            (known.user_id, known.credits, known.money_amount, known.currency, known.paid) is distinct from (
+            (known.user_id, known.credits, known.money_amount, known.currency, known.paid, known.customer_id)
+            is distinct from (
                 least(known.user_id, excluded.user_id),
                 greatest(known.credits, excluded.credits),
                 greatest(known.money_amount, excluded.money_amount),
                 least(known.currency, excluded.currency),
-                known.paid or excluded.paid
+                known.paid or excluded.paid,
+                least(known.customer_id, excluded.customer_id)
             )
 $$;
 
@@ -438,27 +457,148 @@ end
 $$;
 
 
--- The payment ids that a fact names.
-create function billing.payments_of(p_fact jsonb) returns text[]
+-- The ids that a fact names and that its recording has to lock: payments, and a Stripe customer.
+create function billing.ids_of(p_fact jsonb) returns text[]
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
-    return array_remove(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id'], null);
+    return array_remove(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null);
 
 
--- Merges one fact and settles its sale. Returns 'recorded' where something is new, 'duplicate' where nothing is, else
--- why the sale that the fact is about cannot be settled. Nothing is stored for an erased sale.
+-- Where a sale names no user and its Stripe customer is one, writes that down as the lowest version of the sale: it
+-- stays, whoever the customer turns out to be later. Returns how many users the customer is.
+create function billing.find_user(p_payment_ids text[]) returns integer
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_user_ids constant uuid[] := array(
+        select distinct user_id
+        from billing.customers
+        where customer_id in (
+            select customer_id
+            from billing.sales
+            where payment_id = any (p_payment_ids)
+        )
+    );
+begin
+    if cardinality(v_user_ids) = 1 then
+        insert into billing.sales (payment_id, version, user_id, paid)
+        select
+            payment_id,
+            0,
+            v_user_ids[1],
+            false
+        from billing.sales
+        where payment_id = any (p_payment_ids) and customer_id is not null
+        on conflict (payment_id, version) do nothing;
+    end if;
+    return cardinality(v_user_ids);
+end
+$$;
+
+
+-- Settles what linked payments are, if that is possible. p_fact has just been merged. Returns why it is not, else null;
+-- p_is_new is whether that took a new row.
+create function billing.settle_sale(
+    p_payment_ids text[],
+    p_fact jsonb,
+    p_event_id text,
+    out reason text,
+    out is_new boolean
+)
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_sale billing.merged_sale := billing.sale_of(p_payment_ids);
+begin
+    is_new := false;
+    reason := billing.unsettled_reason(v_sale);
+    if reason = 'missing_user' then
+        case billing.find_user(p_payment_ids)
+            when 0 then
+                return;
+            when 1 then
+                v_sale := billing.sale_of(p_payment_ids);
+                reason := billing.unsettled_reason(v_sale);
+            else
+                reason := 'ambiguous_customer';
+        end case;
+    end if;
+    if reason is not null then
+        return;
+    end if;
+    is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
+    update billing.parked_events
+    set
+        resolved_at = now(),
+        payload = null
+    where
+        payment_id = any (p_payment_ids)
+        and parked_events.reason in ('missing_user', 'ambiguous_customer', 'missing_credits')
+        and resolved_at is null;
+end
+$$;
+
+
+-- Merges who a Stripe customer is, and settles the sales that waited for it. Returns whether it is news.
+create function billing.learn_customer(p_fact jsonb, p_event_id text) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_payment_id text;
+begin
+    insert into billing.customers (customer_id, user_id)
+    values (p_fact ->> 'customer_id', (p_fact ->> 'user_id')::uuid)
+    on conflict do nothing;
+    if not found then
+        return false;
+    end if;
+    for v_payment_id in
+        select payment_id
+        from billing.sales
+        where customer_id = p_fact ->> 'customer_id'
+        order by payment_id collate "C"
+    loop
+        perform billing.settle_sale(
+            billing.linked_payments(array[v_payment_id]),
+            jsonb_build_object('kind', 'sale', 'payment_id', v_payment_id, 'version', 0),
+            p_event_id
+        );
+    end loop;
+    return true;
+end
+$$;
+
+
+-- Whether the refunds that are known of a sale fall short of what its charge says is refunded. A dispute is no refund.
+create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) returns boolean
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+    return exists (select from billing.sales where payment_id = any (p_payment_ids))
+        and (p_fact ->> 'money_amount')::numeric > (
+            select coalesce(sum(money_amount), 0)
+            from billing.reversals
+            where payment_id = any (p_payment_ids) and reversal_id !~ '^d[pu]_'
+        );
+
+
+-- Merges one fact and settles its sale. Returns 'recorded' where something is new, 'duplicate' where nothing is,
+-- 'ignored' where it says nothing, else why the sale that the fact is about cannot be settled. Nothing is stored for an
+-- erased sale.
 create function billing.record_fact(p_fact jsonb, p_event_id text) returns text
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_ids constant text[] := billing.linked_payments(billing.payments_of(p_fact));
+    v_payment_ids constant text[] := billing.linked_payments(billing.ids_of(p_fact));
     v_before constant billing.merged_sale := billing.sale_of(v_payment_ids);
-    v_sale billing.merged_sale;
     v_is_sale constant boolean := p_fact ->> 'kind' = 'sale';
     v_is_new boolean;
-    v_reason text;
+    v_settled record;
 begin
     if v_before.erased then
         return 'duplicate';
@@ -470,28 +610,26 @@ begin
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
         when 'link' then
             v_is_new := billing.merge_link(p_fact);
+        when 'customer' then
+            v_is_new := billing.learn_customer(p_fact, p_event_id);
+            return case when v_is_new then 'recorded' else 'duplicate' end;
+        when 'refunded_total' then
+            return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'ignored' end;
     end case;
-    v_sale := billing.sale_of(v_payment_ids);
-    if v_is_sale then
-        v_is_new := v_sale is distinct from v_before;
-    end if;
 
-    v_reason := billing.unsettled_reason(v_sale);
-    if v_reason is null then
-        v_is_new := billing.settle(v_payment_ids, v_sale, p_fact, p_event_id) or v_is_new;
-        update billing.parked_events
-        set
-            resolved_at = now(),
-            payload = null
-        where
-            payment_id = any (v_payment_ids)
-            and reason in ('missing_user', 'missing_credits')
-            and resolved_at is null;
-    elsif v_is_sale and (v_reason = 'unknown_user' or num_nonnulls(p_fact ->> 'user_id', p_fact ->> 'credits') > 0) then
+    v_settled := billing.settle_sale(v_payment_ids, p_fact, p_event_id);
+    if
+        v_is_sale
+        and v_settled.reason is not null
+        and (v_settled.reason = 'unknown_user' or num_nonnulls(p_fact ->> 'user_id', p_fact ->> 'credits') > 0)
+    then
         -- A payment that names neither user nor credits is none of ours, until its session says so.
-        return v_reason;
+        return v_settled.reason;
     end if;
-    return case when v_is_new then 'recorded' else 'duplicate' end;
+    if v_is_sale then
+        v_is_new := v_before is distinct from billing.sale_of(v_payment_ids);
+    end if;
+    return case when v_is_new or v_settled.is_new then 'recorded' else 'duplicate' end;
 end
 $$;
 
@@ -502,8 +640,8 @@ create function billing.lock_users(p_facts jsonb) returns void
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_ids constant text[] := billing.linked_payments(array(
-        select unnest(billing.payments_of(fact))
+    v_payment_ids constant text[] := billing.concerned_payments(array(
+        select unnest(billing.ids_of(fact))
         from jsonb_array_elements(p_facts) as fact
     ));
 begin
@@ -512,6 +650,10 @@ begin
     where id in (
         select (fact ->> 'user_id')::uuid
         from jsonb_array_elements(p_facts) as fact
+        union all
+        select user_id
+        from billing.customers
+        where customer_id = any (v_payment_ids)
         union all
         select user_id
         from billing.sales
@@ -534,16 +676,29 @@ create function billing.refusal_of(p_facts jsonb) returns text
     set search_path = pg_catalog, pg_temp
 as $$
     select case
-        when coalesce(fact ->> 'credits', sale.credits::text) is null then 'missing_credits'
+        when fact ->> 'kind' = 'sale' and coalesce(fact ->> 'credits', sale.credits::text) is null then 'missing_credits'
         else 'unknown_user'
     end
     from jsonb_array_elements(p_facts) as fact
-    left join billing.sale_of(billing.linked_payments(billing.payments_of(fact))) as sale on true
+    left join billing.sale_of(billing.linked_payments(billing.ids_of(fact))) as sale on true
     where
         fact ->> 'user_id' is not null
         and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
         and not coalesce(sale.erased, false)
     limit 1
+$$;
+
+
+-- Ends the waiting of a parked event, if it waits, and drops its payload.
+create function billing.resolve(p_event_id text) returns void
+    language sql
+    set search_path = pg_catalog, pg_temp
+as $$
+    update billing.parked_events
+    set
+        resolved_at = now(),
+        payload = null
+    where event_id = p_event_id and resolved_at is null
 $$;
 
 
@@ -566,19 +721,18 @@ begin
         from jsonb_array_elements(p_facts)
     loop
         v_outcome := billing.record_fact(v_fact, p_event_id);
-        if v_outcome not in ('recorded', 'duplicate') then
+        if v_outcome not in ('recorded', 'duplicate', 'ignored') then
             return jsonb_build_object('outcome', 'unsettled', 'reason', v_outcome);
         end if;
-        if v_outcome = 'recorded' then
+        if v_outcome <> 'duplicate' then
             v_result := v_outcome;
         end if;
     end loop;
 
-    update billing.parked_events
-    set
-        resolved_at = now(),
-        payload = null
-    where event_id = p_event_id and resolved_at is null;
+    perform billing.resolve(p_event_id);
+    if v_result = 'ignored' then
+        return jsonb_build_object('outcome', v_result, 'reason', 'refunds_known');
+    end if;
     return jsonb_build_object('outcome', v_result);
 end
 $$;
@@ -588,9 +742,11 @@ $$;
 -- {"outcome": "recorded"}, {"outcome": "duplicate"}, or {"outcome": "unsettled", "reason": …}, which the caller parks.
 --
 -- A fact is one of
---   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid"}
+--   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid", "customer_id"}
+--   {"kind": "customer", "customer_id", "user_id"}
 --   {"kind": "reversal", "id", "version", "payment_id", "money_amount", "currency"}
 --   {"kind": "link", "id", "invoice_id", "payment_id"}
+--   {"kind": "refunded_total", "payment_id", "money_amount"}
 -- with credits and minor units as integers, and null for what its source does not name.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
@@ -602,7 +758,7 @@ declare
     v_results jsonb := '[]';
 begin
     perform billing.lock_payments(array(
-        select unnest(billing.payments_of(fact))
+        select unnest(billing.ids_of(fact))
         from jsonb_array_elements(v_facts) as fact
     ));
     perform billing.lock_users(v_facts);

@@ -74,10 +74,13 @@ begin
         credits = null,
         money_amount = null,
         currency = null,
+        customer_id = null,
         erased_at = now()
     where payment_id = any (v_payment_ids);
     update billing.sales
     set user_id = null
+    where user_id = p_user_id;
+    delete from billing.customers
     where user_id = p_user_id;
     delete from billing.reversals
     where payment_id = any (v_payment_ids);

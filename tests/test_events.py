@@ -10,7 +10,7 @@ from recorded import USER_ID, VERSIONS, payment_intent_event, recorded, session_
 
 from webhook.deliveries import read_event
 from webhook.events import interpret
-from webhook.facts import PAYMENT_INTENT, SESSION, Facts, Ignored, Interpretation, Link, Sale, Unsettled
+from webhook.facts import PAYMENT_INTENT, SESSION, Customer, Facts, Ignored, Interpretation, Link, Sale, Unsettled
 from webhook.settings import Guards
 
 TEST_MODE = Guards(livemode=False)
@@ -85,9 +85,36 @@ def test_session_user_in_capitals_is_the_same_user() -> None:
     assert sale_of(session_event(user_id=USER_ID.upper())).user_id == USER_ID.upper()
 
 
-@pytest.mark.parametrize("name", ["checkout.session.completed.subscription", "checkout.session.completed.setup"])
-def test_session_of_another_mode_is_ignored(name: str) -> None:
-    assert interpreted(recorded(name)) == Ignored("no_payment")
+def test_session_that_sets_up_a_card_is_ignored() -> None:
+    assert interpreted(recorded("checkout.session.completed.setup")) == Ignored("no_payment")
+
+
+def test_session_of_a_subscription_tells_who_its_customer_is() -> None:
+    event = recorded("checkout.session.completed.subscription")
+    customer = Customer(event["data"]["object"]["customer"], USER_ID)
+    assert interpreted(event) == Facts((customer,))
+
+
+def test_session_of_a_subscription_without_a_user_is_ignored() -> None:
+    event = session_event("checkout.session.completed.subscription", user_id=None)
+    assert interpreted(event) == Ignored("no_payment")
+
+
+def test_session_paid_with_a_customer_tells_who_that_is() -> None:
+    interpretation = interpreted(session_event(customer="cus_1"))
+    assert isinstance(interpretation, Facts)
+    assert Customer("cus_1", USER_ID) in interpretation.facts
+
+
+def test_session_not_paid_yet_tells_nothing_of_its_customer() -> None:
+    interpretation = interpreted(session_event("checkout.session.completed.unpaid", customer="cus_1"))
+    assert isinstance(interpretation, Facts)
+    assert Customer("cus_1", USER_ID) not in interpretation.facts
+
+
+def test_session_without_a_user_is_of_its_customer() -> None:
+    sale = sale_of(session_event(user_id=None, customer="cus_1"))
+    assert (sale.user_id, sale.customer_id) == (None, "cus_1")
 
 
 def test_session_that_names_neither_credits_nor_user_is_ignored() -> None:

@@ -174,7 +174,7 @@ def test_row_that_another_program_inserted_counts_as_the_sale(post: Post, admin:
 @pytest.mark.parametrize(
     "event",
     [
-        recorded("checkout.session.completed.subscription"),
+        recorded("checkout.session.completed.setup"),
         recorded("checkout.session.async_payment_failed"),
         recorded("customer.created"),
         session_event(user_id=None, credits=None),

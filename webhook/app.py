@@ -14,6 +14,7 @@ from webhook.deliveries import BadDelivery, read_event, settle, verify
 from webhook.ledger import Ledger, LedgerUnavailable, Outcome
 from webhook.schema import expected_version
 from webhook.settings import Settings, read_settings
+from webhook.stripe_api import StripeUnavailable, stripe_api
 
 LARGEST_BODY = 1024 * 1024
 RETRY_AFTER = "10"
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> Flask:
     # One byte more: a chunked body that is longer than this is cut off here, and has to show that it is too long.
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
     ledger = app.extensions["ledger"] = Ledger(settings.database_url)
+    stripe = stripe_api(settings.stripe)
     expected = expected_version()
 
     @app.post("/webhook", provide_automatic_options=False)
@@ -40,7 +42,7 @@ def create_app(settings: Settings) -> Flask:
         started = time.perf_counter()
         text = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
         event = read_event(text)
-        outcome = settle(event, text, ledger, settings.guards)
+        outcome = settle(event, text, ledger, settings.guards, stripe)
         _log_delivery(event.id, event.type, outcome, started)
         return _answer(outcome)
 
@@ -58,6 +60,7 @@ def create_app(settings: Settings) -> Flask:
     app.register_error_handler(BadDelivery, _refuse)
     app.register_error_handler(HTTPException, _describe)
     app.register_error_handler(LedgerUnavailable, _ask_again)
+    app.register_error_handler(StripeUnavailable, _ask_again)
     app.register_error_handler(Exception, _fail)
     return app
 
@@ -96,9 +99,9 @@ def _describe(error: HTTPException) -> Response:
     return response
 
 
-def _ask_again(error: LedgerUnavailable) -> tuple[Response, int, dict[str, str]]:
+def _ask_again(error: LedgerUnavailable | StripeUnavailable) -> tuple[Response, int, dict[str, str]]:
     log.error("unavailable: %s", error)
-    return _unavailable("the ledger is unavailable")
+    return _unavailable("try again later")
 
 
 def _fail(error: Exception) -> tuple[Response, int, dict[str, str]]:

@@ -20,6 +20,7 @@ from webhook.settings import (
     read_server_settings,
     read_settings,
 )
+from webhook.stripe_api import StripeUnavailable
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -106,6 +107,6 @@ def main() -> None:
     except SettingsError as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(USAGE_ERROR)
-    except (DevError, LedgerUnavailable, MigrationError, NotParked, PostgresError) as error:
+    except (DevError, LedgerUnavailable, MigrationError, NotParked, PostgresError, StripeUnavailable) as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(FAILURE)

@@ -10,10 +10,12 @@ from typing import NoReturn
 from stripe import SignatureVerificationError, WebhookSignature
 
 from webhook.events import Event, interpret
-from webhook.facts import Facts, Ignored, Unsettled
+from webhook.facts import Customer, Facts, Ignored, Unsettled
 from webhook.ledger import Ledger, Outcome
-from webhook.objects import IDENTIFIER
+from webhook.objects import IDENTIFIER, JSONObject
+from webhook.questions import ask_nobody
 from webhook.settings import Guards
+from webhook.stripe_api import StripeAPI
 
 TOLERANCE = 300
 """Seconds that a signature stays good: https://docs.stripe.com/webhooks#replay-attacks."""
@@ -68,8 +70,22 @@ def read_event(text: str) -> Event:
                 account=body.get("account"),
                 object=source,
             )
+        case {"id": str(event_id), "type": str(event_type), "related_object": {"url": str(url)}} if _is_thin(body, url):
+            return Event(
+                id=_storable_id(event_id),
+                type=event_type.removeprefix("v1."),
+                livemode=body.get("livemode"),
+                account=body.get("context"),
+                object={},
+                related=url,
+            )
         case _:
             raise BadDelivery("the body is not a Stripe event")
+
+
+def _is_thin(body: JSONObject, url: str) -> bool:
+    """Whether the body is an event notification about an object of API v1."""
+    return body.get("object") == "v2.core.event" and url.startswith("/v1/") and url.isascii()
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -84,12 +100,13 @@ def _storable_id(event_id: str) -> str:
     return "evt_sha256_" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def settle(event: Event, text: str, ledger: Ledger, guards: Guards) -> Outcome:
-    """Record what the event says, or park it (``text`` is its body); raises :class:`LedgerUnavailable`.
+def settle(event: Event, text: str, ledger: Ledger, guards: Guards, stripe_api: StripeAPI | None = None) -> Outcome:
+    """Record what the event says, or park it (``text`` is its body).
 
-    Returns only after the commit.
+    Returns only after the commit. Raises :class:`LedgerUnavailable` or :class:`StripeUnavailable`. Nothing of the
+    database is held while Stripe is asked.
     """
-    match interpret(event, guards):
+    match interpret(event, guards, stripe_api.asker(event.account) if stripe_api else ask_nobody):
         case Ignored(reason):
             return Outcome("ignored", reason)
         case Unsettled(reason, payment_id):
@@ -97,5 +114,6 @@ def settle(event: Event, text: str, ledger: Ledger, guards: Guards) -> Outcome:
         case Facts(facts):
             outcome = ledger.record(event.id, facts)
             if outcome.name == "unsettled":
-                return ledger.park(event, str(outcome.reason), facts[-1].payment_id, text)
+                payment_id = next((fact.payment_id for fact in facts if not isinstance(fact, Customer)), None)
+                return ledger.park(event, str(outcome.reason), payment_id, text)
             return outcome

@@ -5,12 +5,13 @@ Which event means what: https://docs.stripe.com/checkout/fulfillment and https:/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.facts import Ignored, Interpretation, Unsettled
 from webhook.objects import JSONObject, Unreadable
-from webhook.reversals import dispute, refund
+from webhook.questions import Ask, RelatedObject, ask_nobody
+from webhook.reversals import charge, dispute, refund
 from webhook.sales import checkout_session, invoice, invoice_payment, payment_intent
 from webhook.settings import Guards
 
@@ -24,6 +25,7 @@ HANDLED_EVENTS = (
     "refund.updated",
     "refund.failed",
     "charge.refund.updated",
+    "charge.refunded",
     "charge.dispute.created",
     "charge.dispute.updated",
     "charge.dispute.closed",
@@ -43,13 +45,15 @@ class Event:
     account: Any
     """The connected account that it belongs to, ``None`` for our own."""
     object: JSONObject
+    related: str | None = None
+    """The path of the object at Stripe's API, for a thin event, which does not hold it."""
 
 
-def interpret(event: Event, guards: Guards) -> Interpretation:
-    """Return what the event says about credits."""
+def interpret(event: Event, guards: Guards, ask: Ask = ask_nobody) -> Interpretation:
+    """Return what the event says about credits, with the help of what Stripe's API answers."""
     if isinstance(event.account, str) and event.account not in guards.accounts:
         return Ignored("connected_account")
-    interpretation = _interpret_object(event)
+    interpretation = _interpret_object(event, guards, ask)
     if isinstance(interpretation, Ignored):
         return interpretation
     if isinstance(event.livemode, bool) and event.livemode != guards.livemode:
@@ -59,17 +63,21 @@ def interpret(event: Event, guards: Guards) -> Interpretation:
     return interpretation
 
 
-def _interpret_object(event: Event) -> Interpretation:  # noqa: PLR0911 - one line a case
+def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:  # noqa: PLR0911 - one line a case
     try:
+        if event.related and event.type in HANDLED_EVENTS:
+            return _interpret_thin(event, guards, ask)
         match event.type:
             case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
-                return checkout_session(event.object)
+                return checkout_session(event.object, ask)
             case "payment_intent.succeeded":
                 return payment_intent(event.object)
             case "invoice.paid":
-                return invoice(event.object)
+                return invoice(event.object, ask)
             case "invoice_payment.paid":
                 return invoice_payment(event.object)
+            case "charge.refunded":
+                return charge(event.object, ask)
             case "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated":
                 return refund(event.object)
             case event_type if event_type.startswith("charge.dispute."):
@@ -78,3 +86,13 @@ def _interpret_object(event: Event) -> Interpretation:  # noqa: PLR0911 - one li
                 return Ignored("event_type")
     except Unreadable:
         return Unsettled("unreadable")
+
+
+def _interpret_thin(event: Event, guards: Guards, ask: Ask) -> Interpretation:
+    """Fetch what the event is about, as it is now, and go on as with a snapshot of it."""
+    if event.livemode is not guards.livemode:
+        return Unsettled("wrong_mode")  # a key of this mode cannot see it
+    source = ask(RelatedObject(str(event.related)))
+    if source is None:
+        return Unsettled("missing_api_key")
+    return _interpret_object(replace(event, object=source, related=None), guards, ask)

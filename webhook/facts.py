@@ -25,6 +25,17 @@ class Sale:
     money_amount: int
     currency: str
     paid: bool
+    customer_id: str | None = None
+    """Who bought, where the source names no user: the Stripe customer."""
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A Stripe customer is this user."""
+
+    kind: ClassVar = "customer"
+    customer_id: str
+    user_id: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,16 @@ class Reversal:
     currency: str
 
 
-Fact = Sale | Link | Reversal
+@dataclass(frozen=True)
+class RefundedTotal:
+    """So much of a payment is refunded, by refunds that nobody could ask for: tells what is missing, moves nothing."""
+
+    kind: ClassVar = "refunded_total"
+    payment_id: str
+    money_amount: int
+
+
+Fact = Sale | Customer | Link | Reversal | RefundedTotal
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,10 @@ class Ledger:
         )
         return Outcome("parked", reason) if waits else Outcome("duplicate")
 
+    def resolve(self, event_id: str) -> None:
+        """End the waiting of a parked event, which turned out to have nothing to do with credits."""
+        self._call("select billing.resolve(%s)", [event_id])
+
     def parked_events(self, event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
         """Return the events that wait, oldest first: all, or those of the given ids."""
         rows = self._call(

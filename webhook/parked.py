@@ -12,7 +12,8 @@ import click
 
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger, ParkedEvent
-from webhook.settings import read_database_url, read_guards
+from webhook.settings import read_database_url, read_guards, read_stripe_settings
+from webhook.stripe_api import stripe_api
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
@@ -20,7 +21,7 @@ REMEDIES = {
     "missing_api_key": "set STRIPE_API_KEY (a restricted read-only key is enough); then retry",
     "missing_user": "set metadata.user_id or client_reference_id where you make the payment; grant by hand",
     "ambiguous_customer": "two users claim this Stripe customer: set metadata.user_id on the subscription; then retry",
-    "missing_credits": "set metadata.credits where you make the payment; grant by hand",
+    "missing_credits": "set metadata.credits where you sell, or on the price with STRIPE_API_KEY set; then retry",
     "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; grant by hand",
     "unknown_user": "the user named has no row in public.users; make it, then retry",
 }
@@ -49,13 +50,15 @@ def show_all() -> None:
 
 def retry(event_ids: Sequence[str]) -> None:
     """Settle what can be settled now, of all events or of those named, and print what became of each."""
-    guards = read_guards()
+    guards, stripe = read_guards(), stripe_api(read_stripe_settings())
     events = _waiting(event_ids)
     settled = 0
     with _ledger() as ledger:
         for event in events:
-            outcome = settle(read_event(event.payload), event.payload, ledger, guards)
-            settled += outcome.name in ("recorded", "duplicate")
+            outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
+            if outcome.name == "ignored":
+                ledger.resolve(event.id)
+            settled += outcome.name != "parked"
             click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
     click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from webhook.facts import Facts, Ignored, Interpretation, Reversal
+from webhook.facts import Facts, Ignored, Interpretation, RefundedTotal, Reversal
 from webhook.objects import JSONObject, Unreadable, amount, optional_id, required_id, word
+from webhook.questions import Ask, ChargeRefunds
 
 _FAILED_REFUND = ("failed", "canceled")
 _CLOSED_DISPUTE = ("won", "lost", "warning_closed", "prevented")
@@ -20,6 +21,20 @@ def refund(source: JSONObject) -> Interpretation:
     failed = source.get("status") in _FAILED_REFUND
     money = amount(source, "amount")
     return _reversal(source, payment_id, version=2 if failed else 1, money=0 if failed else money)
+
+
+def charge(source: JSONObject, ask: Ask) -> Interpretation:
+    """Return the refunds of a refunded charge: https://docs.stripe.com/api/charges/object.
+
+    For endpoints of which no refund is told itself. ``amount_refunded`` is a sum, never a step.
+    """
+    payment_id = _payment_of(source | {"charge": source.get("id")})
+    refunds = ask(ChargeRefunds(required_id(source, "id")))
+    if refunds is None and payment_id:
+        return Facts((RefundedTotal(payment_id, amount(source, "amount_refunded")),))
+    told = [refund(each) for each in refunds or ()]
+    facts = tuple(fact for each in told if isinstance(each, Facts) for fact in each.facts)
+    return Facts(facts) if facts else Ignored("no_refunds")
 
 
 def dispute(source: JSONObject) -> Interpretation:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.facts import (
     INVOICE,
     PAYMENT_INTENT,
     SESSION,
+    Customer,
     Facts,
     Ignored,
     Interpretation,
@@ -17,7 +18,9 @@ from webhook.facts import (
     Sale,
     Unsettled,
 )
+from webhook.lines import credits_of_lines
 from webhook.objects import JSONObject, Unreadable, amount, metadata, optional_id, required_id, word
+from webhook.questions import Ask, InvoiceLines, SessionLines
 
 MOST_CREDITS = 1_000_000_000
 """The largest sale, in credits."""
@@ -28,10 +31,11 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 
 @dataclass(frozen=True)
 class _Named:
-    """The user and the credits that an object names, as they stand there."""
+    """The user, the credits (a sum of lines is a number) and the Stripe customer that an object names."""
 
     user: Any
     credits: Any
+    customer_id: str | None
 
     @property
     def user_id(self) -> str | None:
@@ -41,16 +45,26 @@ class _Named:
     @property
     def number_of_credits(self) -> int | None:
         """The credits as a whole number within the limit, else ``None``."""
-        if not (isinstance(self.credits, str) and _DIGITS.fullmatch(self.credits)):
+        if isinstance(self.credits, str) and _DIGITS.fullmatch(self.credits):
+            number = int(self.credits)
+        elif type(self.credits) is int:
+            number = self.credits
+        else:
             return None
-        number = int(self.credits)
         return number if number <= MOST_CREDITS else None
+
+    def sale(self, payment_id: str, version: int, money_amount: int, currency: str, *, paid: bool) -> Sale:
+        """Return the sale of this to whoever is named; the customer stands in where no user is."""
+        customer_id = self.customer_id if self.user is None else None
+        return Sale(
+            payment_id, version, self.user_id, self.number_of_credits, money_amount, currency, paid, customer_id
+        )
 
     def unsettled_reason(self) -> str | None:
         """Why nobody can settle this, ``None`` where what is named is well-formed (if only a part of it)."""
         bad_credits = self.credits is not None and self.number_of_credits is None
         bad_user = self.user is not None and self.user_id is None
-        if self.user is None and bad_credits:
+        if self.user is None and self.customer_id is None and bad_credits:
             return "missing_user"
         if self.credits is None and bad_user:
             return "missing_credits"
@@ -59,11 +73,20 @@ class _Named:
         return "unknown_user" if bad_user else None
 
 
-def checkout_session(source: JSONObject) -> Interpretation:
-    """Return the sale that a Checkout Session is: https://docs.stripe.com/api/checkout/sessions/object."""
-    if source.get("mode") in ("subscription", "setup"):
+def checkout_session(source: JSONObject, ask: Ask) -> Interpretation:
+    """Return the sale that a Checkout Session is: https://docs.stripe.com/api/checkout/sessions/object.
+
+    A subscription's sale is its invoice; the session tells who its customer is.
+    """
+    if source.get("mode") == "setup":
         return Ignored("no_payment")
-    named = _named(metadata(source), source.get("client_reference_id"))
+    named = _named(source, metadata(source), source.get("client_reference_id"))
+    if source.get("mode") == "subscription":
+        customer = _customer(named)
+        return Facts(customer) if customer else Ignored("no_payment")
+    if named.credits is None:
+        lines = ask(SessionLines(required_id(source, "id")))
+        named = named if lines is None else replace(named, credits=credits_of_lines(lines, ask))
     if named.user is None and named.credits is None:
         return Ignored("no_credits")
     if named.number_of_credits == 0:
@@ -72,15 +95,8 @@ def checkout_session(source: JSONObject) -> Interpretation:
     payment_id = optional_id(source, "payment_intent") or session_id
     money = amount(source, "amount_total")
     status = word(source, "payment_status")
-    sale = Sale(
-        payment_id=payment_id,
-        version=SESSION,
-        user_id=named.user_id,
-        credits=named.number_of_credits,
-        money_amount=money,
-        currency=word(source, "currency"),
-        paid=status == "paid" or (status == "no_payment_required" and money == 0),
-    )
+    paid = status == "paid" or (status == "no_payment_required" and money == 0)
+    sale = named.sale(payment_id, SESSION, money, word(source, "currency"), paid=paid)
     invoice_id = optional_id(source, "invoice")
     links = (Link(session_id, invoice_id, payment_id),) if invoice_id else ()
     return _settleable(named, sale, links)
@@ -92,48 +108,45 @@ def payment_intent(source: JSONObject) -> Interpretation:
     Without credits of its own it counts only where it tells what a manual capture took: every other flow has another
     event that says paid.
     """
-    named = _named(metadata(source), None)
+    named = _named(source, metadata(source), None)
     if named.credits is None and source.get("capture_method") != "manual":
         return Ignored("no_credits")
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
-    sale = Sale(
-        payment_id=required_id(source, "id"),
-        version=PAYMENT_INTENT,
-        user_id=named.user_id,
-        credits=named.number_of_credits,
-        money_amount=amount(source, "amount_received"),
-        currency=word(source, "currency"),
-        paid=True,
-    )
+    money, currency = amount(source, "amount_received"), word(source, "currency")
+    sale = named.sale(required_id(source, "id"), PAYMENT_INTENT, money, currency, paid=True)
     return _settleable(named, sale)
 
 
-def invoice(source: JSONObject) -> Interpretation:
+def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     """Return the sale that a paid invoice is: https://docs.stripe.com/api/invoices/object.
 
-    A subscription's counts when it begins a period; credits of a proration would be minted by counting its lines.
+    A subscription's counts when it begins a period, any other one when it carries credits itself.
     """
     own = metadata(source)
-    named = _named(_subscription_metadata(source) | own, None)
+    named = _named(source, _subscription_metadata(source) | own, None)
+    if "credits" not in own and not _begins_period(source):
+        return Ignored("no_credits" if named.credits is None else "proration")
+    if named.credits is None:
+        named = replace(named, credits=credits_of_lines(_invoice_lines(source, ask), ask))
     if named.credits is None:
         return Ignored("no_credits")
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
-    if "credits" not in own and not _begins_period(source):
-        return Ignored("proration")
     invoice_id = required_id(source, "id")
-    sale = Sale(
-        payment_id=invoice_id,
-        version=INVOICE,
-        user_id=named.user_id,
-        credits=named.number_of_credits,
-        money_amount=amount(source, "amount_paid"),
-        currency=word(source, "currency"),
-        paid=True,
-    )
+    sale = named.sale(invoice_id, INVOICE, amount(source, "amount_paid"), word(source, "currency"), paid=True)
     payment_id = optional_id(source, "payment_intent")
-    return _settleable(named, sale, (Link(invoice_id, invoice_id, payment_id),) if payment_id else ())
+    links = (Link(invoice_id, invoice_id, payment_id),) if payment_id else ()
+    return _settleable(named, sale, links)
+
+
+def _invoice_lines(source: JSONObject, ask: Ask) -> list[JSONObject]:
+    """Return the lines of an invoice: those in it, unless there are more and somebody to ask."""
+    lines = source.get("lines")
+    if not isinstance(lines, dict) or not isinstance(lines.get("data"), list):
+        raise Unreadable("lines")
+    answer: list[JSONObject] | None = ask(InvoiceLines(required_id(source, "id"))) if lines.get("has_more") else None
+    return list(lines["data"]) if answer is None else answer
 
 
 def invoice_payment(source: JSONObject) -> Interpretation:
@@ -162,10 +175,18 @@ def _begins_period(source: JSONObject) -> bool:
     return begins and amount(source, "subtotal") > 0
 
 
-def _named(names: JSONObject, fallback_user: Any) -> _Named:
-    return _Named(user=names.get("user_id") or fallback_user or None, credits=names.get("credits"))
+def _named(source: JSONObject, names: JSONObject, fallback_user: Any) -> _Named:
+    user = names.get("user_id") or fallback_user or None
+    return _Named(user, names.get("credits"), optional_id(source, "customer"))
+
+
+def _customer(named: _Named) -> tuple[Customer, ...]:
+    """Return what is learned of who the Stripe customer is."""
+    return (Customer(named.customer_id, named.user_id),) if named.customer_id and named.user_id else ()
 
 
 def _settleable(named: _Named, sale: Sale, links: tuple[Link, ...] = ()) -> Interpretation:
     reason = named.unsettled_reason()
-    return Unsettled(reason, sale.payment_id) if reason else Facts((*links, sale))
+    if reason:
+        return Unsettled(reason, sale.payment_id)
+    return Facts((*links, *(_customer(named) if sale.paid else ()), sale))

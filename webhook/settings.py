@@ -30,12 +30,22 @@ class Guards:
 
 
 @dataclass(frozen=True)
+class StripeSettings:
+    """How to ask Stripe's API."""
+
+    api_key: str = field(repr=False)
+    base: str | None = None
+    """Stands in for https://api.stripe.com, for tests."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the worker needs in order to verify, interpret and record deliveries."""
 
     database_url: str = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(repr=False)
     guards: Guards
+    stripe: StripeSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,26 @@ def read_settings(environ: Environment = os.environ) -> Settings:
         database_url=read_database_url(environ),
         webhook_secrets=_webhook_secrets(environ),
         guards=read_guards(environ),
+        stripe=read_stripe_settings(environ),
     )
 
 
 def read_guards(environ: Environment = os.environ) -> Guards:
     """Return whose events count (``STRIPE_LIVEMODE``, ``STRIPE_ACCOUNT``)."""
     return Guards(livemode=_livemode(environ), accounts=frozenset(_words(environ, "STRIPE_ACCOUNT")))
+
+
+def read_stripe_settings(environ: Environment = os.environ) -> StripeSettings | None:
+    """Return how to ask Stripe's API (``STRIPE_API_KEY``, ``STRIPE_API_BASE``), ``None`` without a key."""
+    key = environ.get("STRIPE_API_KEY", "").strip()
+    if not key:
+        return None
+    if not key.startswith(("sk_", "rk_")) or not key.isascii():
+        raise SettingsError("STRIPE_API_KEY is not a secret or restricted key: it starts with sk_ or rk_")
+    base = environ.get("STRIPE_API_BASE", "").strip().rstrip("/") or None
+    if base and not base.startswith(("https://", "http://")):
+        raise SettingsError("STRIPE_API_BASE is not a URL: it starts with https://")
+    return StripeSettings(key, base)
 
 
 def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
