@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from webhook import __version__, demo, dev, migrate, parked
+from webhook import __version__, demo, dev, doctor, endpoint, migrate, parked, rotation
 from webhook.dev_folder import DevError
+from webhook.endpoint import AmbiguousEndpointError, EndpointError
 from webhook.ledger import LedgerUnavailable
 from webhook.migrate import MigrationError
 from webhook.parked import NotParked
@@ -17,10 +18,13 @@ from webhook.postgres_files import PostgresError
 from webhook.settings import (
     SettingsError,
     read_migration_database_url,
+    read_operator_key,
     read_server_settings,
     read_settings,
 )
-from webhook.stripe_api import StripeUnavailable
+from webhook.stripe_api import StripeOperator, StripeUnavailable
+
+_FAILURES = (DevError, EndpointError, LedgerUnavailable, MigrationError, NotParked, PostgresError, StripeUnavailable)
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -100,6 +104,96 @@ def retry_command(event_ids: tuple[str, ...]) -> None:
     parked.retry(event_ids)
 
 
+@commands.command("doctor")
+def doctor_command() -> None:
+    """Look whether everything is as the worker needs it: settings, database, rights, Stripe. Changes nothing.
+
+    One line each; exit code 1 when something is wrong.
+    """
+    if not doctor.run():
+        sys.exit(FAILURE)
+
+
+@commands.group("endpoint")
+def endpoint_commands() -> None:
+    """Make, check and renew the endpoint at Stripe that delivers to this worker."""
+
+
+_api_key_option = click.option(
+    "--api-key", metavar="KEY", help="Used once and never stored. Default: STRIPE_API_KEY, which others cannot see."
+)
+_url_option = click.option("--url", metavar="URL", help="The endpoint's URL, in place of its id.")
+_connect_help = "For the events of connected accounts (STRIPE_ACCOUNT), not for those of your own."
+
+
+@endpoint_commands.command("create")
+@click.option("--url", required=True, metavar="https://…/webhook", help="Where the worker is reached from outside.")
+@_api_key_option
+@click.option("--again", is_flag=True, help="Make another one where the URL has one.")
+@click.option("--connect", is_flag=True, help=_connect_help)
+def endpoint_create_command(url: str, api_key: str | None, *, again: bool, connect: bool) -> None:
+    """Make an endpoint with the events that this worker reads, and print its id and signing secret.
+
+    The key needs the right Webhook Endpoints: Write.
+    """
+    endpoint.create(url, api_key, again=again, connect=connect)
+
+
+@endpoint_commands.command("check")
+@click.argument("endpoint_id", required=False)
+@_url_option
+@_api_key_option
+def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: str | None) -> None:
+    """Compare an endpoint with what this worker wants: by id, by URL, or the only one that ends with /webhook.
+
+    Exit code 0 when all is right, 1 when something differs, 2 when that cannot be found out.
+    """
+    try:
+        is_right = endpoint.check(endpoint_id or url, api_key)
+    except (AmbiguousEndpointError, StripeUnavailable) as error:
+        click.echo(f"webhook: {error}", err=True)
+        sys.exit(USAGE_ERROR)
+    sys.exit(0 if is_right else FAILURE)
+
+
+@endpoint_commands.command("roll")
+@click.argument("endpoint_id", required=False)
+@_url_option
+@_api_key_option
+@click.option("--begin", "step", flag_value="begin", help="Only make the second endpoint, and print its secret.")
+@click.option("--finish", "step", flag_value="finish", help="Only prove both secrets, and delete the old endpoint.")
+@click.option("--connect/--no-connect", default=None, help=_connect_help)
+@click.option("--yes", is_flag=True, help="Delete the old endpoint without asking, once both are proved.")
+@click.option("--ignore-undelivered", is_flag=True, help="Delete it though Stripe has events left to deliver.")
+def endpoint_roll_command(  # noqa: PLR0913 - one for each option
+    endpoint_id: str | None,
+    url: str | None,
+    api_key: str | None,
+    step: str | None,
+    *,
+    connect: bool | None,
+    yes: bool,
+    ignore_undelivered: bool,
+) -> None:
+    """Change the signing secret, with no delivery lost.
+
+    A second endpoint takes the first one's place, as Stripe's API gives none a new secret. You deploy the worker with
+    both secrets in STRIPE_WEBHOOK_SECRET; events signed with each are then delivered to it; and only when it verifies
+    both is the first endpoint deleted. Without --begin and --finish, both steps are done, and you are asked in between.
+
+    The key needs the rights Webhook Endpoints: Write and Events: Read.
+    """
+    place = endpoint_id or url
+    match step:
+        case "begin":
+            rotation.begin(StripeOperator(read_operator_key(api_key)), place, connect=connect)
+        case "finish":
+            operator = StripeOperator(read_operator_key(api_key))
+            rotation.finish(operator, place, yes=yes, undelivered=ignore_undelivered)
+        case _:
+            rotation.roll(place, api_key, connect=connect, yes=yes, undelivered=ignore_undelivered)
+
+
 def main() -> None:
     """Run the command line; what fails ends it with one line, a bad setting with exit code 2."""
     try:
@@ -107,6 +201,6 @@ def main() -> None:
     except SettingsError as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(USAGE_ERROR)
-    except (DevError, LedgerUnavailable, MigrationError, NotParked, PostgresError, StripeUnavailable) as error:
+    except _FAILURES as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(FAILURE)

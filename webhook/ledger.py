@@ -23,6 +23,7 @@ from psycopg.rows import TupleRow
 
 from webhook.events import Event
 from webhook.facts import Fact, as_json
+from webhook.schema import sql_folder
 
 # Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
 _PREAMBLE = """
@@ -114,6 +115,24 @@ class Ledger:
         [(version,)] = self._call("select billing.schema_version()", [])
         return str(version)
 
+    def role(self) -> str:
+        """Return the role that statements run as."""
+        [(role,)] = self._call("select current_user", [])
+        return str(role)
+
+    def tables_without_rls(self) -> list[str]:
+        """Return the tables of the ledger and of ``billing`` that lack row-level security."""
+        return [str(name) for (name,) in self._call(_check("tables_without_rls"), [])]
+
+    def wrong_rights(self) -> list[str]:
+        """Return which right a role lacks or has too much, such as ``anon has select on public.users``."""
+        return [str(name) for (name,) in self._call(_check("wrong_rights"), [])]
+
+    def parked_count(self) -> int:
+        """Return how many events wait."""
+        [(count,)] = self._call("select count(*) from billing.parked_events where resolved_at is null", [])
+        return int(count)
+
     def _call(self, statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
         """Return the rows of ``statement``, tried once more where its connection was lost or it lost a race.
 
@@ -162,6 +181,10 @@ class Ledger:
         """Close the idle connections."""
         while connection := self._idle_connection():
             connection.close()
+
+
+def _check(name: str) -> str:
+    return (sql_folder() / "checks" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _is_silent(connection: Connection[TupleRow]) -> bool:

@@ -7,6 +7,7 @@ message is one line that names the variable.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 Environment = Mapping[str, str]
+
+_PORTS = re.compile(r"[0-9,]*")
 
 
 class SettingsError(Exception):
@@ -36,6 +39,11 @@ class StripeSettings:
     api_key: str = field(repr=False)
     base: str | None = None
     """Stands in for https://api.stripe.com, for tests."""
+
+    @property
+    def livemode(self) -> bool | None:
+        """The mode in the key's name (``sk_live_…``, ``rk_test_…``), ``None`` where it names none."""
+        return _mode_of(self.api_key)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def read_settings(environ: Environment = os.environ) -> Settings:
     """Return the worker's settings, or raise :class:`SettingsError`."""
     return Settings(
         database_url=read_database_url(environ),
-        webhook_secrets=_webhook_secrets(environ),
+        webhook_secrets=read_webhook_secrets(environ),
         guards=read_guards(environ),
         stripe=read_stripe_settings(environ),
     )
@@ -94,6 +102,23 @@ def read_stripe_settings(environ: Environment = os.environ) -> StripeSettings | 
     return StripeSettings(key, base)
 
 
+def read_webhook_secrets(environ: Environment = os.environ) -> tuple[str, ...]:
+    """Return the endpoint's signing secrets (``STRIPE_WEBHOOK_SECRET``), one or several."""
+    _required(environ, "STRIPE_WEBHOOK_SECRET", "the endpoint's signing secret, whsec_…")
+    secrets = _words(environ, "STRIPE_WEBHOOK_SECRET")
+    if not secrets or not all(secret.startswith("whsec_") and secret.isascii() for secret in secrets):
+        raise SettingsError("STRIPE_WEBHOOK_SECRET is not a signing secret: each one starts with whsec_")
+    return secrets
+
+
+def read_operator_key(given: str | None, environ: Environment = os.environ) -> StripeSettings:
+    """Return how to ask Stripe's API with the key that an operator has ``given``, else with ``STRIPE_API_KEY``."""
+    settings = read_stripe_settings({**environ, "STRIPE_API_KEY": given} if given else environ)
+    if settings is None:
+        raise SettingsError("STRIPE_API_KEY is not set: set it, or give --api-key")
+    return settings
+
+
 def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
     """Return where to listen (``PORT``) and how many processes to run (``WEB_CONCURRENCY``)."""
     return ServerSettings(
@@ -107,14 +132,19 @@ def read_database_url(environ: Environment = os.environ) -> str:
     return _postgres_url(environ, "DATABASE_URL")
 
 
+def is_set(name: str, environ: Environment = os.environ) -> bool:
+    """Whether the variable has a value."""
+    return bool(environ.get(name, "").strip())
+
+
 def has_database_url(environ: Environment = os.environ) -> bool:
     """Whether ``DATABASE_URL`` is set: without it ``webhook dev`` starts a Postgres of its own."""
-    return bool(environ.get("DATABASE_URL", "").strip())
+    return is_set("DATABASE_URL", environ)
 
 
 def read_migration_database_url(environ: Environment = os.environ) -> str:
     """Return ``MIGRATION_DATABASE_URL``, else ``DATABASE_URL``; never a transaction pooler's."""
-    name = "MIGRATION_DATABASE_URL" if environ.get("MIGRATION_DATABASE_URL", "").strip() else "DATABASE_URL"
+    name = "MIGRATION_DATABASE_URL" if is_set("MIGRATION_DATABASE_URL", environ) else "DATABASE_URL"
     url = _postgres_url(environ, name)
     # Supabase's transaction pooler: https://supabase.com/docs/guides/database/connecting-to-postgres
     if conninfo_to_dict(url).get("port") == "6543":
@@ -128,11 +158,11 @@ def read_migration_database_url(environ: Environment = os.environ) -> str:
 def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
     """Return the settings of ``webhook dev``; all of them have a default, and test mode is it."""
     has_database = has_database_url(environ)
-    has_secret = bool(environ.get("STRIPE_WEBHOOK_SECRET", "").strip())
+    has_secret = is_set("STRIPE_WEBHOOK_SECRET", environ)
     return DevSettings(
         database_url=read_database_url(environ) if has_database else "",
         migration_database_url=read_migration_database_url(environ) if has_database else "",
-        webhook_secrets=_webhook_secrets(environ) if has_secret else (),
+        webhook_secrets=read_webhook_secrets(environ) if has_secret else (),
         livemode=bool(_told_livemode(environ)),
     )
 
@@ -153,18 +183,14 @@ def _postgres_url(environ: Environment, name: str) -> str:
     if not url.startswith(("postgresql://", "postgres://")):
         raise SettingsError(f"{name} is not a Postgres URL: it starts with postgresql://")
     try:
-        conninfo_to_dict(url)
+        parts = conninfo_to_dict(url)
     except ProgrammingError:
-        raise SettingsError(f"{name} is not a valid URL: percent-encode special characters") from None
+        parts = {"host": "@"}
+    # A password with an @ or a / of its own ends up in these, and from there in messages.
+    places = [str(parts.get(part, "")) for part in ("host", "dbname")]
+    if any("@" in place for place in places) or not _PORTS.fullmatch(str(parts.get("port", ""))):
+        raise SettingsError(f"{name} is not a valid URL: percent-encode special characters")
     return url
-
-
-def _webhook_secrets(environ: Environment) -> tuple[str, ...]:
-    _required(environ, "STRIPE_WEBHOOK_SECRET", "the endpoint's signing secret, whsec_…")
-    secrets = _words(environ, "STRIPE_WEBHOOK_SECRET")
-    if not secrets or not all(secret.startswith("whsec_") and secret.isascii() for secret in secrets):
-        raise SettingsError("STRIPE_WEBHOOK_SECRET is not a signing secret: each one starts with whsec_")
-    return secrets
 
 
 def _livemode(environ: Environment) -> bool:
@@ -181,7 +207,10 @@ def _told_livemode(environ: Environment) -> bool | None:
         return told == "true"
     if told:
         raise SettingsError("STRIPE_LIVEMODE is neither true nor false")
-    key = environ.get("STRIPE_API_KEY", "").strip()
+    return _mode_of(environ.get("STRIPE_API_KEY", "").strip())
+
+
+def _mode_of(key: str) -> bool | None:
     modes = {"live": True, "test": False}
     return next((live for mode, live in modes.items() if key.startswith((f"sk_{mode}_", f"rk_{mode}_"))), None)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -23,10 +24,29 @@ _AT_ONCE = 4
 _PRICES_KEPT = 1000
 _SECONDS_KEPT = 300
 _PAGE = 100
+_OPERATORS_TIMEOUT = (5.0, 20.0)
+"""Seconds, where a person waits and no delivery does."""
 
 
 class StripeUnavailable(Exception):  # noqa: N818
     """Stripe's API does not answer now, or not with this key; the message says which, without data of any delivery."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """``status`` is the HTTP status of an answer that refuses, ``None`` where there was no answer."""
+        super().__init__(message)
+        self.status = status
+
+    def because_of(self, right: str) -> StripeUnavailable:
+        """Return the same in an operator's words; ``right`` is what a restricted key needs here."""
+        match self.status:
+            case HTTPStatus.UNAUTHORIZED:
+                return StripeUnavailable("Stripe does not accept this key", self.status)
+            case HTTPStatus.FORBIDDEN:
+                return StripeUnavailable(f"the key lacks a right: add {right}", self.status)
+            case HTTPStatus.TOO_MANY_REQUESTS:
+                return StripeUnavailable("Stripe is asked too often: try again in a minute", self.status)
+            case _:
+                return self
 
 
 class StripeAPI:
@@ -34,12 +54,7 @@ class StripeAPI:
 
     def __init__(self, settings: StripeSettings) -> None:
         """Nothing is asked yet."""
-        self._client = StripeClient(
-            settings.api_key,
-            http_client=RequestsClient(timeout=_TIMEOUT),
-            max_network_retries=_RETRIES,
-            base_addresses={"api": settings.base} if settings.base else None,
-        )
+        self._client = _client(settings, _TIMEOUT)
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._prices: TTLCache[tuple[str | None, str], Any] = TTLCache(_PRICES_KEPT, _SECONDS_KEPT)
         self._prices_lock = threading.Lock()
@@ -72,24 +87,11 @@ class StripeAPI:
         return price
 
     def _listed(self, account: str | None, path: str, **parameters: Any) -> list[Any]:
-        """Return the objects of all pages: https://docs.stripe.com/api/pagination."""
-        objects: list[Any] = []
-        while True:
-            page = self._got(account, path, limit=_PAGE, **parameters)
-            try:
-                objects += page["data"]
-                if not page["has_more"]:
-                    return objects
-                parameters["starting_after"] = objects[-1]["id"]
-            except (KeyError, TypeError, IndexError):
-                raise StripeUnavailable("Stripe's answer is no list") from None
+        return _all_pages(partial(self._got, account, path), **parameters)
 
     def _got(self, account: str | None, path: str, **parameters: Any) -> Any:
-        with self._place(), _translated_errors():
-            response = self._client.raw_request("get", path, stripe_account=account, **parameters)
-        if not isinstance(response.data, dict):
-            raise StripeUnavailable("Stripe's answer is no object")
-        return response.data
+        with self._place():
+            return _request(self._client, "get", path, stripe_account=account, **parameters)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -102,6 +104,39 @@ class StripeAPI:
             self._places.release()
 
 
+class StripeOperator:
+    """What the commands of an operator ask and change; the worker itself never writes. Answers are plain JSON."""
+
+    def __init__(self, settings: StripeSettings) -> None:
+        """Nothing is asked yet."""
+        self._client = _client(settings, _OPERATORS_TIMEOUT)
+
+    def endpoints(self) -> list[Any]:
+        """Return all endpoints: https://docs.stripe.com/api/webhook_endpoints/list."""
+        return _all_pages(partial(_request, self._client, "get", "/v1/webhook_endpoints"))
+
+    def create_endpoint(self, **parameters: Any) -> Any:
+        """Return the new endpoint, with its ``secret``: https://docs.stripe.com/api/webhook_endpoints/create."""
+        return _request(self._client, "post", "/v1/webhook_endpoints", **parameters)
+
+    def update_endpoint(self, endpoint_id: str, **parameters: Any) -> Any:
+        """Return the endpoint as it is then: https://docs.stripe.com/api/webhook_endpoints/update."""
+        return _request(self._client, "post", f"/v1/webhook_endpoints/{_in_path(endpoint_id)}", **parameters)
+
+    def delete_endpoint(self, endpoint_id: str) -> None:
+        """Nothing is delivered there any more: https://docs.stripe.com/api/webhook_endpoints/delete."""
+        _request(self._client, "delete", f"/v1/webhook_endpoints/{_in_path(endpoint_id)}")
+
+    def undelivered_events(self, types: tuple[str, ...], since: int) -> list[Any]:
+        """Return the events that Stripe still delivers, or gave up on: https://docs.stripe.com/api/events/list."""
+        page = partial(_request, self._client, "get", "/v1/events")
+        return _all_pages(page, types=list(types), created={"gte": since}, delivery_success=False)
+
+    def try_list(self, path: str) -> None:
+        """Ask for one object of a list: the key's right to do so is all that counts."""
+        _request(self._client, "get", path, limit=1)
+
+
 def stripe_api(settings: StripeSettings | None) -> StripeAPI | None:
     """Return the API as the settings describe it, ``None`` without a key."""
     return StripeAPI(settings) if settings else None
@@ -111,10 +146,41 @@ def _in_path(value: str) -> str:
     return quote(value, safe="")
 
 
+def _client(settings: StripeSettings, timeout: tuple[float, float]) -> StripeClient:
+    return StripeClient(
+        settings.api_key,
+        http_client=RequestsClient(timeout=timeout),
+        max_network_retries=_RETRIES,
+        base_addresses={"api": settings.base} if settings.base else None,
+    )
+
+
+def _all_pages(page_of: Callable[..., Any], **parameters: Any) -> list[Any]:
+    """Return the objects of all pages: https://docs.stripe.com/api/pagination."""
+    objects: list[Any] = []
+    while True:
+        page = page_of(limit=_PAGE, **parameters)
+        try:
+            objects += page["data"]
+            if not page["has_more"]:
+                return objects
+            parameters["starting_after"] = objects[-1]["id"]
+        except (KeyError, TypeError, IndexError):
+            raise StripeUnavailable("Stripe's answer is no list") from None
+
+
+def _request(client: StripeClient, method: str, path: str, **parameters: Any) -> Any:
+    with _translated_errors():
+        response = client.raw_request(method, path, **parameters)
+    if not isinstance(response.data, dict):
+        raise StripeUnavailable("Stripe's answer is no object")
+    return response.data
+
+
 @contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
         yield
     except StripeError as error:
         status = f"status {error.http_status}" if error.http_status else "no answer"
-        raise StripeUnavailable(f"Stripe: {type(error).__name__}, {status}") from error
+        raise StripeUnavailable(f"Stripe: {type(error).__name__}, {status}", error.http_status) from error
