@@ -11,6 +11,7 @@ from webhook.settings import (
     child_environment,
     read_dev_settings,
     read_migration_database_url,
+    read_operator_key,
     read_server_settings,
     read_settings,
 )
@@ -38,6 +39,9 @@ def test_settings_shown_hide_secrets() -> None:
         ("DATABASE_URL", "mysql://db.example.com/credits"),
         ("DATABASE_URL", "postgresql://worker:50%zz@db.example.com/postgres"),
         ("DATABASE_URL", "postgresql://db.example.com/postgres?no_such_option=1"),
+        ("DATABASE_URL", "postgresql://worker:pass@word@db.example.com/postgres"),
+        ("DATABASE_URL", "postgresql://worker:pass/word@db.example.com/postgres"),
+        ("DATABASE_URL", "postgresql://worker:12/word@db.example.com/postgres"),
         ("STRIPE_WEBHOOK_SECRET", ""),
         ("STRIPE_WEBHOOK_SECRET", ","),
         ("STRIPE_WEBHOOK_SECRET", "sk_test_123"),
@@ -122,3 +126,20 @@ def test_dev_settings_bad_name_the_variable(name: str) -> None:
 def test_child_environment_has_the_changes_and_lacks_what_is_left_out() -> None:
     environ: dict[str, Any] = {"PGHOST": "elsewhere", "PATH": "/bin", "LANG": "C"}
     assert child_environment({"LANG": "de"}, without=("PG",), environ=environ) == {"PATH": "/bin", "LANG": "de"}
+
+
+def test_operators_key_given_stands_in_for_the_variable() -> None:
+    assert read_operator_key("rk_given", {"STRIPE_API_KEY": "rk_variable"}).api_key == "rk_given"
+    assert read_operator_key(None, {"STRIPE_API_KEY": "rk_variable"}).api_key == "rk_variable"
+
+
+@pytest.mark.parametrize("given", [None, "whsec_1"])
+def test_operators_key_missing_or_bad_is_told_without_it(given: str | None) -> None:
+    with pytest.raises(SettingsError, match="STRIPE_API_KEY is not") as raised:
+        read_operator_key(given, {})
+    assert "whsec_1" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("key", "livemode"), [("sk_live_1", True), ("rk_test_1", False), ("sk_1", None)])
+def test_stripe_settings_tell_the_keys_mode(key: str, livemode: bool | None) -> None:  # noqa: FBT001 - expected
+    assert read_operator_key(key, {}).livemode is livemode

@@ -135,13 +135,15 @@ def deliver_at_once(
 
 
 @contextmanager
-def working(database_url: str, folder: Path, *, processes: int = 2, until: str = "/readyz") -> Iterator[Worker]:
+def working(
+    database_url: str, folder: Path, *, processes: int = 2, until: str = "/readyz", secrets: str = SECRET
+) -> Iterator[Worker]:
     """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200."""
     port = free_port()
     environment = child_environment(
         {
             "DATABASE_URL": database_url,
-            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "STRIPE_WEBHOOK_SECRET": secrets,
             "STRIPE_LIVEMODE": "false",
             "PORT": str(port),
             "WEB_CONCURRENCY": str(processes),
