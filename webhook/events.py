@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.facts import Ignored, Interpretation, Unsettled
-from webhook.objects import JSONObject, Unreadable
+from webhook.objects import IDENTIFIER, JSONObject, Unreadable
 from webhook.questions import Ask, RelatedObject, ask_nobody
 from webhook.reversals import charge, dispute, refund
 from webhook.sales import checkout_session, invoice, invoice_payment, payment_intent
@@ -64,6 +64,8 @@ def interpret(event: Event, guards: Guards, ask: Ask = ask_nobody) -> Interpreta
 
 
 def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:  # noqa: PLR0911 - one line a case
+    if not IDENTIFIER.fullmatch(event.type):
+        return Ignored("event_type")
     try:
         if event.related and event.type in HANDLED_EVENTS:
             return _interpret_thin(event, guards, ask)
