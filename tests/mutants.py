@@ -52,6 +52,12 @@ MUTANTS = (
         "if true then",
     ),
     Mutant(
+        "customer in the lock",
+        SETTLEMENT,
+        "p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null)",
+        "p_fact ->> 'invoice_id'], null)",
+    ),
+    Mutant(
         "stickiness of failed refunds",
         "webhook/reversals.py",
         "version=2 if failed else 1",
