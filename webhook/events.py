@@ -63,7 +63,7 @@ def interpret(event: Event, guards: Guards, ask: Ask = ask_nobody) -> Interpreta
     return interpretation
 
 
-def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:  # noqa: PLR0911 - one line a case
+def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:  # noqa: C901, PLR0911 - one line a case
     if not IDENTIFIER.fullmatch(event.type):
         return Ignored("event_type")
     try:
