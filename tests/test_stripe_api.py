@@ -239,6 +239,16 @@ def test_thin_event_of_the_other_mode_is_parked_without_a_question(client: Flask
     assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
 
 
+def test_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+    answer = post(client, session_event(credits=None) | {"livemode": True})
+    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
+
+
+def test_thin_event_of_a_dispute_that_is_not_known_yet_is_ignored(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.charge.dispute.something", "/v1/disputes/du_1"))
+    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
+
+
 def test_thin_event_of_a_connected_account_is_ignored(client: FlaskClient) -> None:
     answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, context="acct_1"))
     assert answer.json == {"outcome": "ignored", "reason": "connected_account"}
