@@ -227,6 +227,16 @@ def test_invoice_without_credits_anywhere_is_ignored() -> None:
     assert interpreted(invoice_of(invoice_line("price_1")), answers) == Ignored("no_credits")
 
 
+def test_invoice_whose_prices_nobody_can_look_up_lacks_credits() -> None:
+    assert sale_of(invoice_of(invoice_line("price_1")), None).credits is None
+
+
+def test_invoice_whose_prices_nobody_can_look_up_and_that_names_nobody_is_ignored() -> None:
+    event = invoice_of(invoice_line("price_1"))
+    event["data"]["object"]["parent"]["subscription_details"]["metadata"] = {}
+    assert interpreted(event, None) == Ignored("no_credits")
+
+
 def test_invoice_without_a_user_is_of_its_customer() -> None:
     sale = sale_of(invoice_event(user_id=None, customer="cus_1"))
     assert (sale.user_id, sale.customer_id) == (None, "cus_1")
