@@ -7,7 +7,6 @@ from typing import Any
 from webhook.objects import JSONObject, Unreadable, metadata, optional_id
 from webhook.questions import Ask, Price
 
-
 UNKNOWN = object()
 """A price would have to be looked up, and there is nobody to ask."""
 
@@ -15,8 +14,9 @@ UNKNOWN = object()
 def credits_of_lines(lines: list[JSONObject], ask: Ask) -> Any:
     """Return the credits that the lines sell together, or the first of them that is no whole number, as it stands.
 
-    ``None`` where no line sells any, :data:`UNKNOWN` where that cannot be told. Credits times quantity; prorations and negative amounts sell nothing: a seat
-    change comes as one line back and one line forth, and counting their quantities would mint.
+    ``None`` where no line sells any, :data:`UNKNOWN` where that cannot be told. Credits times
+    quantity; prorations and negative amounts sell nothing: a seat change comes as one line back and one line forth, and
+    counting their quantities would mint.
     """
     total: int | None = None
     is_known = True
