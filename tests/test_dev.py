@@ -20,7 +20,7 @@ import pytest
 from conftest import Database, Server, new_folder
 
 from webhook import dev_folder
-from webhook.dev_folder import DevError, kept_secret, locked, running_server
+from webhook.dev_folder import DevError, DevServer, announced, kept_secret, locked, running_server
 from webhook.events import HANDLED_EVENTS
 from webhook.postgres import free_port
 from webhook.settings import child_environment
@@ -267,6 +267,15 @@ def test_demo_run_again_sells_to_another_user(dev: Dev) -> None:
 
 def test_demo_with_a_refund_before_its_sale_ends_right(dev: Dev) -> None:
     assert demo(dev.folder, "--refund") == (0, ["0 → 0", "0 → 75", "75 → 75", "75 → 75"], "")
+
+
+def test_demo_against_a_database_elsewhere_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    dev_folder.FOLDER.mkdir()
+    elsewhere = DevServer("http://127.0.0.1:1", "postgresql://u@db.example.com/postgres", "whsec_1", os.getpid())
+    with announced(elsewhere):
+        code, steps, message = demo(folder)
+    assert (code, steps, message.count("\n")) == (1, [], 1)
 
 
 def test_demo_without_a_running_dev_says_what_to_type(folder: Path) -> None:
