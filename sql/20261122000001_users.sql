@@ -50,9 +50,9 @@ as $$
 declare
     v_callers pg_catalog.text;
 begin
-    -- Not the trigger depth: any other table's trigger has that too.
+    -- Any other table's trigger has the depth too; and the words around a caller's name are in the server's language.
     get diagnostics v_callers = pg_context;
-    if pg_catalog.strpos(v_callers, 'PL/pgSQL function public.update_user_credits() line') = 0 then
+    if pg_catalog.pg_trigger_depth() < 2 or pg_catalog.strpos(v_callers, 'public.update_user_credits()') = 0 then
         raise exception 'credits_balance changes through public.transactions alone'
             using errcode = 'insufficient_privilege';
     end if;

@@ -10,7 +10,7 @@ create table billing.sales (
     credits bigint
         constraint sales_credits_range check (credits between 1 and 1000000000),
     money_amount bigint
-        constraint sales_money_amount_positive check (money_amount >= 0),
+        constraint sales_money_amount_not_negative check (money_amount >= 0),
     currency text,
     paid boolean not null,
     customer_id text,
@@ -62,7 +62,7 @@ create table billing.reversals (
     version integer not null,
     payment_id text not null,
     money_amount bigint not null
-        constraint reversals_money_amount_positive check (money_amount >= 0),
+        constraint reversals_money_amount_not_negative check (money_amount >= 0),
     currency text not null,
     event_id text not null,
     recorded_at timestamptz not null default now()
@@ -70,6 +70,9 @@ create table billing.reversals (
 
 comment on table billing.reversals is
     'Refunds and disputes. One whose sale is not known waits, for ever if it never was ours.';
+
+comment on column billing.reversals.payment_id is
+    'As first told, and so is currency: neither ever changes for a refund or dispute.';
 
 comment on column billing.reversals.version is
     'The highest wins; on a tie the lowest money_amount.';

@@ -130,8 +130,16 @@ as $$
             (array_agg(currency order by version desc) filter (where currency is not null))[1] as currency,
             bool_or(paid) as paid,
             bool_or(erased_at is not null) as erased
-        from billing.sales
-        where payment_id = any (p_payment_ids)
+        from (
+            select payment_id, version, user_id, credits, money_amount, currency, paid, erased_at
+            from billing.sales
+            where payment_id = any (p_payment_ids)
+            union all
+            -- A purchase that somebody entered by hand is a fact, too, and the weakest.
+            select stripe_id, 0, user_id, amount, money_amount, currency, true, null
+            from public.transactions
+            where stripe_id = any (p_payment_ids) and type = 'PURCHASE' and num_nulls(money_amount, currency) = 0
+        ) as facts
         group by payment_id
     ) as merged
     order by
@@ -155,7 +163,7 @@ create function billing.kept_credits(p_credits bigint, p_money_amount bigint, p_
     end;
 
 
--- The ledger rows of linked payments. A row that somebody else inserted may lack payment_id.
+-- The ledger rows of linked payments, those included that somebody else inserted without payment_id.
 create function billing.entries_of(p_payment_ids text[]) returns setof public.transactions
     language sql
     stable
@@ -164,7 +172,14 @@ create function billing.entries_of(p_payment_ids text[]) returns setof public.tr
 as $$
     select *
     from public.transactions
-    where payment_id = any (p_payment_ids) or stripe_id = any (p_payment_ids)
+    where
+        payment_id = any (p_payment_ids)
+        or stripe_id = any (p_payment_ids)
+        or stripe_id in (
+            select reversal_id
+            from billing.reversals
+            where payment_id = any (p_payment_ids)
+        )
 $$;
 
 
@@ -257,7 +272,7 @@ declare
     v_cause_id constant text := coalesce(p_fact ->> 'id', p_fact ->> 'payment_id');
     v_is_reversal constant boolean := p_fact ->> 'kind' = 'reversal';
     v_suffix constant text := case
-        when v_is_reversal or v_cause_id = p_purchase_id then p_fact ->> 'version'
+        when v_is_reversal or (p_fact ->> 'kind' = 'sale' and v_cause_id = p_purchase_id) then p_fact ->> 'version'
         else 'merge'
     end;
     v_entry record;
@@ -267,16 +282,21 @@ begin
         select
             user_id,
             -sum(amount)::bigint as amount,
-            -sum(money_amount)::bigint as money_amount
+            -sum(money_amount)::bigint as money_amount,
+            currency
         from billing.entries_of(p_payment_ids)
         where user_id <> p_sale.user_id
-        group by user_id
+        group by
+            user_id,
+            currency
         having sum(amount) <> 0
-        order by user_id
+        order by
+            user_id,
+            currency
     loop
         v_changed := billing.add_entry(
             v_entry.user_id, v_entry.amount, 'REFUND', billing.next_stripe_id(v_cause_id, v_suffix),
-            p_purchase_id, v_entry.money_amount, p_sale.currency, p_event_id
+            p_purchase_id, v_entry.money_amount, v_entry.currency, p_event_id
         );
     end loop;
 
@@ -292,7 +312,7 @@ begin
             else p_sale.money_amount
         end - coalesce(
             sum(money_amount) filter (
-                where case
+                where currency = p_sale.currency and case
                     when v_is_reversal then split_part(stripe_id, ':', 1) = v_cause_id
                     else not exists (select from billing.reversals where reversal_id = split_part(stripe_id, ':', 1))
                 end
@@ -331,21 +351,22 @@ begin
     -- Of any type: erase_user() deletes the PURCHASE of a sale that turned out to be another user's.
     select min(coalesce(payment_id, stripe_id) collate "C")
     into v_purchase_id
-    from billing.entries_of(p_payment_ids);
+    from billing.entries_of(p_payment_ids)
+    where payment_id is not null or stripe_id = any (p_payment_ids);
 
-    if v_purchase_id is not null then
+    if not p_sale.paid then
+        return false;
+    elsif v_purchase_id is not null then
         v_changed := billing.correct(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
         select coalesce(sum(money), 0)
         into v_reversed
         from billing.reversals_of(p_payment_ids, p_sale, true);
-    elsif p_sale.paid then
+    else
         v_purchase_id := p_sale.payment_id;
         v_changed := billing.add_entry(
             p_sale.user_id, p_sale.credits, 'PURCHASE', v_purchase_id,
             v_purchase_id, p_sale.money_amount, p_sale.currency, p_event_id
         );
-    else
-        return false;
     end if;
 
     -- Each reversal that has no row yet, this one or one that was here before its sale, gets a row of its own.
@@ -536,7 +557,7 @@ begin
         payload = null
     where
         payment_id = any (p_payment_ids)
-        and parked_events.reason in ('missing_user', 'ambiguous_customer', 'missing_credits')
+        and parked_events.reason <> 'missing_api_key'
         and resolved_at is null;
 end
 $$;
@@ -586,6 +607,17 @@ create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) return
         );
 
 
+-- The ids that several facts name.
+create function billing.ids_in(p_facts jsonb) returns text[]
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+    return array(
+        select unnest(billing.ids_of(fact))
+        from jsonb_array_elements(p_facts) as fact
+    );
+
+
 -- Merges one fact and settles its sale. Returns 'recorded' where something is new, 'duplicate' where nothing is,
 -- 'ignored' where it says nothing, else why the sale that the fact is about cannot be settled. Nothing is stored for an
 -- erased sale.
@@ -601,6 +633,9 @@ declare
     v_settled record;
 begin
     if v_before.erased then
+        if p_fact ->> 'kind' = 'link' then
+            perform billing.merge_link(p_fact); -- so that the other id is known to be erased, too
+        end if;
         return 'duplicate';
     end if;
     case p_fact ->> 'kind'
@@ -640,10 +675,7 @@ create function billing.lock_users(p_facts jsonb) returns void
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_ids constant text[] := billing.concerned_payments(array(
-        select unnest(billing.ids_of(fact))
-        from jsonb_array_elements(p_facts) as fact
-    ));
+    v_payment_ids constant text[] := billing.concerned_payments(billing.ids_in(p_facts));
 begin
     perform 1
     from public.users
@@ -680,7 +712,7 @@ as $$
         else 'unknown_user'
     end
     from jsonb_array_elements(p_facts) as fact
-    left join billing.sale_of(billing.linked_payments(billing.ids_of(fact))) as sale on true
+    left join billing.sale_of(billing.linked_payments(billing.ids_in(p_facts))) as sale on true
     where
         fact ->> 'user_id' is not null
         and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
@@ -702,33 +734,38 @@ as $$
 $$;
 
 
--- Records one delivery's facts, all of them or, where it names an unknown user, none. See record().
+-- Records one delivery's facts, or none where one of them names an unknown user. See record().
 create function billing.record_delivery(p_facts jsonb, p_event_id text) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_refusal constant text := billing.refusal_of(p_facts);
+    v_reason text := billing.refusal_of(p_facts);
     v_fact jsonb;
     v_outcome text;
     v_result text := 'duplicate';
 begin
-    if v_refusal is not null then
-        return jsonb_build_object('outcome', 'unsettled', 'reason', v_refusal);
+    if v_reason is not null then
+        return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
     end if;
     for v_fact in
         select *
         from jsonb_array_elements(p_facts)
     loop
         v_outcome := billing.record_fact(v_fact, p_event_id);
-        if v_outcome not in ('recorded', 'duplicate', 'ignored') then
-            return jsonb_build_object('outcome', 'unsettled', 'reason', v_outcome);
-        end if;
-        if v_outcome <> 'duplicate' then
-            v_result := v_outcome;
-        end if;
+        case v_outcome
+            when 'duplicate' then
+                null;
+            when 'recorded', 'ignored' then
+                v_result := v_outcome;
+            else
+                v_reason := coalesce(v_reason, v_outcome);
+        end case;
     end loop;
 
+    if v_reason is not null then
+        return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
+    end if;
     perform billing.resolve(p_event_id);
     if v_result = 'ignored' then
         return jsonb_build_object('outcome', v_result, 'reason', 'refunds_known');
@@ -757,10 +794,7 @@ declare
     v_delivery jsonb;
     v_results jsonb := '[]';
 begin
-    perform billing.lock_payments(array(
-        select unnest(billing.ids_of(fact))
-        from jsonb_array_elements(v_facts) as fact
-    ));
+    perform billing.lock_payments(billing.ids_in(v_facts));
     perform billing.lock_users(v_facts);
     for v_delivery in
         select *
@@ -773,8 +807,8 @@ end
 $$;
 
 
--- Stores an event that cannot be settled now; p_payload is its body. An event that was resolved stays so. Returns
--- whether it waits.
+-- Stores an event that cannot be settled now; p_payload is its body. Returns whether it waits: not if it was resolved
+-- before, nor if its sale was erased or is settled by what others told.
 create function billing.park(
     p_event_id text,
     p_event_type text,
@@ -785,7 +819,17 @@ create function billing.park(
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_sale billing.merged_sale;
 begin
+    if p_payment_id is not null then
+        perform billing.lock_payments(array[p_payment_id]);
+        v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
+        if v_sale.erased or (p_reason <> 'missing_api_key' and billing.unsettled_reason(v_sale) is null) then
+            perform billing.resolve(p_event_id);
+            return false;
+        end if;
+    end if;
     insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload)
     values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json)
     on conflict (event_id) do update

@@ -42,14 +42,20 @@ MUTANTS = (
     Mutant(
         "linked set in the lock",
         SETTLEMENT,
-        "v_locked := billing.linked_payments(p_payment_ids);",
+        "v_locked := coalesce(billing.concerned_payments(p_payment_ids), '{}');",
         "v_locked := p_payment_ids;\n        p_payment_ids := '{}';",
     ),
     Mutant(
         "links read again under the lock",
         SETTLEMENT,
-        "if billing.linked_payments(p_payment_ids) <@ v_locked then",
+        "if coalesce(billing.concerned_payments(p_payment_ids) <@ v_locked, true) then",
         "if true then",
+    ),
+    Mutant(
+        "customer in the lock",
+        SETTLEMENT,
+        "p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null)",
+        "p_fact ->> 'invoice_id'], null)",
     ),
     Mutant(
         "stickiness of failed refunds",

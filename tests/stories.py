@@ -126,19 +126,23 @@ class Payment:
 class Sale:
     """A sale: who it was sold to, as its sources tell, and its payments.
 
-    Sources are named "session", "unpaid session", "intent", "capture" (by hand, without credits) and "invoice".
+    Sources are named "session", "unpaid session", "intent", "capture" (by hand, without credits), "invoice", and those
+    that tell only a part: "user session" and "credits intent", and "customer invoice", whose user is told by the
+    session that began the subscription.
     """
 
     sources: dict[str, Told]
     payments: Sequence[Payment]
+    invoice_id: str = field(default_factory=lambda: new_id("in"))
+    customer_id: str = field(default_factory=lambda: new_id("cus"))
 
     def counts(self) -> Told:
-        """What counts: of several payments' words the closest to the money, and of a capture only the money."""
-        told = next(
-            self.sources[name] for name in ("intent", "invoice", "session", "unpaid session") if name in self.sources
-        )
+        """What counts: of several sources' words the closest to the money, and of a part what it tells."""
+        closest = ("credits intent", "intent", "customer invoice", "invoice", "session", "unpaid session")
+        told = next(self.sources[name] for name in closest if name in self.sources)
+        user_id = self.sources["user session"].user_id if "user session" in self.sources else told.user_id
         money = self.sources["capture"].money if "capture" in self.sources else told.money
-        return Told(told.user_id, told.credits, money)
+        return Told(user_id, told.credits, money)
 
     def is_paid(self) -> bool:
         return set(self.sources) != {"unpaid session"}
@@ -153,34 +157,41 @@ class Sale:
         return told.credits - math.floor(told.credits * share)
 
     def events(self) -> Iterator[Event]:
-        payment, invoice_id = self.payments[0], new_id("in")
-        named = {"session": "checkout.session.completed", "unpaid session": "checkout.session.completed.unpaid"}
         for name, told in self.sources.items():
-            common = {"event_id": new_id("evt"), "user_id": told.user_id, "credits": told.credits}
-            if name in named:
-                invoice = invoice_id if "invoice" in self.sources else None
+            yield from self._source_events(name, told)
+        if any("invoice" in name for name in self.sources):
+            for payment in self.payments:
+                yield invoice_payment_event(
+                    event_id=new_id("evt"), id=new_id("inpay"), invoice=self.invoice_id, payment_intent=payment.id
+                )
+        for payment in self.payments:
+            yield from payment.reversal_events()
+
+    def _source_events(self, name: str, told: Told) -> Iterator[Event]:
+        user_id = None if name in ("credits intent", "customer invoice") else told.user_id
+        credits_told = None if name == "user session" else told.credits
+        common = {"event_id": new_id("evt"), "user_id": user_id, "credits": credits_told, "customer": self.customer_id}
+        payment_id = self.payments[0].id
+        match name:
+            case "session" | "unpaid session" | "user session":
                 yield session_event(
-                    named[name],
+                    "checkout.session.completed" + ".unpaid" * (name == "unpaid session"),
                     **common,
                     id=new_id("cs"),
-                    payment_intent=payment.id,
+                    payment_intent=payment_id,
                     amount=told.money,
-                    invoice=invoice,
+                    invoice=self.invoice_id if "invoice" in self.sources else None,
                 )
-            elif name == "intent":
-                yield payment_intent_event(**common, id=payment.id, amount=told.money)
-            elif name == "capture":
+            case "intent" | "credits intent":
+                yield payment_intent_event(**common, id=payment_id, amount=told.money)
+            case "capture":
                 capture = "payment_intent.succeeded.manual_capture"
-                yield payment_intent_event(capture, event_id=new_id("evt"), id=payment.id, amount_received=told.money)
-            else:
-                yield invoice_event(**common, id=invoice_id, amount_paid=told.money)
-        if "invoice" in self.sources:
-            for each in self.payments:
-                yield invoice_payment_event(
-                    event_id=new_id("evt"), id=new_id("inpay"), invoice=invoice_id, payment_intent=each.id
-                )
-        for each in self.payments:
-            yield from each.reversal_events()
+                yield payment_intent_event(capture, event_id=new_id("evt"), id=payment_id, amount_received=told.money)
+            case _:
+                yield invoice_event(**common, id=self.invoice_id, amount_paid=told.money)
+        if name == "customer invoice":
+            began = common | {"event_id": new_id("evt"), "user_id": told.user_id}
+            yield session_event("checkout.session.completed.subscription", **began, id=new_id("cs"))
 
 
 def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, int]:
@@ -220,6 +231,8 @@ SOURCES = (
     ["unpaid session", "capture"],
     ["invoice"],
     ["session", "invoice"],
+    ["user session", "credits intent"],
+    ["customer invoice"],
 )
 
 
@@ -228,10 +241,10 @@ def sales(draw: st.DrawFn, users: Sequence[str]) -> Sale:
     names = draw(st.sampled_from(SOURCES))
     first = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
     other = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
-    disagree = draw(st.booleans()) and set(names) != {"unpaid session", "session"}
+    disagree = draw(st.booleans()) and names != ["unpaid session", "session"]
     sources = {name: other if index and disagree else first for index, name in enumerate(names)}
     payments = st.builds(Payment, st.lists(refunds() | disputes(), max_size=3))
-    most = 3 if "invoice" in names else 1
+    most = 3 if any("invoice" in name for name in names) else 1
     return Sale(sources, draw(st.lists(payments, min_size=1, max_size=most)))
 
 

@@ -155,10 +155,16 @@ PRIVILEGES = """
 column public.users.email: service_role=insert,update
 column public.users.id: service_role=insert
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
+function billing.find_user(text[]): service_role=execute
+function billing.ids_in(jsonb): service_role=execute
+function billing.ids_of(jsonb): service_role=execute
 function billing.kept_credits(bigint,bigint,numeric): service_role=execute
+function billing.lacks_refunds(text[],jsonb): service_role=execute
+function billing.learn_customer(jsonb,text): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
 function billing.lock_payments(text[]): service_role=execute
 function billing.lock_users(jsonb): service_role=execute
@@ -168,30 +174,33 @@ function billing.merge_sale(jsonb): service_role=execute
 function billing.names_user(json,uuid): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
 function billing.park(text,text,text,text,text): service_role=execute
-function billing.payments_of(jsonb): service_role=execute
 function billing.payments_of_user(uuid): service_role=execute
 function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.refusal_of(jsonb): service_role=execute
+function billing.resolve(text): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,boolean): service_role=execute
 function billing.sale_of(text[]): service_role=execute
 function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
+function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.guard_credits_balance():
 function public.handle_new_user():
 function public.refuse_ledger_change():
 function public.update_user_credits():
+row billing.customers: customer_id,user_id:
 row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
-row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,erased_at,recorded_at:
+row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
 row billing.schema_migrations: version:
 row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
 row public.users: id,email,credits_balance,created_at:
 schema billing: service_role=usage
 schema public: public=usage
+table billing.customers: service_role=insert,select
 table billing.parked_events: service_role=insert,select,update
 table billing.payment_links: service_role=insert,select
 table billing.reversals: service_role=insert,select,update

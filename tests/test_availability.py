@@ -206,7 +206,7 @@ def test_delivery_in_an_outage_is_answered_503_with_retry_after(story: Story) ->
 
 def test_delivery_in_an_outage_is_answered_in_json_without_details(story: Story) -> None:
     assert story.delivery.headers["Content-Type"] == "application/json"
-    assert story.delivery.body == {"error": "the ledger is unavailable"}
+    assert story.delivery.body == {"error": "try again later"}
 
 
 def test_delivery_in_an_outage_records_nothing(story: Story) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 from conftest import Database, Server, new_folder
 
 from webhook import dev_folder
-from webhook.dev_folder import DevError, kept_secret, locked, running_server
+from webhook.dev_folder import DevError, DevServer, announced, kept_secret, locked, running_server
 from webhook.events import HANDLED_EVENTS
 from webhook.postgres import free_port
 from webhook.settings import child_environment
@@ -154,7 +155,8 @@ def test_dev_stopped_leaves_no_process_and_no_traceback(folder: Path, by: signal
 
 
 def test_dev_started_again_has_the_same_data_url_and_secret(folder: Path) -> None:
-    port = free_port()
+    # Below the ports that connections are given: nothing takes the database's, the next one, in between.
+    port = next(port for port in range(20000 + os.getpid() % 5000, 30000) if is_free(port) and is_free(port + 1))
     with serving(folder, port) as first:
         query(first.told("Database"), "insert into auth.users (id) values (gen_random_uuid()) returning id")
     with serving(folder, port) as second:
@@ -265,6 +267,15 @@ def test_demo_run_again_sells_to_another_user(dev: Dev) -> None:
 
 def test_demo_with_a_refund_before_its_sale_ends_right(dev: Dev) -> None:
     assert demo(dev.folder, "--refund") == (0, ["0 → 0", "0 → 75", "75 → 75", "75 → 75"], "")
+
+
+def test_demo_against_a_database_elsewhere_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    dev_folder.FOLDER.mkdir()
+    elsewhere = DevServer("http://127.0.0.1:1", "postgresql://u@db.example.com/postgres", "whsec_1", os.getpid())
+    with announced(elsewhere):
+        code, steps, message = demo(folder)
+    assert (code, steps, message.count("\n")) == (1, [], 1)
 
 
 def test_demo_without_a_running_dev_says_what_to_type(folder: Path) -> None:

@@ -260,7 +260,6 @@ def test_erase_of_a_sales_second_user_leaves_the_first_untouched(handed_on: psyc
         [refund("re_a", "pi_a", 100)],
         [refund("re_new", "pi_a", 1000)],
         [refund("re_new", "pi_a2", 1000)],
-        [{"kind": "link", "id": "in_new", "invoice_id": "in_new", "payment_id": "pi_a"}],
         [sale("pi_a", ALICE), refund("re_a", "pi_a", 100)],
     ],
     ids=lambda facts: "+".join(f"{fact['kind']}-{fact.get('id', '')}-{fact['payment_id']}" for fact in facts),
@@ -269,6 +268,15 @@ def test_delivery_about_an_erased_sale_stores_nothing(erased: psycopg.Connection
     before = contents(erased)
     assert record(erased, *facts) == DUPLICATE
     assert contents(erased) == before
+
+
+def test_link_to_an_erased_sale_stores_the_ids_alone_so_that_they_are_erased_too(erased: psycopg.Connection) -> None:
+    before = contents(erased)
+    link = {"kind": "link", "id": "cs_new", "invoice_id": "in_a", "payment_id": "pi_new"}
+    assert record(erased, link, sale("pi_new", ALICE)) == DUPLICATE
+    assert record(erased, refund("re_new", "pi_new", 1000)) == DUPLICATE
+    after = contents(erased)
+    assert [name for name in before if before[name] != after[name]] == ["billing.payment_links"]
 
 
 def test_delivery_about_an_erased_sale_after_the_account_went_stores_nothing(erased: psycopg.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import responses
 from click.testing import CliRunner, Result
 from conftest import Database
 from recorded import USER_ID, session_event
@@ -20,6 +22,7 @@ from webhook.cli import commands
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
 from webhook.settings import Guards
+from webhook.stripe_api import StripeUnavailable
 
 Webhook = Callable[..., Result]
 EVENT = session_event()["id"]
@@ -130,6 +133,29 @@ def test_retry_of_what_cannot_be_settled_leaves_it_parked(webhook: Webhook, park
     assert webhook("parked").stdout.startswith(f"{EVENT}\tmissing_user")
 
 
+def test_retry_after_a_grant_by_hand_settles_the_event(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    sign_up(admin)
+    park(session_event(credits="ten", payment_intent="pi_1"))
+    admin.execute(
+        "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
+        " values (%s, 100, 'PURCHASE', 'pi_1', 'pi_1', 1000, 'usd')",
+        [USER_ID],
+    )
+    assert webhook("retry").stdout == f"{EVENT}\tduplicate\n"
+    assert webhook("parked").stdout == ""
+
+
+def test_retry_of_what_is_not_about_credits_any_more_ends_its_waiting(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    admin.execute("""update billing.parked_events set payload = replace(payload::text, '"100"', '"0"')::json""")
+    assert webhook("retry").stdout == f"{EVENT}\tignored\tzero_credits\n"
+    assert webhook("parked").stdout == ""
+
+
 def test_retry_in_the_right_mode_settles_what_came_in_the_wrong_one(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +171,24 @@ def test_retry_of_named_events_leaves_the_others(webhook: Webhook, park: Park, a
     sign_up(admin)
     assert webhook("retry", "evt_b").stdout == "evt_b\trecorded\n"
     assert webhook("parked").stdout.startswith("evt_a\t")
+
+
+def test_retry_that_meets_trouble_settles_the_others_and_says_so(
+    webhook: Webhook,
+    park: Park,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    stripe_api: responses.RequestsMock,
+) -> None:
+    park(session_event(event_id="evt_a", credits=None, payment_intent="pi_a"))
+    park(session_event(event_id="evt_b", payment_intent="pi_b"))
+    sign_up(admin)
+    monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
+    stripe_api.get(re.compile(".*/line_items"), status=401, json={"error": {"message": "no"}})
+    with pytest.raises(StripeUnavailable, match="status 401"):
+        webhook("retry")
+    assert webhook("parked").stdout.startswith("evt_a\tmissing_credits")
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -114,6 +114,19 @@ def test_sessions_racing_the_invoices_they_made_grant_once(worker: Worker, owner
     assert sum(amounts(owner, user)) == 50 * len(names)
 
 
+def test_invoices_racing_the_sessions_that_tell_their_customers_are_all_granted(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(100)]
+    invoices, sessions = [], []
+    for name in names:
+        common = {"credits": 50, "customer": f"cus_{name}"}
+        invoices.append(invoice_event(event_id=new_id("evt"), id=f"in_{name}", user_id=None, **common))
+        began = "checkout.session.completed.subscription"
+        sessions.append(session_event(began, event_id=new_id("evt"), id=new_id("cs"), user_id=user, **common))
+    race(worker, invoices, sessions)
+    assert sum(amounts(owner, user)) == 50 * len(names)
+    assert owner.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
+
+
 def test_sales_racing_their_refunds_keep_nothing(worker: Worker, owner: Admin) -> None:
     user = new_user(owner)
     told = Told(user, 50, 1000)

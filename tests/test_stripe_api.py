@@ -239,6 +239,16 @@ def test_thin_event_of_the_other_mode_is_parked_without_a_question(client: Flask
     assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
 
 
+def test_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+    answer = post(client, session_event(credits=None) | {"livemode": True})
+    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
+
+
+def test_thin_event_of_a_dispute_that_is_not_known_yet_is_ignored(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.charge.dispute.something", "/v1/disputes/du_1"))
+    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
+
+
 def test_thin_event_of_a_connected_account_is_ignored(client: FlaskClient) -> None:
     answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, context="acct_1"))
     assert answer.json == {"outcome": "ignored", "reason": "connected_account"}
@@ -318,7 +328,7 @@ def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
         threading.Thread(
             target=lambda: answers.append(post(app.test_client(), session_event(credits=None)).status_code)
         )
-        for _ in range(6)
+        for _ in range(8)
     ]
     for thread in asking:
         thread.start()
@@ -327,5 +337,5 @@ def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
     connections = admin.execute("select count(*) from pg_stat_activity where usename = 'webhook_worker'").fetchall()
     for thread in asking:
         thread.join(timeout=30)
-    assert answers == [503] * 6
+    assert answers == [503] * 8
     assert connections == [(1,)]

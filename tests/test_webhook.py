@@ -11,10 +11,23 @@ import psycopg
 import pytest
 from conftest import Database
 from flask.testing import FlaskClient
-from recorded import USER_ID, VERSIONS, payment_intent_event, recorded, session_event, sign
+from recorded import (
+    USER_ID,
+    VERSIONS,
+    dispute_event,
+    invoice_event,
+    payment_intent_event,
+    recorded,
+    refund_event,
+    session_event,
+    sign,
+)
 from werkzeug.test import TestResponse
 
 from webhook.app import create_app
+from webhook.events import Event
+from webhook.facts import PAYMENT_INTENT, Sale
+from webhook.ledger import Ledger
 from webhook.settings import Guards, Settings
 
 SECRET = "whsec_newer"
@@ -157,6 +170,44 @@ def test_sale_whose_intent_and_session_disagree_follows_the_intent(post: Post, a
     ]
 
 
+def test_sale_granted_by_hand_is_taken_back_by_its_refund(post: Post, admin: Admin) -> None:
+    post(session_event(credits="100.0", payment_intent="pi_hand"))
+    admin.execute(
+        "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
+        " values (%s, 100, 'PURCHASE', 'pi_hand', 'pi_hand', 1000, 'usd')",
+        [USER_ID],
+    )
+    post(refund_event(payment_intent="pi_hand", amount=1000))
+    assert balance(admin) == 0
+
+
+def test_reversal_that_another_program_inserted_is_taken_once(post: Post, admin: Admin) -> None:
+    row = "insert into public.transactions (user_id, amount, type, stripe_id) values (%s, -100, 'REFUND', 're_hand')"
+    admin.execute(row, [USER_ID])
+    refund = refund_event(id="re_hand", payment_intent="pi_hand", amount=1000)
+    for event in (refund, session_event(payment_intent="pi_hand"), session_event(payment_intent="pi_hand"), refund):
+        post(event)
+    assert balance(admin) == 0
+
+
+def test_unpaid_session_of_a_row_that_another_program_inserted_changes_nothing(post: Post, admin: Admin) -> None:
+    row = "insert into public.transactions (user_id, amount, type, stripe_id) values (%s, 50, 'PURCHASE', 'pi_hand')"
+    admin.execute(row, [USER_ID])
+    post(session_event("checkout.session.completed.unpaid", payment_intent="pi_hand"))
+    assert balance(admin) == 50
+
+
+def test_merge_told_by_an_invoice_of_an_older_shape_bears_its_id(post: Post, admin: Admin) -> None:
+    post(session_event(payment_intent="pi_1"))
+    post(invoice_event(id="in_1"))
+    older = invoice_event(id="in_1", event_id="evt_older")
+    older["data"]["object"]["payment_intent"] = "pi_1"
+    post(older)
+    assert rows(admin, "select stripe_id, amount from public.transactions where type = 'REFUND'") == [
+        ("in_1:merge", -100)
+    ]
+
+
 def test_row_that_another_program_inserted_counts_as_the_sale(post: Post, admin: Admin) -> None:
     event = session_event()
     payment_id = event["data"]["object"]["payment_intent"]
@@ -181,6 +232,7 @@ def test_row_that_another_program_inserted_counts_as_the_sale(post: Post, admin:
         session_event(credits=0),
         session_event() | {"account": "acct_1"},
         session_event() | {"type": "\x00\ud800"},
+        dispute_event(currency=None) | {"type": "charge.dispute.\x00"},
     ],
 )
 def test_event_not_about_credits_is_ignored_and_leaves_no_trace(
@@ -241,6 +293,37 @@ def test_sale_whose_parts_come_in_two_events_is_settled_by_the_second(
     assert post(first).json["outcome"] == "parked"  # type: ignore[index]
     assert post(second).json == {"outcome": "recorded"}
     assert (balance(admin), parked(admin)) == (100, [])
+
+
+@pytest.mark.parametrize("bad", [{"credits": "ten"}, {"user_id": NOBODY}, {"credits": "ten", "user_id": None}])
+@pytest.mark.parametrize("bad_first", [True, False])
+def test_sale_settled_by_another_source_parks_nothing_whatever_the_order(
+    post: Post,
+    admin: Admin,
+    bad: dict[str, Any],
+    bad_first: bool,  # noqa: FBT001
+) -> None:
+    events = [session_event(payment_intent="pi_1", **bad), payment_intent_event(id="pi_1")]
+    for event in events if bad_first else events[::-1]:
+        post(event)
+    assert (balance(admin), parked(admin)) == (100, [])
+
+
+def test_event_parked_while_its_sale_was_settled_is_not_parked(database: Database, admin: Admin, user: str) -> None:
+    ledger = Ledger(database.url)
+    paid = Sale("pi_1", PAYMENT_INTENT, user, 100, 1000, "usd", paid=True)
+    ledger.record("evt_2", [paid])
+    event = Event("evt_1", "checkout.session.completed", livemode=False, account=None, object={})
+    assert ledger.park(event, "missing_user", "pi_1", "{}").name == "duplicate"
+    ledger.close()
+    assert parked(admin) == []
+
+
+def test_event_of_an_erased_sale_parks_nothing_again(post: Post, admin: Admin) -> None:
+    post(session_event(credits="oops"))
+    admin.execute("select billing.erase_user(%s)", [USER_ID])
+    assert post(session_event(credits="oops")).json == {"outcome": "duplicate"}
+    assert parked(admin) == []
 
 
 def test_event_parked_for_its_user_is_settled_when_delivered_after_the_sign_up(post: Post, admin: Admin) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from stripe import WebhookSignature
 
 from webhook.dev_folder import DevError, DevServer, running_server
@@ -63,6 +64,8 @@ def run(*, refund: bool = False) -> None:
     With ``refund``, a refund of a quarter of the money is delivered before its sale.
     """
     server = running_server()
+    if not _is_local(server.database_url):
+        raise DevError("the demo makes up a user and a sale, so it wants a database on this machine")
     try:
         with psycopg.connect(server.database_url, autocommit=True) as connection:
             demo = _Demo(server, connection, _sign_up(connection))
@@ -80,6 +83,11 @@ def _sell(demo: _Demo, *, refund: bool) -> None:
     demo.show("checkout.session.completed", sale)
     demo.show("the same, delivered again", sale)
     demo.show("the same under another event id", _event("checkout.session.completed", sale["data"]["object"]))
+
+
+def _is_local(database_url: str) -> bool:
+    host = str(conninfo_to_dict(database_url).get("host") or "")
+    return host.startswith("/") or host in ("", "localhost", "127.0.0.1", "::1")
 
 
 def _sign_up(connection: psycopg.Connection[Any]) -> str:

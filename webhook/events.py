@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.facts import Ignored, Interpretation, Unsettled
-from webhook.objects import JSONObject, Unreadable
+from webhook.objects import IDENTIFIER, JSONObject, Unreadable
 from webhook.questions import Ask, RelatedObject, ask_nobody
 from webhook.reversals import charge, dispute, refund
 from webhook.sales import checkout_session, invoice, invoice_payment, payment_intent
@@ -53,20 +53,24 @@ def interpret(event: Event, guards: Guards, ask: Ask = ask_nobody) -> Interpreta
     """Return what the event says about credits, with the help of what Stripe's API answers."""
     if isinstance(event.account, str) and event.account not in guards.accounts:
         return Ignored("connected_account")
-    interpretation = _interpret_object(event, guards, ask)
+    is_wrong_mode = isinstance(event.livemode, bool) and event.livemode != guards.livemode
+    # A key of one mode cannot see the objects of the other.
+    interpretation = _interpret_object(event, ask_nobody if is_wrong_mode else ask)
     if isinstance(interpretation, Ignored):
         return interpretation
-    if isinstance(event.livemode, bool) and event.livemode != guards.livemode:
+    if is_wrong_mode:
         return Unsettled("wrong_mode")
     if not isinstance(event.livemode, bool | None) or not isinstance(event.account, str | None):
         return Unsettled("unreadable")
     return interpretation
 
 
-def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:  # noqa: PLR0911 - one line a case
+def _interpret_object(event: Event, ask: Ask) -> Interpretation:  # noqa: C901, PLR0911 - one line a case
+    if not IDENTIFIER.fullmatch(event.type):
+        return Ignored("event_type")
     try:
-        if event.related and event.type in HANDLED_EVENTS:
-            return _interpret_thin(event, guards, ask)
+        if event.related:
+            return _interpret_thin(event, event.related, ask)
         match event.type:
             case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
                 return checkout_session(event.object, ask)
@@ -88,11 +92,11 @@ def _interpret_object(event: Event, guards: Guards, ask: Ask) -> Interpretation:
         return Unsettled("unreadable")
 
 
-def _interpret_thin(event: Event, guards: Guards, ask: Ask) -> Interpretation:
+def _interpret_thin(event: Event, related: str, ask: Ask) -> Interpretation:
     """Fetch what the event is about, as it is now, and go on as with a snapshot of it."""
-    if event.livemode is not guards.livemode:
-        return Unsettled("wrong_mode")  # a key of this mode cannot see it
-    source = ask(RelatedObject(str(event.related)))
+    if event.type not in HANDLED_EVENTS:
+        return Ignored("event_type")
+    source = ask(RelatedObject(related))
     if source is None:
         return Unsettled("missing_api_key")
-    return _interpret_object(replace(event, object=source, related=None), guards, ask)
+    return _interpret_object(replace(event, object=source, related=None), ask)

@@ -7,26 +7,32 @@ from typing import Any
 from webhook.objects import JSONObject, Unreadable, metadata, optional_id
 from webhook.questions import Ask, Price
 
+UNKNOWN = object()
+"""A price would have to be looked up, and there is nobody to ask."""
+
 
 def credits_of_lines(lines: list[JSONObject], ask: Ask) -> Any:
     """Return the credits that the lines sell together, or the first of them that is no whole number, as it stands.
 
-    ``None`` where no line sells any. Credits times quantity; prorations and negative amounts sell nothing: a seat
-    change comes as one line back and one line forth, and counting their quantities would mint.
+    ``None`` where no line sells any, :data:`UNKNOWN` where that cannot be told. Credits times
+    quantity; prorations and negative amounts sell nothing: a seat change comes as one line back and one line forth, and
+    counting their quantities would mint.
     """
     total: int | None = None
+    is_known = True
     for line in lines:
         if not isinstance(line, dict):
             raise Unreadable("lines")
         if _is_correction(line):
             continue
         named = _credits_of_price(line, ask)
-        if named is None:
+        if named is None or named is UNKNOWN:
+            is_known &= named is None
             continue
         if not (isinstance(named, str) and named.isascii() and named.isdigit()):
             return named
         total = (total or 0) + int(named[:20]) * _quantity(line)
-    return total
+    return total if is_known or total is not None else UNKNOWN
 
 
 def _is_correction(line: JSONObject) -> bool:
@@ -52,9 +58,13 @@ def _credits_of_price(line: JSONObject, ask: Ask) -> Any:
     if named is not None:
         return named
     price_id = _price_id(line)
-    price = ask(Price(price_id)) if price_id else None
+    if price_id is None:
+        return None
+    price = ask(Price(price_id))
+    if not isinstance(price, dict):
+        return UNKNOWN
     named = _named_in(price)
-    return _named_in(price.get("product")) if named is None and isinstance(price, dict) else named
+    return _named_in(price.get("product")) if named is None else named
 
 
 def _price_id(line: JSONObject) -> str | None:

@@ -11,18 +11,18 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from webhook.deliveries import read_event, settle
-from webhook.ledger import Ledger, ParkedEvent
+from webhook.ledger import Ledger, LedgerUnavailable, Outcome, ParkedEvent
 from webhook.settings import read_database_url, read_guards, read_stripe_settings
-from webhook.stripe_api import stripe_api
+from webhook.stripe_api import StripeUnavailable, stripe_api
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
     "unreadable": "upgrade the worker; then retry",
     "missing_api_key": "set STRIPE_API_KEY (a restricted read-only key is enough); then retry",
-    "missing_user": "set metadata.user_id or client_reference_id where you make the payment; grant by hand",
+    "missing_user": "set metadata.user_id or client_reference_id where you sell; grant this one by hand (README)",
     "ambiguous_customer": "two users claim this Stripe customer: set metadata.user_id on the subscription; then retry",
     "missing_credits": "set metadata.credits where you sell, or on the price with STRIPE_API_KEY set; then retry",
-    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; grant by hand",
+    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; grant this one by hand (README)",
     "unknown_user": "the user named has no row in public.users; make it, then retry",
 }
 """What to do about each reason."""
@@ -49,18 +49,27 @@ def show_all() -> None:
 
 
 def retry(event_ids: Sequence[str]) -> None:
-    """Settle what can be settled now, of all events or of those named, and print what became of each."""
+    """Settle what can be settled now, of all events or of those named, and print what became of each.
+
+    One that meets trouble does not keep the others waiting: it is raised at the end.
+    """
     guards, stripe = read_guards(), stripe_api(read_stripe_settings())
     events = _waiting(event_ids)
-    settled = 0
+    settled, trouble = 0, None
     with _ledger() as ledger:
         for event in events:
-            outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
+            try:
+                outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
+            except (LedgerUnavailable, StripeUnavailable) as error:
+                trouble = error
+                outcome = Outcome("parked", event.reason)
             if outcome.name == "ignored":
                 ledger.resolve(event.id)
             settled += outcome.name != "parked"
             click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
     click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
+    if trouble:
+        raise trouble
 
 
 def _ledger() -> closing[Ledger]:

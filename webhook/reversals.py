@@ -47,7 +47,9 @@ def dispute(source: JSONObject) -> Interpretation:
     payment_id = _payment_of(source)
     entries = _balance_transactions(source)
     withdrawn = -sum(entry for entry in entries if entry < 0)
-    if payment_id is None or withdrawn == 0:
+    if payment_id is None:
+        return Ignored("no_payment")
+    if withdrawn == 0:
         return Ignored("nothing_withdrawn")
     status = word(source, "status")
     money = amount(source, "amount")

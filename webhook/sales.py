@@ -18,7 +18,7 @@ from webhook.facts import (
     Sale,
     Unsettled,
 )
-from webhook.lines import credits_of_lines
+from webhook.lines import UNKNOWN, credits_of_lines
 from webhook.objects import JSONObject, Unreadable, amount, metadata, optional_id, required_id, word
 from webhook.questions import Ask, InvoiceLines, SessionLines
 
@@ -128,9 +128,10 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     if "credits" not in own and not _begins_period(source):
         return Ignored("no_credits" if named.credits is None else "proration")
     if named.credits is None:
-        named = replace(named, credits=credits_of_lines(_invoice_lines(source, ask), ask))
-    if named.credits is None:
-        return Ignored("no_credits")
+        sold = credits_of_lines(_invoice_lines(source, ask), ask)
+        if sold is None or (sold is UNKNOWN and named.user is None):
+            return Ignored("no_credits")
+        named = replace(named, credits=None if sold is UNKNOWN else sold)
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
     invoice_id = required_id(source, "id")

@@ -19,8 +19,8 @@ from webhook.settings import StripeSettings
 _TIMEOUT = (2.0, 3.0)
 """Seconds to connect, and to wait for an answer: Checkout waits 10 for ours."""
 _RETRIES = 1
-_AT_ONCE = 4
-"""Questions under way in a process: fewer than its threads, so that the other deliveries go on."""
+_AT_ONCE = 6
+"""Questions under way in a process: fewer than its threads (8), so that the other deliveries go on."""
 _PRICES_KEPT = 1000
 _SECONDS_KEPT = 300
 _PAGE = 100
