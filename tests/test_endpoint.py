@@ -230,6 +230,12 @@ def test_roll_begin_tells_stripe_no_secret(webhook: Command, stripe: Stripe) -> 
     assert "whsec_" not in str(stripe.writes)
 
 
+def test_roll_of_an_endpoint_that_was_rolled_before_takes_no_old_hash_along(webhook: Command, stripe: Stripe) -> None:
+    stripe.endpoints["we_1"] = endpoint(metadata={"replaces": "we_0", "secret_sha256": "of the old secret"})
+    assert webhook("endpoint", "roll", "--begin").code == 0
+    assert "of the old secret" not in str(stripe.writes)
+
+
 def test_roll_begin_twice_makes_no_third_endpoint(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_1"] = endpoint()
     webhook("endpoint", "roll", "--begin")

@@ -60,7 +60,7 @@ def run(environ: Environment = os.environ) -> bool:
     """Print a line for each check, and return whether nothing is wrong."""
     well = True
     for finding in examine(environ):
-        click.echo(f"{finding.verdict:<8}{finding.text}")
+        click.echo(f"{finding.verdict:<9}{finding.text}")
         well = well and finding.verdict != WRONG
     return well
 

@@ -67,8 +67,7 @@ def check(place: str | None = None, api_key: str | None = None) -> bool:
     for difference in found or ["ok"]:
         click.echo(f"{endpoint['id']}: {difference}")
     if not endpoint.get("api_version"):
-        click.echo(f"{endpoint['id']}: ok, events come in the account's default API version: see that it is not")
-        click.echo(f"  older than {OLDEST_VERSION}, in the Dashboard under Developers")
+        click.echo(f"{endpoint['id']}: has the account's default API version: {OLDEST_VERSION} or later is right")
     return not found
 
 

@@ -76,7 +76,8 @@ def begin(
             enabled_events=old["enabled_events"],
             api_version=old.get("api_version"),
             description=old.get("description"),
-            metadata=(old.get("metadata") or {}) | {_REPLACES: old["id"]},
+            # Without the hash of an earlier rotation: it is another secret's.
+            metadata=_metadata_of(old) | {_REPLACES: old["id"], _FINGERPRINT: ""},
             connect=connect or None,
         )
         announce(new)
@@ -184,14 +185,18 @@ def _rotation(endpoints: Sequence[JSONObject], place: str | None) -> Rotation:
 def _rotations(endpoints: Sequence[JSONObject], place: str | None) -> list[Rotation]:
     """Return the pairs where one endpoint is there to take another's place, and that ``place`` (id or URL) may mean."""
     by_id = {each.get("id"): each for each in endpoints}
-    pairs = ((by_id.get((new.get("metadata") or {}).get(_REPLACES)), new) for new in endpoints)
+    pairs = ((by_id.get(_metadata_of(new).get(_REPLACES)), new) for new in endpoints)
     found = [Rotation(old, new) for old, new in pairs if old]
     return [each for each in found if place in (None, each.old["id"], each.new["id"], each.new["url"])]
 
 
+def _metadata_of(endpoint: JSONObject) -> JSONObject:
+    return endpoint.get("metadata") or {}
+
+
 def _both_secrets(rotation: Rotation, given: Sequence[str]) -> tuple[str, str]:
     """Return the new and the old secret: given, or from STRIPE_WEBHOOK_SECRET, else as they are typed in."""
-    fingerprint = (rotation.new.get("metadata") or {}).get(_FINGERPRINT)
+    fingerprint = _metadata_of(rotation.new).get(_FINGERPRINT)
     if not fingerprint:
         raise EndpointError(f"{rotation.new['id']} was not made to the end: delete it in the Dashboard and begin anew")
     known = (*given, *(read_webhook_secrets() if is_set("STRIPE_WEBHOOK_SECRET") else ()))
