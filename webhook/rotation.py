@@ -71,13 +71,14 @@ def begin(
         old = find(endpoints, place)
         if not any_url:
             check_url(str(old["url"]))
+        # The hash of an earlier rotation is that of the old secret.
+        kept = {name: value for name, value in _metadata_of(old).items() if name != _FINGERPRINT}
         new = operator.create_endpoint(
             url=old["url"],
             enabled_events=old["enabled_events"],
             api_version=old.get("api_version"),
             description=old.get("description"),
-            # Without the hash of an earlier rotation: it is another secret's.
-            metadata=_metadata_of(old) | {_REPLACES: old["id"], _FINGERPRINT: ""},
+            metadata={**kept, _REPLACES: old["id"]},
             connect=connect or None,
         )
         announce(new)
