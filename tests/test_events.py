@@ -140,6 +140,12 @@ def test_payment_intent_captured_by_hand_tells_the_money_received() -> None:
     assert sale_of(event) == Sale(payment_id, PAYMENT_INTENT, None, None, 600, "usd", paid=True)
 
 
+def test_payment_intent_captured_by_hand_for_its_card_alone_tells_the_money_received() -> None:
+    options = {"card": {"capture_method": "manual"}, "link": {}}
+    sale = sale_of(payment_intent_event(credits=None, payment_method_options=options, amount_received=600))
+    assert (sale.credits, sale.money_amount) == (None, 600)
+
+
 @pytest.mark.parametrize("credits", ["-5", "1.5", "ten", "", "1e3", "+5", " 5", "٣", "1000000001", "9" * 20, "\x00"])
 @pytest.mark.parametrize("build", [session_event, payment_intent_event])
 def test_credits_that_are_no_number_within_the_limit_are_invalid(build: Any, credits: str) -> None:  # noqa: A002

@@ -109,7 +109,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     event that says paid.
     """
     named = _named(source, metadata(source), None)
-    if named.credits is None and source.get("capture_method") != "manual":
+    if named.credits is None and not _is_captured_by_hand(source):
         return Ignored("no_credits")
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
@@ -139,6 +139,13 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     payment_id = optional_id(source, "payment_intent")
     links = (Link(invoice_id, invoice_id, payment_id),) if payment_id else ()
     return _settleable(named, sale, links)
+
+
+def _is_captured_by_hand(source: JSONObject) -> bool:
+    """Whether the payment, or one of its payment methods alone, is captured by hand."""
+    methods = source.get("payment_method_options")
+    options = methods.values() if isinstance(methods, dict) else ()
+    return any(isinstance(each, dict) and each.get("capture_method") == "manual" for each in (source, *options))
 
 
 def _invoice_lines(source: JSONObject, ask: Ask) -> list[JSONObject]:
