@@ -154,6 +154,15 @@ def test_credits_that_are_no_number_within_the_limit_are_invalid(build: Any, cre
     assert interpretation.reason == "invalid_credits"
 
 
+@pytest.mark.parametrize("credits", [-5, 1.5, True, [], {}])
+def test_credits_that_are_no_text_are_invalid(credits: Any) -> None:  # noqa: A002
+    event = session_event()
+    event["data"]["object"]["metadata"]["credits"] = credits
+    interpretation = interpreted(event)
+    assert isinstance(interpretation, Unsettled)
+    assert interpretation.reason == "invalid_credits"
+
+
 @pytest.mark.parametrize("credits", ["1", "1000000000", "007"])
 def test_credits_within_the_limit_are_read_as_a_number(credits: str) -> None:  # noqa: A002
     assert sale_of(session_event(credits=credits)).credits == int(credits)

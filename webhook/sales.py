@@ -51,7 +51,7 @@ class _Named:
             number = self.credits
         else:
             return None
-        return number if number <= MOST_CREDITS else None
+        return number if 0 <= number <= MOST_CREDITS else None
 
     def sale(self, payment_id: str, version: int, money_amount: int, currency: str, *, paid: bool) -> Sale:
         """Return the sale of this to whoever is named; the customer stands in where no user is."""
