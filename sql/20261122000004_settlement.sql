@@ -105,8 +105,9 @@ create type billing.merged_sale as (
 );
 
 
--- The sale that linked payments are: the payment that names both a user and credits, then the highest version, then
--- the smallest id counts, and of it each column from the highest version that names it. Null where nothing is known.
+-- The sale that linked payments are: the payment that names both a user and credits, then one that is paid, then the
+-- highest version, then the smallest id counts, and of it each column from the highest version that names it. Null where
+-- nothing is known.
 create function billing.sale_of(p_payment_ids text[]) returns billing.merged_sale
     language sql
     stable
@@ -519,8 +520,8 @@ end
 $$;
 
 
--- Settles what linked payments are, if that is possible. p_fact has just been merged. Returns why it is not, else null;
--- p_is_new is whether that took a new row.
+-- Settles what linked payments are, if that is possible. p_fact has just been merged. Returns why it is not, else null,
+-- and whether that took a new row. Once the sale is paid, no event of it waits any more.
 create function billing.settle_sale(
     p_payment_ids text[],
     p_fact jsonb,
@@ -551,6 +552,9 @@ begin
         return;
     end if;
     is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
+    if not v_sale.paid then
+        return; -- An event that waits may be the only one to say that it is.
+    end if;
     update billing.parked_events
     set
         resolved_at = now(),
@@ -563,7 +567,8 @@ end
 $$;
 
 
--- Merges who a Stripe customer is, and settles the sales that waited for it. Returns whether it is news.
+-- Merges who a Stripe customer is, and settles the sales that waited for it. Returns whether it is news; of a user who was
+-- erased it is not.
 create function billing.learn_customer(p_fact jsonb, p_event_id text) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -572,7 +577,11 @@ declare
     v_payment_id text;
 begin
     insert into billing.customers (customer_id, user_id)
-    values (p_fact ->> 'customer_id', (p_fact ->> 'user_id')::uuid)
+    select
+        p_fact ->> 'customer_id',
+        id
+    from public.users
+    where id = (p_fact ->> 'user_id')::uuid
     on conflict do nothing;
     if not found then
         return false;
@@ -808,7 +817,7 @@ $$;
 
 
 -- Stores an event that cannot be settled now; p_payload is its body. Returns whether it waits: not if it was resolved
--- before, nor if its sale was erased or is settled by what others told.
+-- before, nor if its sale was erased or is paid and settled by what others told.
 create function billing.park(
     p_event_id text,
     p_event_type text,
@@ -825,7 +834,10 @@ begin
     if p_payment_id is not null then
         perform billing.lock_payments(array[p_payment_id]);
         v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
-        if v_sale.erased or (p_reason <> 'missing_api_key' and billing.unsettled_reason(v_sale) is null) then
+        if
+            v_sale.erased
+            or (p_reason <> 'missing_api_key' and v_sale.paid and billing.unsettled_reason(v_sale) is null)
+        then
             perform billing.resolve(p_event_id);
             return false;
         end if;

@@ -130,3 +130,10 @@ def test_customer_of_an_erased_user_is_forgotten(deliver: Deliver, admin: Admin)
     deliver(subscription())
     admin.execute("select billing.erase_user(%s)", [USER_ID])
     assert admin.execute("select * from billing.customers").fetchall() == []
+
+
+def test_sale_of_an_erased_user_told_again_does_not_tell_who_its_customer_is(deliver: Deliver, admin: Admin) -> None:
+    deliver(session_event(customer=CUSTOMER))
+    admin.execute("select billing.erase_user(%s)", [USER_ID])
+    assert deliver(session_event(customer=CUSTOMER)) == Outcome("duplicate")
+    assert admin.execute("select * from billing.customers").fetchall() == []

@@ -309,6 +309,21 @@ def test_sale_settled_by_another_source_parks_nothing_whatever_the_order(
     assert (balance(admin), parked(admin)) == (100, [])
 
 
+@pytest.mark.parametrize("bad", [{"credits": "ten"}, {"credits": "100", "user_id": NOBODY}])
+@pytest.mark.parametrize("capture_first", [True, False])
+def test_capture_that_cannot_be_settled_waits_while_nothing_else_says_that_its_sale_is_paid(
+    post: Post,
+    admin: Admin,
+    bad: dict[str, Any],
+    capture_first: bool,  # noqa: FBT001
+) -> None:
+    capture = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_1", **bad)
+    session = session_event("checkout.session.completed.unpaid", payment_intent="pi_1")
+    for event in (capture, session) if capture_first else (session, capture):
+        post(event)
+    assert [event_id for event_id, _ in parked(admin)] == [capture["id"]]
+
+
 def test_event_parked_while_its_sale_was_settled_is_not_parked(database: Database, admin: Admin, user: str) -> None:
     ledger = Ledger(database.url)
     paid = Sale("pi_1", PAYMENT_INTENT, user, 100, 1000, "usd", paid=True)
