@@ -186,8 +186,11 @@ function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
 function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
+function public.authorize_generation(uuid,bigint,uuid): service_role=execute
+function public.check_refunded_generation():
 function public.guard_credits_balance():
 function public.handle_new_user():
+function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.update_user_credits():
 row billing.customers: customer_id,user_id:
