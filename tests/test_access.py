@@ -157,6 +157,7 @@ column public.users.id: service_role=insert
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.discard(text[],text,text): service_role=execute
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
@@ -194,7 +195,7 @@ function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.update_user_credits():
 row billing.customers: customer_id,user_id:
-row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at:
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
 row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:

@@ -1,4 +1,4 @@
-"""`webhook parked` and `webhook retry`, as an operator types them."""
+"""`webhook parked`, `retry` and `discard`, as an operator types them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from webhook.cli import commands
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
 from webhook.settings import Guards
-from webhook.stripe_api import StripeUnavailable
 
 Webhook = Callable[..., Result]
 EVENT = session_event()["id"]
@@ -37,19 +38,29 @@ def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
 
 
 @pytest.fixture
-def park(database: Database) -> Callable[[dict[str, Any]], None]:
+def deliver(database: Database) -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Deliver an event, and return what became of it."""
+    with closing(Ledger(database.url)) as ledger:
+
+        def deliver(event: dict[str, Any]) -> str:
+            text = json.dumps(event)
+            return settle(read_event(text), text, ledger, Guards(livemode=False)).name
+
+        yield deliver
+
+
+@pytest.fixture
+def park(deliver: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], None]:
     """Deliver an event that will be parked."""
 
-    def deliver(event: dict[str, Any]) -> None:
-        ledger = Ledger(database.url)
-        text = json.dumps(event)
-        assert settle(read_event(text), text, ledger, Guards(livemode=False)).name == "parked"
-        ledger.close()
+    def park(event: dict[str, Any]) -> None:
+        assert deliver(event) == "parked"
 
-    return deliver
+    return park
 
 
 Park = Callable[[dict[str, Any]], None]
+Deliver = Callable[[dict[str, Any]], str]
 
 
 def sign_up(admin: psycopg.Connection[Any]) -> None:
@@ -78,7 +89,7 @@ def test_parked_on_a_terminal_is_a_table_that_says_what_to_do(
     del webhook
     park(session_event())
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    parked.show_all()
+    parked.show_all(as_json=False)
     heading, row, _, remedy = capsys.readouterr().out.splitlines()
     assert heading.split() == ["EVENT", "TYPE", "AGE", "REASON"]
     assert row.split() == [EVENT, "checkout.session.completed", "0s", "unknown_user"]
@@ -90,7 +101,7 @@ def test_parked_on_a_terminal_with_nothing_waiting_says_so(
 ) -> None:
     del webhook
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    parked.show_all()
+    parked.show_all(as_json=False)
     assert capsys.readouterr().out == "Nothing is parked.\n"
 
 
@@ -114,7 +125,8 @@ def test_retry_after_the_sign_up_settles_the_event(
     park(session_event())
     sign_up(admin)
     result = webhook("retry")
-    assert (result.stdout, result.stderr) == (f"{EVENT}\trecorded\n", "1 settled, 0 still parked\n")
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\trecorded\n", 0)
+    assert result.stderr == "1 settled, 0 still parked\n"
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
 
 
@@ -129,7 +141,7 @@ def test_retry_that_settles_drops_the_payload(webhook: Webhook, park: Park, admi
 def test_retry_of_what_cannot_be_settled_leaves_it_parked(webhook: Webhook, park: Park) -> None:
     park(session_event(user_id=None))
     result = webhook("retry")
-    assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\tmissing_user\n", 0)
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\tmissing_user\n", 1)
     assert webhook("parked").stdout.startswith(f"{EVENT}\tmissing_user")
 
 
@@ -185,10 +197,193 @@ def test_retry_that_meets_trouble_settles_the_others_and_says_so(
     sign_up(admin)
     monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
     stripe_api.get(re.compile(".*/line_items"), status=401, json={"error": {"message": "no"}})
-    with pytest.raises(StripeUnavailable, match="status 401"):
-        webhook("retry")
+    result = webhook("retry")
+    assert (result.exit_code, result.stdout) == (2, "evt_a\tparked\tmissing_credits\nevt_b\trecorded\n")
+    assert result.stderr.startswith("1 settled, 1 still parked\nwebhook: Stripe: AuthenticationError, status 401\n")
     assert webhook("parked").stdout.startswith("evt_a\tmissing_credits")
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+
+
+def waiting(admin: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return admin.execute("select event_id from billing.parked_events where resolved_at is null").fetchall()
+
+
+def test_retry_with_nothing_waiting_is_a_success(webhook: Webhook) -> None:
+    result = webhook("retry")
+    assert (result.stdout, result.stderr, result.exit_code) == ("", "0 settled, 0 still parked\n", 0)
+
+
+def test_retry_of_two_events_of_one_sale_settles_both(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event(event_id="evt_a"))
+    park(session_event(event_id="evt_b"))
+    sign_up(admin)
+    assert webhook("retry").stdout == "evt_a\trecorded\nevt_b\tduplicate\n"
+
+
+def test_retry_on_a_terminal_shows_a_bar_and_then_the_lines(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    del webhook
+    park(session_event())
+    sign_up(admin)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    assert parked.retry([])
+    out, err = capfd.readouterr()
+    assert out == f"{EVENT}\trecorded\n"
+    assert "1/1" in err
+
+
+# The halves of a surrogate pair alone, and a null: valid in JSON's text, unknown to Postgres' own.
+AWKWARD = {"nul": "\0", "half": "\ud800", "euro": "€"}
+
+
+def awkward_event() -> dict[str, Any]:
+    event = session_event()
+    event["data"]["object"]["metadata"] |= AWKWARD
+    return event
+
+
+def test_parked_as_json_is_an_array_of_events_without_their_payloads(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    [event] = json.loads(webhook("parked", "--json").stdout)
+    assert datetime.fromisoformat(event.pop("parked_at")).tzinfo is not None
+    assert event == {
+        "event_id": EVENT,
+        "event_type": "checkout.session.completed",
+        "reason": "unknown_user",
+        "payment_id": session_event()["data"]["object"]["payment_intent"],
+        "age_seconds": 0,
+        "what_to_do": parked.REMEDIES["unknown_user"],
+        "resolution": None,
+        "resolved_at": None,
+        "who": None,
+        "why": None,
+    }
+
+
+def test_parked_as_json_with_nothing_waiting_is_an_empty_array(webhook: Webhook) -> None:
+    assert webhook("parked", "--json").stdout == "[]\n"
+
+
+def test_parked_event_named_as_json_has_its_payload(webhook: Webhook, park: Park) -> None:
+    park(awkward_event())
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] == awkward_event()
+
+
+def test_parked_event_named_as_json_keeps_the_numbers_of_its_payload(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    admin.execute("""update billing.parked_events set payload = '{"huge": 1e999, "exact": 0.10}'""")
+    assert webhook("parked", EVENT, "--json").stdout.endswith(', "payload": {"huge": 1e999, "exact": 0.10}}\n')
+
+
+def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    result = webhook("discard", EVENT, "--why", "a test of ours")
+    assert (result.stdout, result.exit_code, webhook("parked").stdout) == (f"{EVENT}\tdiscarded\n", 0, "")
+    assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
+
+
+def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
+    event = json.loads(webhook("parked", EVENT, "--json").stdout)
+    assert (event["resolution"], event["who"], event["why"]) == (
+        "discarded",
+        "Ann as webhook_worker",
+        "a test of ours",
+    )
+    assert datetime.now(UTC) - datetime.fromisoformat(event["resolved_at"]) < timedelta(minutes=5)
+    assert (event["payload"], event["what_to_do"]) == (None, None)
+
+
+def test_discarded_event_is_shown_with_who_did_it_and_why(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
+    *_, end, by, why = webhook("parked", EVENT).stdout.splitlines()
+    assert end.startswith("end      discarded 2")
+    assert (by, why) == ("by       Ann as webhook_worker", "why      a test of ours")
+
+
+def test_discard_by_nobody_in_particular_names_the_machines_user(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["who"] == f"{user} as webhook_worker"
+
+
+def test_discard_of_events_of_which_one_is_not_parked_discards_none(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    assert webhook("discard", EVENT, "evt_none", "--why", "a test of ours").exit_code == 2
+    assert waiting(admin) == [(EVENT,)]
+
+
+@pytest.mark.parametrize("why", [(), ("--why", ""), ("--why", " "), ("--why", "two\nlines"), ("--why", "\udcff")])
+def test_discard_without_a_reason_is_refused(
+    why: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    assert webhook("discard", EVENT, *why).exit_code == 2
+    assert waiting(admin) == [(EVENT,)]
+
+
+def test_discarded_event_delivered_again_stays_off_the_list(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    assert deliver(session_event()) == "duplicate"
+    assert waiting(admin) == []
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
+
+
+def test_discarded_event_delivered_again_once_it_can_be_settled_is_settled(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    sign_up(admin)
+    assert deliver(session_event()) == "recorded"
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["why"] == "a test of ours"
+
+
+def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    sign_up(admin)
+    assert deliver(session_event(event_id="evt_other")) == "recorded"
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "'discarded', now(), 'Ann', null",
+        "'discarded', now(), null, 'why'",
+        "'settled', now(), 'Ann', 'why'",
+        "'settled', null, null, null",
+        "'lost', now(), null, null",
+        "null, now(), null, null",
+        "null, null, 'Ann', 'why'",
+    ],
+)
+def test_parked_event_half_resolved_is_refused_by_the_database(values: str, admin: psycopg.Connection[Any]) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match="parked_events_resolution_whole"):
+        admin.execute(f"""
+            insert into billing.parked_events (event_id, event_type, reason, payload, resolution, resolved_at, who, why)
+            values ('evt_1', 'some.type', 'unreadable', {"null" if "now()" in values else "'{}'"}, {values})
+        """)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -196,16 +391,28 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.mark.parametrize("command", ["parked", "retry"])
-def test_event_that_is_not_parked_ends_the_command_with_one_line(command: str, database: Database) -> None:
-    done = run(command, "evt_none", DATABASE_URL=database.url, STRIPE_LIVEMODE="false")
-    assert (done.returncode, done.stderr) == (1, "webhook: not parked (any more): evt_none\n")
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        (("parked", "evt_none"), 1, "never parked: evt_none"),
+        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff"),
+        (("retry", "evt_none"), 2, "not parked (any more): evt_none"),
+        (("discard", "--why", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
+    ],
+)
+def test_event_that_is_not_parked_ends_the_command_with_one_line(
+    command: tuple[str, ...], code: int, message: str, database: Database
+) -> None:
+    done = run(*command, DATABASE_URL=database.url, STRIPE_LIVEMODE="false")
+    assert (done.returncode, done.stderr) == (code, f"webhook: {message}\n")
 
 
-@pytest.mark.parametrize("command", ["parked", "retry"])
-def test_database_away_ends_the_command_with_one_line(command: str) -> None:
-    done = run(command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+@pytest.mark.parametrize(
+    ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--why", "mine", "evt_1"), 2)]
+)
+def test_database_away_ends_the_command_with_one_line(command: tuple[str, ...], code: int) -> None:
+    done = run(*command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
     assert done.stderr.startswith("webhook: no connection: ")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -84,24 +86,69 @@ def demo_command(*, refund: bool) -> None:
     demo.run(refund=refund)
 
 
+_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+@contextmanager
+def _failure_is_no_answer() -> Iterator[None]:
+    """For commands whose exit code 1 is an answer: end with 2 where there is none."""
+    try:
+        yield
+    except _FAILURES as error:
+        click.echo(f"webhook: {error}", err=True)
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        click.echo("webhook: interrupted", err=True)
+        sys.exit(USAGE_ERROR)
+
+
 @commands.command("parked")
 @click.argument("event_id", required=False)
-def parked_command(event_id: str | None) -> None:
+@_json_option
+def parked_command(event_id: str | None, *, as_json: bool) -> None:
     """List the events about credits that could not be settled, or show one whole.
 
-    On a terminal a table; piped, a line each: event id, reason and age, separated by tabs.
+    On a terminal a table; piped, a line each: event id, reason and age, separated by tabs. An event named is shown with
+    its payload, and once it is resolved without, with how, when, by whom and why instead.
     """
     if event_id:
-        parked.show(event_id)
+        parked.show(event_id, as_json=as_json)
     else:
-        parked.show_all()
+        parked.show_all(as_json=as_json)
 
 
 @commands.command("retry")
 @click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
 def retry_command(event_ids: tuple[str, ...]) -> None:
-    """Settle the parked events that can be settled now: all of them, or those named."""
-    parked.retry(event_ids)
+    """Settle the parked events that can be settled now: all of them, or those named.
+
+    Exit code 0 when none of them is parked any more, 1 when some are, 2 when that cannot be found out.
+    """
+    with _failure_is_no_answer():
+        if not parked.retry(event_ids):
+            sys.exit(FAILURE)
+
+
+def _one_line(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not (text.strip() and text.isprintable()):
+        raise click.BadParameter("say something, in one line of text")
+    return text
+
+
+@commands.command("discard")
+@click.argument("event_ids", nargs=-1, required=True, metavar="EVENT_ID...")
+@click.option("--why", required=True, callback=_one_line, help="Kept for good: no personal data.")
+@click.option("--by", metavar="NAME", callback=_one_line, help="Who you are. Default: the user of this machine.")
+def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> None:
+    """Take parked events off the list that are not to be settled, and drop their payloads.
+
+    Who did it, when and why is kept: webhook parked EVENT_ID shows it. The event never comes back onto the list. It is
+    settled nevertheless if Stripe delivers it again and it can be by then, and so are other events of its sale.
+
+    Exit code 2, and nothing is discarded, when one of them is not parked.
+    """
+    with _failure_is_no_answer():
+        parked.discard(event_ids, why, by)
 
 
 @commands.command("doctor")

@@ -35,6 +35,10 @@ set local search_path = pg_catalog, pg_temp;
 set local synchronous_commit = on;
 """
 
+_PARKED = """
+select event_id, event_type, reason, payment_id, parked_at, resolution, resolved_at, who, why
+"""
+
 _LONGEST_SILENCE = 10
 """Seconds that a query may take on its way and back: more than its statement_timeout."""
 
@@ -60,13 +64,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ParkedEvent:
-    """An event that waits for an operator, or for a retry."""
+    """An event that waits for an operator, or for a retry; or that waited, once it has a ``resolution``."""
 
     id: str
     type: str
     reason: str
+    payment_id: str | None
     parked_at: datetime
-    payload: str
+    resolution: str | None
+    """``settled`` or ``discarded``."""
+    resolved_at: datetime | None
+    who: str | None
+    why: str | None
+    payload: str | None = None
+    """Its body; ``None`` in a list, and once it is resolved."""
 
 
 class _PatientConnection(Connection[TupleRow]):
@@ -101,14 +112,21 @@ class Ledger:
         """End the waiting of a parked event, which turned out to have nothing to do with credits."""
         self._call("select billing.resolve(%s)", [event_id])
 
-    def parked_events(self, event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
-        """Return the events that wait, oldest first: all, or those of the given ids."""
-        rows = self._call(
-            "select event_id, event_type, reason, parked_at, payload::text from billing.parked_events"
-            " where resolved_at is null and (%s or event_id = any (%s::text[])) order by parked_at, event_id",
-            [not event_ids, list(event_ids)],
-        )
-        return [ParkedEvent(*row) for row in rows]
+    def discard(self, event_ids: Sequence[str], by: str, why: str) -> list[str]:
+        """End the waiting of parked events that are not to be settled; return the ids of those that waited."""
+        rows = self._call("select billing.discard(%s, %s, %s)", [list(event_ids), by, why])
+        return [str(event_id) for (event_id,) in rows]
+
+    def parked_events(self) -> list[ParkedEvent]:
+        """Return the events that wait, oldest first, without their payloads."""
+        where = " from billing.parked_events where resolved_at is null order by parked_at, event_id"
+        return [ParkedEvent(*row) for row in self._call(_PARKED + where, [])]
+
+    def parked_event(self, event_id: str) -> ParkedEvent | None:
+        """Return an event that waits or waited, with its payload; ``None`` where it never did."""
+        where = ", payload::text from billing.parked_events where event_id = %s"
+        rows = self._call(_PARKED + where, [event_id])
+        return ParkedEvent(*rows[0]) if rows else None
 
     def schema_version(self) -> str:
         """Return the version of the newest migration in the database."""

@@ -1,19 +1,23 @@
-"""``webhook parked`` and ``webhook retry``: the events that wait for an operator."""
+"""``webhook parked``, ``retry`` and ``discard``: the events that wait for an operator."""
 
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger, LedgerUnavailable, Outcome, ParkedEvent
-from webhook.settings import read_database_url, read_guards, read_stripe_settings
-from webhook.stripe_api import StripeUnavailable, stripe_api
+from webhook.objects import IDENTIFIER
+from webhook.settings import Guards, read_database_url, read_guards, read_stripe_settings
+from webhook.stripe_api import StripeAPI, StripeUnavailable, stripe_api
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
@@ -32,57 +36,98 @@ class NotParked(Exception):  # noqa: N818
     """An event that was asked for does not wait; the message names it."""
 
 
-def show(event_id: str) -> None:
-    """Print one event whole; raises :class:`NotParked` or :class:`LedgerUnavailable`."""
-    [event] = _waiting([event_id])
-    _describe(event)
+def show(event_id: str, *, as_json: bool) -> None:
+    """Print one event whole, how its waiting ended too; raises :class:`NotParked` or :class:`LedgerUnavailable`."""
+    with _ledger() as ledger:
+        event = ledger.parked_event(event_id) if IDENTIFIER.fullmatch(event_id) else None
+    if event is None:
+        raise NotParked(f"never parked: {event_id}")
+    if as_json:
+        # The payload as it is stored, which is JSON: parsed and printed again, its numbers could change.
+        click.echo(f'{json.dumps(_fields(event))[:-1]}, "payload": {event.payload or "null"}}}')
+    else:
+        _describe(event)
 
 
-def show_all() -> None:
+def show_all(*, as_json: bool) -> None:
     """Print a table, or on a pipe a line for each event: id, reason and age, separated by tabs."""
-    events = _waiting()
-    if sys.stdout.isatty():
+    with _ledger() as ledger:
+        events = ledger.parked_events()
+    if as_json:
+        click.echo(json.dumps([_fields(event) for event in events], indent=2))
+    elif sys.stdout.isatty():
         _tabulate(events)
     else:
         for event in events:
             click.echo(f"{event.id}\t{event.reason}\t{_age(event)}")
 
 
-def retry(event_ids: Sequence[str]) -> None:
+def retry(event_ids: Sequence[str]) -> bool:
     """Settle what can be settled now, of all events or of those named, and print what became of each.
 
-    One that meets trouble does not keep the others waiting: it is raised at the end.
+    Returns whether none is parked any more. One that meets trouble does not keep the others waiting: it is raised at
+    the end.
     """
     guards, stripe = read_guards(), stripe_api(read_stripe_settings())
-    events = _waiting(event_ids)
     settled, trouble = 0, None
+    lines: list[str] = []
+    # A terminal sees the bar first: lines would tear it.
+    say = lines.append if sys.stdout.isatty() else click.echo
     with _ledger() as ledger:
-        for event in events:
-            try:
-                outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
-            except (LedgerUnavailable, StripeUnavailable) as error:
-                trouble = error
-                outcome = Outcome("parked", event.reason)
-            if outcome.name == "ignored":
-                ledger.resolve(event.id)
-            settled += outcome.name != "parked"
-            click.echo(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
-    click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
+        waiting = _waiting(ledger, event_ids)
+        with click.progressbar(waiting, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()) as events:
+            for event in events:
+                try:
+                    outcome = _settle(event.id, ledger, guards, stripe)
+                except (LedgerUnavailable, StripeUnavailable) as error:
+                    trouble = error
+                    outcome = Outcome("parked", event.reason)
+                settled += outcome.name != "parked"
+                say(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
+    for line in lines:
+        click.echo(line)
+    click.echo(f"{settled} settled, {len(waiting) - settled} still parked", err=True)
     if trouble:
         raise trouble
+    return settled == len(waiting)
+
+
+def discard(event_ids: Sequence[str], why: str, by: str | None) -> None:
+    """End the waiting of events that are not to be settled: of all, or raise :class:`NotParked`."""
+    with _ledger() as ledger:
+        _waiting(ledger, event_ids)
+        for event_id in ledger.discard(event_ids, by or _operator(), why):
+            click.echo(f"{event_id}\tdiscarded")
 
 
 def _ledger() -> closing[Ledger]:
     return closing(Ledger(read_database_url()))
 
 
-def _waiting(event_ids: Sequence[str] = ()) -> list[ParkedEvent]:
-    with _ledger() as ledger:
-        events = ledger.parked_events(event_ids)
-    missing = set(event_ids) - {event.id for event in events}
-    if missing:
+def _waiting(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
+    """Return all events that wait, or those of the given ids."""
+    events, wanted = ledger.parked_events(), set(event_ids)
+    if missing := wanted - {event.id for event in events}:
         raise NotParked(f"not parked (any more): {', '.join(sorted(missing))}")
-    return events
+    return [event for event in events if not wanted or event.id in wanted]
+
+
+def _settle(event_id: str, ledger: Ledger, guards: Guards, stripe: StripeAPI | None) -> Outcome:
+    event = ledger.parked_event(event_id)
+    if event is None or event.payload is None:
+        return Outcome("duplicate")  # Meanwhile another event of its sale settled it, or somebody else did something.
+    outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
+    if outcome.name == "ignored":
+        ledger.resolve(event.id)
+    return outcome
+
+
+def _operator() -> str:
+    """Return who runs this, as the operating system knows them."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def _tabulate(events: Sequence[ParkedEvent]) -> None:
@@ -103,13 +148,40 @@ def _describe(event: ParkedEvent) -> None:
     click.echo(f"type     {event.type}")
     click.echo(f"reason   {event.reason}")
     click.echo(f"age      {_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}")
-    click.echo(f"to do    {REMEDIES[event.reason]}")
-    click.echo(json.dumps(json.loads(event.payload), indent=2))
+    if event.payload is None:
+        click.echo(f"end      {event.resolution} {event.resolved_at:%Y-%m-%d %H:%M:%S %Z}")
+        if event.resolution == "discarded":
+            click.echo(f"by       {event.who}")
+            click.echo(f"why      {event.why}")
+    else:
+        click.echo(f"to do    {REMEDIES[event.reason]}")
+        click.echo(json.dumps(json.loads(event.payload), indent=2))
+
+
+def _fields(event: ParkedEvent) -> dict[str, Any]:
+    """Return an event as --json names it, without its payload."""
+    return {
+        "event_id": event.id,
+        "event_type": event.type,
+        "reason": event.reason,
+        "payment_id": event.payment_id,
+        "parked_at": event.parked_at.isoformat(),
+        "age_seconds": _seconds(event),
+        "what_to_do": None if event.resolution else REMEDIES[event.reason],
+        "resolution": event.resolution,
+        "resolved_at": event.resolved_at and event.resolved_at.isoformat(),
+        "who": event.who,
+        "why": event.why,
+    }
+
+
+def _seconds(event: ParkedEvent) -> int:
+    return max(datetime.now(UTC) - event.parked_at, timedelta()) // timedelta(seconds=1)
 
 
 def _age(event: ParkedEvent) -> str:
     """Return the time since in its two largest units, such as ``3d 4h``."""
-    seconds = max(datetime.now(UTC) - event.parked_at, timedelta()) // timedelta(seconds=1)
+    seconds = _seconds(event)
     parts = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
     first = next((index for index, (size, _) in enumerate(parts) if seconds >= size), len(parts) - 1)
     shown = parts[first : first + 2]
