@@ -9,13 +9,20 @@ export UV_PYTHON_DOWNLOADS := never
 # The machine's certificates, if it has any, as pip does: a network that inspects TLS adds its own there.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
 export UV_SYSTEM_CERTS ?= true
+export NODE_USE_SYSTEM_CA ?= 1
 endif
 unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
+TOOLS := src/node_modules/.synced
 
-.PHONY: setup dev test lint settlement mutants
+# The machine's uv, else one of our own.
+UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
+	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
+
+.PHONY: setup dev test lint settlement mutants tools types
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -34,6 +41,13 @@ settlement: $(STAMP)
 mutants: $(STAMP)
 	.venv/bin/python tests/mutants.py
 
+# Node, Supabase's CLI and the other pinned tools of src/. Once they are there, make test runs the tests that need them.
+tools: $(TOOLS)
+
+# src/types/supabase.ts, made again from the schema.
+types: $(TOOLS)
+	.venv/bin/python tests/supabase_cli.py
+
 lint: $(STAMP)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -50,7 +64,11 @@ $(STAMP): pyproject.toml uv.lock Makefile
 		{ echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@test "$$(cat $@ 2>/dev/null)" = '$(CURDIR)' && .venv/bin/python -c '' 2>/dev/null || \
 		{ echo "Making .venv …"; $(PYTHON) -m venv --clear .venv; }
-	@command -v uv >/dev/null || test -x .venv/bin/uv || \
-		.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv sync --frozen --python .venv/bin/python
+	@$(UV) sync --frozen --python .venv/bin/python
 	@printf %s '$(CURDIR)' > $@
+
+$(TOOLS): $(STAMP) uv.lock src/package-lock.json src/.npmrc
+	@export UV_PROJECT_ENVIRONMENT=src/.venv; $(UV) sync --frozen --only-group node --python .venv/bin/python
+	@# Not npm ci, which wants the lock file to name the programs of every platform.
+	@cd src && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
+	@touch $@

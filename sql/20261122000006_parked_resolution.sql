@@ -2,6 +2,9 @@
 
 -- How a parked event's waiting ended: it was settled, or an operator discarded it, and then who did and why.
 
+-- New deliveries queue behind whoever waits for a table: rather fail, and be run again.
+set local lock_timeout = '3s';
+
 alter table billing.parked_events
 add column resolution text,
 add column who text,
@@ -11,7 +14,9 @@ update billing.parked_events
 set resolution = 'settled'
 where resolved_at is not null;
 
+-- The table is small, so that checking its rows takes no time.
 alter table billing.parked_events
+-- squawk-ignore constraint-missing-not-valid
 add constraint parked_events_resolution_whole check (
     case resolution
         when 'settled' then resolved_at is not null and num_nonnulls(who, why) = 0

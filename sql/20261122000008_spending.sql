@@ -5,6 +5,9 @@
 -- Both functions lock the user's row before they decide, as billing.record() does, and nothing that it would wait for.
 -- They run as their caller, service_role. Under repeatable read they fail with 40001 rather than decide by an old balance.
 
+-- New deliveries queue behind whoever waits for a table: rather fail, and be run again.
+set local lock_timeout = '3s';
+
 
 create function public.authorize_generation(
     p_user_id uuid,
@@ -163,9 +166,6 @@ comment on function public.check_refunded_generation() is
     'Refuses a REFUND that names anything but a whole generation of the same user: no credits out of nothing.';
 
 revoke all on function public.check_refunded_generation() from public, anon, authenticated, service_role;
-
--- It waits for every writer, and new writers wait behind it: rather fail and be run again than stop the worker.
-set local lock_timeout = '3s';
 
 create trigger transactions_refunds_a_generation
     after insert on public.transactions

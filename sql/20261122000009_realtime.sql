@@ -5,6 +5,8 @@
 -- Realtime shows a row to whom row-level security shows it. The primary key is enough as replica identity: subscribers get
 -- the new row, and of the old one its id.
 
+set local lock_timeout = '3s';
+
 do $$
 begin
     if
