@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 from conftest import WORKER, Database
 from psycopg import sql
 
@@ -121,3 +122,20 @@ def record(connection: psycopg.Connection, *facts: dict[str, Any], event_id: str
     deliveries = json.dumps([{"event_id": event_id, "facts": facts}])
     [(results,)] = connection.execute("select billing.record(%s)", [deliveries]).fetchall()
     return results[0]
+
+
+def assert_refused(database: Database, role: str, statement: str, *states: str) -> None:
+    """The statement fails, and nothing changes."""
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        before = contents(admin)
+        with connected(database, role, user=ALICE) as attacker, pytest.raises(psycopg.Error) as caught:
+            execute(attacker, statement)
+        assert caught.value.sqlstate in (states or ("42501",))
+        assert contents(admin) == before
+
+
+def open_accounts(admin: psycopg.Connection) -> None:
+    """Alice bought 100 credits, Bob 50."""
+    sign_up(admin, ALICE, BOB)
+    add(admin, ALICE, 100, stripe_id="pi_a")
+    add(admin, BOB, 50, stripe_id="pi_b")

@@ -140,6 +140,14 @@ def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, 
         ("revoke execute on function billing.record(jsonb) from service_role", "execute on billing.record()"),
         ("revoke insert on public.transactions from service_role", "insert on public.transactions"),
         ("revoke select on public.users from service_role", "select on public.users"),
+        (
+            "revoke execute on function public.authorize_generation(uuid, bigint, uuid) from service_role",
+            "execute on public.authorize_generation()",
+        ),
+        (
+            "revoke execute on function public.refund_generation(uuid) from service_role",
+            "execute on public.refund_generation()",
+        ),
     ],
 )
 def test_doctor_of_a_right_that_is_missing_names_it(doctor: Command, admin: Admin, statement: str, right: str) -> None:
@@ -160,6 +168,12 @@ def test_doctor_of_a_right_that_is_missing_names_it(doctor: Command, admin: Admi
         ("anon", "select on public.users", "select on public.users"),
         ("authenticated", "insert (amount) on public.transactions", "insert on public.transactions"),
         ("authenticated", "execute on function billing.record(jsonb)", "execute on billing.record(jsonb)"),
+        (
+            "authenticated",
+            "execute on function public.authorize_generation(uuid, bigint, uuid)",
+            "execute on public.authorize_generation(uuid,bigint,uuid)",
+        ),
+        ("anon", "execute on function public.refund_generation(uuid)", "execute on public.refund_generation(uuid)"),
     ],
 )
 def test_doctor_of_a_right_too_much_names_it(

@@ -32,6 +32,14 @@ from (
             'execute on billing.park()',
             has_function_privilege(to_regprocedure('billing.park(text, text, text, text, text)'), 'execute')
         ),
+        (
+            'execute on public.authorize_generation()',
+            has_function_privilege(to_regprocedure('public.authorize_generation(uuid, bigint, uuid)'), 'execute')
+        ),
+        (
+            'execute on public.refund_generation()',
+            has_function_privilege(to_regprocedure('public.refund_generation(uuid)'), 'execute')
+        ),
         ('select on public.users', has_table_privilege(to_regclass('public.users'), 'select')),
         ('select on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'select')),
         ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert'))
@@ -82,6 +90,12 @@ select rolname || ' has execute on ' || pg_proc.oid::regprocedure
 from strangers
 cross join pg_proc
 where
-    pronamespace = to_regnamespace('billing')
+    (
+        pronamespace = to_regnamespace('billing')
+        or pg_proc.oid in (
+            to_regprocedure('public.authorize_generation(uuid, bigint, uuid)'),
+            to_regprocedure('public.refund_generation(uuid)')
+        )
+    )
     and has_function_privilege(strangers.oid, pg_proc.oid, 'execute')
 order by 1
