@@ -1,4 +1,4 @@
-// The calls of docs/spending.md; `make tools test` compiles them against the generated types.
+// The calls of docs/spending.md. After make tools, make test compiles them against the generated types.
 
 import { createClient, type SupabaseClient } from "@supabase/supabase-js";
 import type { Database, Tables } from "./types/supabase.js";
