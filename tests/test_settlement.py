@@ -12,7 +12,7 @@ import pytest
 from conftest import Database
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from stories import Event, deliveries, expected_balances, sales
+from stories import Event, deliveries, events_of, expected_balances, sales
 
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
@@ -89,7 +89,7 @@ def told(events: Sequence[Event]) -> str:
 def test_balances_after_any_set_of_events_in_any_order_are_the_models(shop: Shop, data: st.DataObject) -> None:
     shop.open()
     stories = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
-    events = data.draw(deliveries(stories))
+    events = data.draw(deliveries(events_of(stories)))
     note(told(events))
     for event in events:
         assert shop.deliver(event) in ("recorded", "duplicate", "ignored", "parked")

@@ -80,6 +80,15 @@ class ParkedEvent:
     """Its body; ``None`` in a list, and once it is resolved."""
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """What became of an object that reconciliation found, and the credits it gave, or took (below 0)."""
+
+    object_id: str
+    outcome: Outcome
+    credits: int
+
+
 class _PatientConnection(Connection[TupleRow]):
     """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
 
@@ -107,6 +116,45 @@ class Ledger:
             "select billing.park(%s, %s, %s, %s, %s)", [event.id, event.type, reason, payment_id, payload]
         )
         return Outcome("parked", reason) if waits else Outcome("duplicate")
+
+    def reconcile(self, deliveries: Sequence[tuple[str, Sequence[Fact], bool]], *, dry_run: bool) -> list[Reconciled]:
+        """Record what objects say, (id, facts, whether only a known sale counts) each, in one committed transaction.
+
+        Returns what became of each that said something new; ``left_alone`` where it did not count. A dry run tells the
+        same and changes nothing.
+        """
+        sent = [
+            {"event_id": object_id, "facts": [as_json(fact) for fact in facts], "only_known": only_known}
+            for object_id, facts, only_known in deliveries
+        ]
+        [(results,)] = self._call("select billing.reconcile(%s, %s)", [json.dumps(sent), dry_run])
+        return [
+            Reconciled(each["event_id"], Outcome(each["outcome"], each.get("reason")), int(each["credits"]))
+            for each in results
+        ]
+
+    def is_parked(self, object_id: str, payment_id: str | None) -> bool:
+        """Whether an object waits already, or was discarded, under an event about it or its sale."""
+        [(is_parked,)] = self._call("select billing.is_parked(%s, %s)", [object_id, payment_id])
+        return bool(is_parked)
+
+    def open_objects(self, since: datetime) -> list[str]:
+        """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
+        return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
+
+    def covered_until(self) -> datetime | None:
+        """Return until when finished reconciliations have looked without a gap, ``None`` before the first."""
+        [(at,)] = self._call("select billing.covered_until()", [])
+        return at if isinstance(at, datetime) else None
+
+    def begin_reconciliation(self, since: datetime, until: datetime) -> int:
+        """Note that a run begins, and return its id."""
+        [(run_id,)] = self._call("select billing.begin_reconciliation(%s, %s)", [since, until])
+        return int(run_id)
+
+    def finish_reconciliation(self, run_id: int) -> None:
+        """Note that a run has seen all of its window."""
+        self._call("select billing.finish_reconciliation(%s)", [run_id])
 
     def resolve(self, event_id: str) -> None:
         """End the waiting of a parked event, which turned out to have nothing to do with credits."""
