@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from webhook import __version__, demo, dev, doctor, endpoint, migrate, parked, rotation
+from webhook import __version__, audit, demo, dev, doctor, endpoint, migrate, parked, rotation
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
 from webhook.ledger import LedgerUnavailable
@@ -149,6 +149,21 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
     """
     with _failure_is_no_answer():
         parked.discard(event_ids, why, by)
+
+
+@commands.command("audit")
+@_json_option
+def audit_command(*, as_json: bool) -> None:
+    """Look whether the ledger adds up and is what Stripe's events said. Changes nothing, and needs no quiet.
+
+    Balances against ledger rows, each sale's rows against its facts, rows that fit no facts, generations given back,
+    and parked events. A line for each finding: user, payment or row, what it is, what was expected, what was found.
+
+    Exit code 0 when nothing is found, 1 when something is, 2 when that cannot be found out.
+    """
+    with _failure_is_no_answer():
+        if not audit.run(as_json=as_json):
+            sys.exit(FAILURE)
 
 
 @commands.command("doctor")
