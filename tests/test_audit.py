@@ -16,7 +16,7 @@ from conftest import Database
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from recorded import refund_event, session_event
-from roles import ALICE, BOB, add, connected, record, refund, sale, sign_up
+from roles import ALICE, BOB, add, balance, connected, record, refund, sale, sign_up
 from stories import Event, deliveries, new_id, sales
 
 from webhook import audit as audit_module
@@ -244,9 +244,16 @@ def test_audit_names_a_reversal_in_another_currency_than_its_sale(audit: Audit, 
     assert findings(audit) == [f"currency: payment pi_1, row re_2: {message}"]
 
 
-def test_audit_of_a_reversal_in_another_currency_that_failed_finds_nothing(audit: Audit, shop: Worker) -> None:
-    record(shop, refund("re_2", "pi_1", 1) | {"currency": "eur"})
-    record(shop, refund("re_2", "pi_1", 0) | {"currency": "eur", "version": 2})
+@pytest.mark.parametrize(
+    ("sold", "moved"),
+    [({}, {"money_amount": 0, "version": 2}), ({"money_amount": 0}, {}), ({"paid": False}, {})],
+    ids=["it failed", "the sale was free", "the sale is not paid"],
+)
+def test_audit_of_a_reversal_in_another_currency_that_takes_nothing_finds_nothing(
+    sold: dict[str, Any], moved: dict[str, Any], audit: Audit, shop: Worker
+) -> None:
+    record(shop, sale("pi_2", BOB, **sold))
+    record(shop, refund("re_2", "pi_2", 1) | {"currency": "eur"} | moved)
     assert findings(audit) == []
 
 
@@ -332,6 +339,33 @@ def test_audit_of_an_erased_users_sales_finds_nothing(audit: Audit, shop: Worker
     admin.execute("select billing.erase_user(%s)", [BOB])
     assert admin.execute("select from public.transactions where payment_id = 'pi_1'").rowcount == 3
     assert findings(audit) == []
+
+
+def test_audit_of_a_sale_linked_to_an_erased_one_finds_nothing(audit: Audit, shop: Worker, admin: Admin) -> None:
+    record(shop, sale("in_1", BOB, version=2))
+    record(shop, refund("re_2", "pi_1", 1) | {"currency": "eur"})
+    admin.execute("select billing.erase_user(%s)", [BOB])
+    record(shop, LINK | {"payment_id": "pi_1"})
+    assert findings(audit) == []
+
+
+@pytest.mark.parametrize(
+    ("invoice", "intent", "kept"),
+    [
+        ({"user_id": None, "version": 2}, {"version": 1, "credits": 40}, 40),
+        ({"version": 2}, {"version": 3, "credits": 40, "paid": False}, 100),
+        ({"version": 2}, {"version": 3, "credits": 40}, 40),
+        ({"version": 2}, {"version": 2, "credits": 40}, 100),
+    ],
+    ids=["the complete one counts", "then the paid one", "then the closest to the money", "then the smallest id"],
+)
+def test_audit_of_linked_payments_that_disagree_finds_nothing(
+    invoice: dict[str, Any], intent: dict[str, Any], kept: int, audit: Audit, worker: Worker
+) -> None:
+    record(worker, sale("in_1", BOB, **invoice))
+    record(worker, sale("pi_a", BOB, **intent))
+    record(worker, LINK | {"payment_id": "pi_a"})
+    assert (balance(worker, BOB), findings(audit)) == (kept, [])
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])
