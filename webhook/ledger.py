@@ -39,6 +39,7 @@ set local synchronous_commit = on;
 _SNAPSHOT = """
 begin isolation level repeatable read, read only;
 set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
 set local enable_nestloop = off;
 set local jit = off;
 set local role service_role;
@@ -58,7 +59,6 @@ _CONNECTION_DEFAULTS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
 }
-
 
 _SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
 
@@ -126,7 +126,7 @@ class Ledger:
         self._call("select billing.resolve(%s)", [event_id])
 
     def discard(self, event_ids: Sequence[str], by: str, why: str) -> list[str]:
-        """End the waiting of parked events that are not to be settled; return the ids of those that waited."""
+        """End the waiting of parked events that are not to be settled; return the ids of those that are discarded."""
         rows = self._call("select billing.discard(%s, %s, %s)", [list(event_ids), by, why])
         return [str(event_id) for (event_id,) in rows]
 
