@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from webhook import __version__, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
+from webhook import __version__, audit, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
 from webhook.ledger import LedgerUnavailable
@@ -171,7 +171,7 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
 )
 @click.option("--until", type=Moment(), help="Until when. Default: now.")
 @click.option("--dry-run", is_flag=True, help="Only tell what is missing; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@_json_option
 def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> None:
     """Compare the ledger with Stripe, and record what is missing: webhooks that never arrived.
 
@@ -181,6 +181,21 @@ def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run
     """
     with _failure_is_no_answer():
         sys.exit(reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json))
+
+
+@commands.command("audit")
+@_json_option
+def audit_command(*, as_json: bool) -> None:
+    """Look whether the ledger adds up and is what Stripe's events said. Changes nothing, and needs no quiet.
+
+    Balances against ledger rows, each sale's rows against its facts, rows that fit no facts, generations given back,
+    and parked events. A line for each finding: user, payment or row, what it is, what was expected, what was found.
+
+    Exit code 0 when nothing is found, 1 when something is, 2 when that cannot be found out.
+    """
+    with _failure_is_no_answer():
+        if not audit.run(as_json=as_json):
+            sys.exit(FAILURE)
 
 
 @commands.command("doctor")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import select
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 
 from webhook.events import Event
 from webhook.facts import Fact, as_json
-from webhook.schema import sql_folder
+from webhook.schema import expected_version, sql_folder
 
 # Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
 _PREAMBLE = """
@@ -33,6 +33,17 @@ set transaction isolation level read committed, read write;
 set local role service_role;
 set local search_path = pg_catalog, pg_temp;
 set local synchronous_commit = on;
+"""
+
+# A check looks at all there is, and the planner, which cannot know what its steps make of that, must not guess little.
+_SNAPSHOT = """
+begin isolation level repeatable read, read only;
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+set local enable_nestloop = off;
+set local jit = off;
+set local role service_role;
+set local search_path = pg_catalog, pg_temp;
 """
 
 _PARKED = """
@@ -48,6 +59,8 @@ _CONNECTION_DEFAULTS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
 }
+
+_SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
 
 
 class LedgerUnavailable(Exception):  # noqa: N818
@@ -161,7 +174,7 @@ class Ledger:
         self._call("select billing.resolve(%s)", [event_id])
 
     def discard(self, event_ids: Sequence[str], by: str, why: str) -> list[str]:
-        """End the waiting of parked events that are not to be settled; return the ids of those that waited."""
+        """End the waiting of parked events that are not to be settled; return the ids of those that are discarded."""
         rows = self._call("select billing.discard(%s, %s, %s)", [list(event_ids), by, why])
         return [str(event_id) for (event_id,) in rows]
 
@@ -186,6 +199,13 @@ class Ledger:
         [(role,)] = self._call("select current_user", [])
         return str(role)
 
+    def current_schema_version(self) -> str:
+        """Return :meth:`schema_version`, or raise :class:`LedgerUnavailable` where it is older than this code's."""
+        version, expected = self.schema_version(), expected_version()
+        if version < expected:
+            raise LedgerUnavailable(f"schema {version}, expected {expected}: run webhook migrate")
+        return version
+
     def tables_without_rls(self) -> list[str]:
         """Return the tables of the ledger and of ``billing`` that lack row-level security."""
         return [str(name) for (name,) in self._call(_check("tables_without_rls"), [])]
@@ -198,6 +218,16 @@ class Ledger:
         """Return how many events wait."""
         [(count,)] = self._call("select count(*) from billing.parked_events where resolved_at is null", [])
         return int(count)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Callable[[str], Iterator[TupleRow]]]:
+        """Yield what runs a check of ``sql/checks``: all see the ledger as it is now, however long they take.
+
+        The rows come one by one. Another check may run only after the last of them.
+        """
+        with _translated_errors(), Connection.connect(**self._parameters, **_SESSION) as connection:
+            connection.execute(_SNAPSHOT)
+            yield lambda name: connection.cursor().stream(_check(name))
 
     def _call(self, statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
         """Return the rows of ``statement``, tried once more where its connection was lost or it lost a race.
@@ -228,9 +258,7 @@ class Ledger:
         return rows
 
     def _connect(self) -> Connection[TupleRow]:
-        return _PatientConnection.connect(
-            **self._parameters, autocommit=True, cursor_factory=ClientCursor, prepare_threshold=None
-        )
+        return _PatientConnection.connect(**self._parameters, **_SESSION)
 
     def _idle_connection(self) -> Connection[TupleRow] | None:
         """Return an idle connection that the server has not closed."""
