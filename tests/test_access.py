@@ -170,6 +170,7 @@ function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
 function billing.is_parked(text,text): service_role=execute
 function billing.is_recorded(jsonb): service_role=execute
+function billing.is_settled(text[],billing.merged_sale): service_role=execute
 function billing.kept_credits(bigint,bigint,numeric): service_role=execute
 function billing.knows_sale(jsonb): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute

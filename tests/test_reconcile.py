@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -476,3 +480,22 @@ def test_database_that_goes_away_ends_the_run(shop: Shop, monkeypatch: pytest.Mo
     result = shop.reconcile("--since", "1d")
     assert (result.exit_code, shop.balance()) == (2, 0)
     assert "SQLSTATE 42883" in result.stderr
+
+
+def test_clock_process_of_the_page_retries_each_hour_and_reconciles_each_night(tmp_path: Path) -> None:
+    """The line as it stands there, with a clock that runs fast: from 02:00 to 03:00, then it is stopped."""
+    page = (Path(__file__).parent.parent / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ +clock: (.+)$", page, re.MULTILINE)
+    programs = {
+        "sleep": 'n=$(cat hours 2>/dev/null || echo 1); echo $((n + 1)) > hours; test "$n" -lt 3',
+        "date": 'printf "0%s" "$(cat hours)"',
+        "webhook": 'echo "$@" >> asked',
+    }
+    for name, text in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.defpath}"}
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, timeout=20, check=False)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked == ["retry", "retry", "reconcile --since 2d"]

@@ -40,25 +40,34 @@ class Finding:
         return {"check": self.check, **self.subject, **verdict}
 
 
+Comparison = Callable[[Ledger], Iterator[Finding]]
+"""Finds what else there is, given the ledger."""
+
+
 def _text(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def run(*, as_json: bool) -> bool:
-    """Print each finding, and return whether there is none; raises :class:`LedgerUnavailable`."""
+def run(comparison: Comparison | None = None, *, as_json: bool) -> bool:
+    """Print each finding, those of a ``comparison`` too, and return whether there is none.
+
+    Raises :class:`LedgerUnavailable`, and what the comparison raises.
+    """
     with closing(Ledger(read_database_url())) as ledger:
         ledger.current_schema_version()
-        with ledger.snapshot() as check:
-            count = (_print_json if as_json else _print)(_findings(check))
+        count = (_print_json if as_json else _print)(_findings(ledger, comparison))
     if sys.stdout.isatty() and not count and not as_json:
         click.echo("Nothing found.")
     return count == 0
 
 
-def _findings(check: Callable[[str], Iterator[tuple[Any, ...]]]) -> Iterator[Finding]:
-    for name in CHECKS:
-        for row in check(name):
-            yield Finding(*row)
+def _findings(ledger: Ledger, comparison: Comparison | None) -> Iterator[Finding]:
+    with ledger.snapshot() as check:
+        for name in CHECKS:
+            for row in check(name):
+                yield Finding(*row)
+    if comparison:
+        yield from comparison(ledger)
 
 
 def _print(findings: Iterable[Finding]) -> int:

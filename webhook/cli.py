@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from webhook import __version__, audit, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
+from webhook import __version__, audit, audit_stripe, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
 from webhook.ledger import LedgerUnavailable
@@ -184,8 +184,11 @@ def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run
 
 
 @commands.command("audit")
+@click.option("--stripe", is_flag=True, help="Compare each payment's money with Stripe, too. Needs STRIPE_API_KEY.")
+@click.option("--since", type=Moment(), help="With --stripe: payments made since then. Default: 30d.")
+@click.option("--until", type=Moment(), help="With --stripe: payments made before then. Default: now.")
 @_json_option
-def audit_command(*, as_json: bool) -> None:
+def audit_command(since: datetime | None, until: datetime | None, *, stripe: bool, as_json: bool) -> None:
     """Look whether the ledger adds up and is what Stripe's events said. Changes nothing, and needs no quiet.
 
     Balances against ledger rows, each sale's rows against its facts, rows that fit no facts, generations given back,
@@ -193,8 +196,10 @@ def audit_command(*, as_json: bool) -> None:
 
     Exit code 0 when nothing is found, 1 when something is, 2 when that cannot be found out.
     """
+    if not stripe and (since or until):
+        raise click.UsageError("--since and --until go with --stripe: the rest looks at everything")
     with _failure_is_no_answer():
-        if not audit.run(as_json=as_json):
+        if not audit.run(audit_stripe.comparison(since, until) if stripe else None, as_json=as_json):
             sys.exit(FAILURE)
 
 

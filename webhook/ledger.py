@@ -102,6 +102,18 @@ class Reconciled:
     credits: int
 
 
+@dataclass(frozen=True)
+class Money:
+    """What the ledger knows of a payment's money, in minor units of its currency."""
+
+    payment_id: str
+    paid: int | None
+    """``None`` where another id of the sale says it."""
+    currency: str | None
+    refunded: int
+    disputed: int
+
+
 class _PatientConnection(Connection[TupleRow]):
     """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
 
@@ -154,6 +166,10 @@ class Ledger:
     def open_objects(self, since: datetime) -> list[str]:
         """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
         return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
+
+    def money_of(self, payment_ids: Sequence[str]) -> list[Money]:
+        """Return what the ledger knows of the money of those payments and invoices whose sale is known."""
+        return [Money(*row) for row in self._call(_check("money_of_payments"), [list(payment_ids)])]
 
     def covered_until(self) -> datetime | None:
         """Return until when finished reconciliations have looked without a gap, ``None`` before the first."""
