@@ -32,8 +32,9 @@ comment on column billing.parked_events.who is
     'Who discarded it, as they said, and the database login that they did it with.';
 
 
--- Ends the waiting of parked events that are not to be settled, and drops their payloads. Returns those that waited. It
--- forbids nothing: what another event, or the same one delivered again, can settle is settled.
+-- Ends the waiting of parked events that are not to be settled, and drops their payloads. Returns which of them are
+-- discarded now: to ask again is no error. It forbids nothing: what another event, or the same one delivered again, can
+-- settle is settled.
 create function billing.discard(p_event_ids text[], p_by text, p_why text) returns setof text
     language sql
     set search_path = pg_catalog, pg_temp
@@ -45,8 +46,12 @@ as $$
         who = p_by || ' as ' || session_user,
         why = p_why,
         payload = null
-    where event_id = any (p_event_ids) and resolved_at is null
-    returning event_id
+    where event_id = any (p_event_ids) and resolved_at is null;
+
+    select event_id
+    from billing.parked_events
+    where event_id = any (p_event_ids) and resolution = 'discarded'
+    order by event_id;
 $$;
 
 revoke all on function billing.discard(text[], text, text) from public, anon, authenticated, service_role;

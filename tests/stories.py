@@ -194,6 +194,11 @@ class Sale:
             yield session_event("checkout.session.completed.subscription", **began, id=new_id("cs"))
 
 
+def events_of(stories: Sequence[Sale]) -> list[Event]:
+    """All events of the stories, as they happened."""
+    return [event for story in stories for event in story.events()]
+
+
 def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, int]:
     """What every user must have once everything has arrived."""
     balances = Counter(dict.fromkeys(users, 0))
@@ -249,11 +254,10 @@ def sales(draw: st.DrawFn, users: Sequence[str]) -> Sale:
 
 
 @st.composite
-def deliveries(draw: st.DrawFn, stories: Sequence[Sale]) -> list[Event]:
-    """All events of the stories, some twice, some under a second event id, in any order."""
-    events = [event for story in stories for event in story.events()]
-    copies = draw(st.lists(st.sampled_from(events), max_size=6)) if events else []
-    twins = draw(st.lists(st.sampled_from(events), max_size=6)) if events else []
+def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
+    """All the events, some twice, some under a second event id, in any order."""
+    copies = draw(st.lists(st.sampled_from(events), max_size=6))
+    twins = draw(st.lists(st.sampled_from(events), max_size=6))
     everything = [*events, *copies, *({**event, "id": new_id("evt")} for event in twins)]
     draw(st.randoms(use_true_random=False)).shuffle(everything)
     return everything

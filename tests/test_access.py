@@ -121,18 +121,27 @@ OWNERS_WORK = (
 # What everybody but the owner may do with each thing in public and billing. A new table, column or function fails here
 # until somebody has decided about it.
 PRIVILEGES = """
+column billing.reconciliations.covered_until: service_role=update
+column billing.reconciliations.finished_at: service_role=update
 column public.users.email: service_role=insert,update
 column public.users.id: service_role=insert
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.covered_until(): service_role=execute
 function billing.discard(text[],text,text): service_role=execute
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
+function billing.finish_reconciliation(bigint): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
+function billing.is_parked(text,text): service_role=execute
+function billing.is_recorded(jsonb): service_role=execute
+function billing.is_settled(text[],billing.merged_sale): service_role=execute
 function billing.kept_credits(bigint,bigint,numeric): service_role=execute
+function billing.knows_sale(jsonb): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute
 function billing.learn_customer(jsonb,text): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
@@ -143,8 +152,10 @@ function billing.merge_reversal(jsonb,text): service_role=execute
 function billing.merge_sale(jsonb): service_role=execute
 function billing.names_user(json,uuid): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
+function billing.open_objects(timestamp with time zone): service_role=execute
 function billing.park(text,text,text,text,text): service_role=execute
 function billing.payments_of_user(uuid): service_role=execute
+function billing.reconcile(jsonb,boolean): service_role=execute
 function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
@@ -166,6 +177,7 @@ function public.update_user_credits():
 row billing.customers: customer_id,user_id:
 row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
 row billing.payment_links: invoice_id,payment_id:
+row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
 row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
 row billing.schema_migrations: version:
@@ -173,9 +185,11 @@ row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amoun
 row public.users: id,email,credits_balance,created_at:
 schema billing: service_role=usage
 schema public: public=usage
+sequence billing.reconciliations_id_seq:
 table billing.customers: service_role=insert,select
 table billing.parked_events: service_role=insert,select,update
 table billing.payment_links: service_role=insert,select
+table billing.reconciliations: service_role=insert,select
 table billing.reversals: service_role=insert,select,update
 table billing.sales: service_role=insert,select,update
 table billing.schema_migrations:

@@ -16,7 +16,7 @@ from webhook.ledger import Ledger
 from webhook.schema import expected_version
 
 KEY = "rk_test_doctors_key"
-LISTS = ("checkout/sessions", "prices", "products", "invoices", "refunds", "payment_intents", "disputes")
+LISTS = ("checkout/sessions", "prices", "products", "invoices", "refunds", "payment_intents", "disputes", "events")
 Mock = responses.RequestsMock
 Admin = psycopg.Connection[Any]
 
@@ -222,7 +222,9 @@ def test_doctor_with_a_key_that_lacks_a_right_names_it_and_looks_on(
     assert "the endpoint's events: we_1" in lines(keyed, "ok")
 
 
-def test_doctor_with_a_key_that_lacks_what_thin_events_need_skips_that(keyed: Command, stripe_api: Mock) -> None:
+def test_doctor_with_a_key_that_lacks_what_thin_events_and_reconcile_need_skips_that(
+    keyed: Command, stripe_api: Mock
+) -> None:
     stripe_api.replace("GET", f"{BASE}/v1/disputes", status=403, json={"error": {"message": "no"}})
     assert lines(keyed, "wrong") == []
     assert len(lines(keyed, "skipped")) == 1

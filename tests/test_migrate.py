@@ -157,7 +157,7 @@ def test_migrate_from_before_resolutions_calls_what_was_resolved_settled(
     with psycopg.connect(empty_database.admin_url) as connection:
         connection.execute(
             "insert into billing.parked_events (event_id, event_type, reason, payload, resolved_at)"
-            " values ('evt_1', 'some.type', 'unreadable', null, now()), ('evt_2', 'some.type', 'unreadable', '{}', null)"
+            " values ('evt_1', 'a.type', 'unreadable', null, now()), ('evt_2', 'a.type', 'unreadable', '{}', null)"
         )
     migrate(empty_database.admin_url)
     resolutions = query(empty_database.admin_url, "select resolution from billing.parked_events order by event_id")

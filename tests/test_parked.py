@@ -326,6 +326,15 @@ def test_discard_of_events_of_which_one_is_not_parked_discards_none(
     assert waiting(admin) == [(EVENT,)]
 
 
+def test_discard_whose_answer_was_lost_can_be_asked_again(
+    park: Park, database: Database, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    with closing(Ledger(database.url)) as ledger:
+        assert [ledger.discard([EVENT, "evt_none"], "Ann", why) for why in ("first", "second")] == [[EVENT], [EVENT]]
+    assert admin.execute("select why from billing.parked_events").fetchall() == [("first",)]
+
+
 @pytest.mark.parametrize("why", [(), ("--why", ""), ("--why", " "), ("--why", "two\nlines"), ("--why", "\udcff")])
 def test_discard_without_a_reason_is_refused(
     why: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from conftest import PASSWORD, WORKER, Database, Server
 from worker import (
     WAITS,
@@ -37,6 +38,7 @@ from worker import (
 )
 
 from webhook import leash
+from webhook.cli import commands
 from webhook.postgres import free_port
 from webhook.postgres_files import environment, unprivileged_user
 
@@ -278,6 +280,19 @@ def test_parked_payload_on_a_session_with_another_encoding_is_stored_as_it_came(
     assert worker.deliver(event).outcome == "parked"
     query = "select payload::text from billing.parked_events where event_id = %s"
     assert superuser.execute(query, ["evt_parked"]).fetchall() == [(body_of(event),)]
+
+
+def test_audit_on_a_session_that_another_client_left_hostile_looks_at_the_ledger(
+    pooler: Pooler, user_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database.superuser_url) as connection:
+        connection.execute("set session_replication_role = replica")
+        connection.execute("update public.users set credits_balance = 7 where id = %s", [user_id])
+    pooler.execute("create temp table users (id uuid); set search_path = pg_temp, evil; set role service_role")
+    monkeypatch.setenv("DATABASE_URL", pooler.url)
+    result = CliRunner().invoke(commands, ["audit"])
+    assert f"balance: user {user_id}: balance is not the sum of its rows: expected 0, found 7" in result.stdout
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 def test_sale_after_the_pooler_was_restarted_is_recorded(pooler: Pooler, worker: Worker, user_id: str) -> None:

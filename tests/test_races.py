@@ -15,7 +15,7 @@ from conftest import Database
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from recorded import invoice_event, invoice_payment_event, refund_event, session_event
-from stories import Event, Payment, Refund, Sale, Told, deliveries, expected_balances, new_id, sales
+from stories import Event, Payment, Refund, Sale, Told, deliveries, events_of, expected_balances, new_id, sales
 from worker import PATIENCE, Worker, amounts, eventually, new_user, working
 
 from webhook.deliveries import read_event
@@ -147,7 +147,7 @@ def test_balances_after_any_events_all_in_flight_are_the_models(
 ) -> None:
     users = [new_user(owner) for _ in range(3)]
     stories = data.draw(st.lists(sales(users), min_size=4, max_size=10))
-    flood(worker, data.draw(deliveries(stories)))
+    flood(worker, data.draw(deliveries(events_of(stories))))
     assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(stories, users)
 
 

@@ -6,17 +6,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import click
 
-from webhook import __version__, demo, dev, doctor, endpoint, migrate, parked, rotation
+from webhook import __version__, audit, audit_stripe, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
 from webhook.ledger import LedgerUnavailable
 from webhook.migrate import MigrationError
+from webhook.moments import Moment
 from webhook.parked import NotParked
 from webhook.postgres_files import PostgresError
+from webhook.reconcile import ReconcileError
 from webhook.settings import (
     SettingsError,
     read_migration_database_url,
@@ -26,7 +29,16 @@ from webhook.settings import (
 )
 from webhook.stripe_api import StripeOperator, StripeUnavailable
 
-_FAILURES = (DevError, EndpointError, LedgerUnavailable, MigrationError, NotParked, PostgresError, StripeUnavailable)
+_FAILURES = (
+    DevError,
+    EndpointError,
+    LedgerUnavailable,
+    MigrationError,
+    NotParked,
+    PostgresError,
+    ReconcileError,
+    StripeUnavailable,
+)
 
 FAILURE = 1
 USAGE_ERROR = 2
@@ -149,6 +161,46 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
     """
     with _failure_is_no_answer():
         parked.discard(event_ids, why, by)
+
+
+@commands.command("reconcile")
+@click.option(
+    "--since",
+    type=Moment(),
+    help="From when: 3d, 12h, 2w, or a date. Default: where the last run ended. What was paid before is not granted.",
+)
+@click.option("--until", type=Moment(), help="Until when. Default: now.")
+@click.option("--dry-run", is_flag=True, help="Only tell what is missing; change nothing.")
+@_json_option
+def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> None:
+    """Compare the ledger with Stripe, and record what is missing: webhooks that never arrived.
+
+    Looks at what happened since then: sales, refunds and disputes, also of objects that are older. Needs
+    STRIPE_API_KEY. Safe beside live deliveries, and as often as you like. Exit code 0 when nothing was missing,
+    1 when something was (and is recorded now, or would be), 2 when not all could be looked at.
+    """
+    with _failure_is_no_answer():
+        sys.exit(reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json))
+
+
+@commands.command("audit")
+@click.option("--stripe", is_flag=True, help="Compare each payment's money with Stripe, too. Needs STRIPE_API_KEY.")
+@click.option("--since", type=Moment(), help="With --stripe: payments made since then. Default: 30d.")
+@click.option("--until", type=Moment(), help="With --stripe: payments made before then. Default: now.")
+@_json_option
+def audit_command(since: datetime | None, until: datetime | None, *, stripe: bool, as_json: bool) -> None:
+    """Look whether the ledger adds up and is what Stripe's events said. Changes nothing, and needs no quiet.
+
+    Balances against ledger rows, each sale's rows against its facts, rows that fit no facts, generations given back,
+    and parked events. A line for each finding: user, payment or row, what it is, what was expected, what was found.
+
+    Exit code 0 when nothing is found, 1 when something is, 2 when that cannot be found out.
+    """
+    if not stripe and (since or until):
+        raise click.UsageError("--since and --until go with --stripe: the rest looks at everything")
+    with _failure_is_no_answer():
+        if not audit.run(audit_stripe.comparison(since, until) if stripe else None, as_json=as_json):
+            sys.exit(FAILURE)
 
 
 @commands.command("doctor")

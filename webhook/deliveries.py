@@ -10,7 +10,7 @@ from typing import NoReturn
 from stripe import SignatureVerificationError, WebhookSignature
 
 from webhook.events import Event, interpret
-from webhook.facts import Customer, Facts, Ignored, Unsettled
+from webhook.facts import Facts, Ignored, Unsettled
 from webhook.ledger import Ledger, Outcome
 from webhook.objects import IDENTIFIER, JSONObject
 from webhook.questions import ask_nobody
@@ -111,9 +111,8 @@ def settle(event: Event, text: str, ledger: Ledger, guards: Guards, stripe_api: 
             return Outcome("ignored", reason)
         case Unsettled(reason, payment_id):
             return ledger.park(event, reason, payment_id, text)
-        case Facts(facts):
+        case Facts(facts) as told:
             outcome = ledger.record(event.id, facts)
             if outcome.name == "unsettled":
-                payment_id = next((fact.payment_id for fact in facts if not isinstance(fact, Customer)), None)
-                return ledger.park(event, str(outcome.reason), payment_id, text)
+                return ledger.park(event, str(outcome.reason), told.payment_id, text)
             return outcome

@@ -30,19 +30,20 @@ from webhook.stripe_api import StripeOperator, StripeUnavailable
 
 OK, WRONG, SKIPPED = "ok", "wrong", "skipped"
 
+_OPTIONAL = "thin events and reconcile"
 _RIGHTS = (
-    ("/v1/checkout/sessions", "Checkout Sessions: Read", "credits from prices in Checkout"),
+    ("/v1/checkout/sessions", "Checkout Sessions: Read", "credits from prices in Checkout, and reconcile"),
     ("/v1/prices", "Prices: Read", "credits from prices"),
     ("/v1/products", "Products: Read", "credits from products"),
-    ("/v1/invoices", "Invoices: Read", "invoices of more than ten lines"),
-    ("/v1/refunds", "Charges and Refunds: Read", "endpoints without refund.* events"),
-    ("/v1/payment_intents", "PaymentIntents: Read", "thin events"),
-    ("/v1/disputes", "Disputes: Read", "thin events"),
+    ("/v1/invoices", "Invoices: Read", "invoices of more than ten lines, and reconcile"),
+    ("/v1/refunds", "Charges and Refunds: Read", "endpoints without refund.* events, and reconcile"),
+    ("/v1/payment_intents", "PaymentIntents: Read", _OPTIONAL),
+    ("/v1/disputes", "Disputes: Read", _OPTIONAL),
+    ("/v1/events", "Events: Read", _OPTIONAL),
 )
 """A list that a key may read or not, the right that it takes, and what the worker reads it for."""
 
 _REACH = "check DATABASE_URL, and grant service_role to its login"
-_ONLY_THIN = "thin events"
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _key_rights(operator: StripeOperator) -> Findings:
         except StripeUnavailable as error:
             if error.status != HTTPStatus.FORBIDDEN:
                 raise
-            verdict = SKIPPED if purpose == _ONLY_THIN else WRONG
+            verdict = SKIPPED if purpose == _OPTIONAL else WRONG
             yield Finding(verdict, f"the key's rights: {right} is missing, for {purpose}: add it to the restricted key")
         else:
             yield Finding(OK, f"the key's rights: {right}")

@@ -78,6 +78,11 @@ class Facts:
 
     facts: tuple[Fact, ...]
 
+    @property
+    def payment_id(self) -> str | None:
+        """Return the sale that they are about."""
+        return next((fact.payment_id for fact in self.facts if not isinstance(fact, Customer)), None)
+
 
 @dataclass(frozen=True)
 class Ignored:

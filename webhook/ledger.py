@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import select
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 
 from webhook.events import Event
 from webhook.facts import Fact, as_json
-from webhook.schema import sql_folder
+from webhook.schema import expected_version, sql_folder
 
 # Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
 _PREAMBLE = """
@@ -33,6 +33,17 @@ set transaction isolation level read committed, read write;
 set local role service_role;
 set local search_path = pg_catalog, pg_temp;
 set local synchronous_commit = on;
+"""
+
+# A check looks at all there is, and the planner, which cannot know what its steps make of that, must not guess little.
+_SNAPSHOT = """
+begin isolation level repeatable read, read only;
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+set local enable_nestloop = off;
+set local jit = off;
+set local role service_role;
+set local search_path = pg_catalog, pg_temp;
 """
 
 _PARKED = """
@@ -48,6 +59,8 @@ _CONNECTION_DEFAULTS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
 }
+
+_SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
 
 
 class LedgerUnavailable(Exception):  # noqa: N818
@@ -80,6 +93,27 @@ class ParkedEvent:
     """Its body; ``None`` in a list, and once it is resolved."""
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """What became of an object that reconciliation found, and the credits it gave, or took (below 0)."""
+
+    object_id: str
+    outcome: Outcome
+    credits: int
+
+
+@dataclass(frozen=True)
+class Money:
+    """What the ledger knows of a payment's money, in minor units of its currency."""
+
+    payment_id: str
+    paid: int | None
+    """``None`` where another id of the sale says it."""
+    currency: str | None
+    refunded: int
+    disputed: int
+
+
 class _PatientConnection(Connection[TupleRow]):
     """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
 
@@ -108,12 +142,55 @@ class Ledger:
         )
         return Outcome("parked", reason) if waits else Outcome("duplicate")
 
+    def reconcile(self, deliveries: Sequence[tuple[str, Sequence[Fact], bool]], *, dry_run: bool) -> list[Reconciled]:
+        """Record what objects say, (id, facts, whether only a known sale counts) each, in one committed transaction.
+
+        Returns what became of each that said something new; ``left_alone`` where it did not count. A dry run tells the
+        same and changes nothing.
+        """
+        sent = [
+            {"event_id": object_id, "facts": [as_json(fact) for fact in facts], "only_known": only_known}
+            for object_id, facts, only_known in deliveries
+        ]
+        [(results,)] = self._call("select billing.reconcile(%s, %s)", [json.dumps(sent), dry_run])
+        return [
+            Reconciled(each["event_id"], Outcome(each["outcome"], each.get("reason")), int(each["credits"]))
+            for each in results
+        ]
+
+    def is_parked(self, object_id: str, payment_id: str | None) -> bool:
+        """Whether an object waits already, or was discarded, under an event about it or its sale."""
+        [(is_parked,)] = self._call("select billing.is_parked(%s, %s)", [object_id, payment_id])
+        return bool(is_parked)
+
+    def open_objects(self, since: datetime) -> list[str]:
+        """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
+        return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
+
+    def money_of(self, payment_ids: Sequence[str]) -> list[Money]:
+        """Return what the ledger knows of the money of those payments and invoices whose sale is known."""
+        return [Money(*row) for row in self._call(_check("money_of_payments"), [list(payment_ids)])]
+
+    def covered_until(self) -> datetime | None:
+        """Return until when finished reconciliations have looked without a gap, ``None`` before the first."""
+        [(at,)] = self._call("select billing.covered_until()", [])
+        return at if isinstance(at, datetime) else None
+
+    def begin_reconciliation(self, since: datetime, until: datetime) -> int:
+        """Note that a run begins, and return its id."""
+        [(run_id,)] = self._call("select billing.begin_reconciliation(%s, %s)", [since, until])
+        return int(run_id)
+
+    def finish_reconciliation(self, run_id: int) -> None:
+        """Note that a run has seen all of its window."""
+        self._call("select billing.finish_reconciliation(%s)", [run_id])
+
     def resolve(self, event_id: str) -> None:
         """End the waiting of a parked event, which turned out to have nothing to do with credits."""
         self._call("select billing.resolve(%s)", [event_id])
 
     def discard(self, event_ids: Sequence[str], by: str, why: str) -> list[str]:
-        """End the waiting of parked events that are not to be settled; return the ids of those that waited."""
+        """End the waiting of parked events that are not to be settled; return the ids of those that are discarded."""
         rows = self._call("select billing.discard(%s, %s, %s)", [list(event_ids), by, why])
         return [str(event_id) for (event_id,) in rows]
 
@@ -138,6 +215,13 @@ class Ledger:
         [(role,)] = self._call("select current_user", [])
         return str(role)
 
+    def current_schema_version(self) -> str:
+        """Return :meth:`schema_version`, or raise :class:`LedgerUnavailable` where it is older than this code's."""
+        version, expected = self.schema_version(), expected_version()
+        if version < expected:
+            raise LedgerUnavailable(f"schema {version}, expected {expected}: run webhook migrate")
+        return version
+
     def tables_without_rls(self) -> list[str]:
         """Return the tables of the ledger and of ``billing`` that lack row-level security."""
         return [str(name) for (name,) in self._call(_check("tables_without_rls"), [])]
@@ -150,6 +234,16 @@ class Ledger:
         """Return how many events wait."""
         [(count,)] = self._call("select count(*) from billing.parked_events where resolved_at is null", [])
         return int(count)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Callable[[str], Iterator[TupleRow]]]:
+        """Yield what runs a check of ``sql/checks``: all see the ledger as it is now, however long they take.
+
+        The rows come one by one. Another check may run only after the last of them.
+        """
+        with _translated_errors(), Connection.connect(**self._parameters, **_SESSION) as connection:
+            connection.execute(_SNAPSHOT)
+            yield lambda name: connection.cursor().stream(_check(name))
 
     def _call(self, statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
         """Return the rows of ``statement``, tried once more where its connection was lost or it lost a race.
@@ -180,9 +274,7 @@ class Ledger:
         return rows
 
     def _connect(self) -> Connection[TupleRow]:
-        return _PatientConnection.connect(
-            **self._parameters, autocommit=True, cursor_factory=ClientCursor, prepare_threshold=None
-        )
+        return _PatientConnection.connect(**self._parameters, **_SESSION)
 
     def _idle_connection(self) -> Connection[TupleRow] | None:
         """Return an idle connection that the server has not closed."""

@@ -96,8 +96,10 @@ def discard(event_ids: Sequence[str], why: str, by: str | None) -> None:
     """End the waiting of events that are not to be settled: of all, or raise :class:`NotParked`."""
     with _ledger() as ledger:
         _waiting(ledger, event_ids)
-        for event_id in ledger.discard(event_ids, by or _operator(), why):
-            click.echo(f"{event_id}\tdiscarded")
+        discarded = ledger.discard(event_ids, by or _operator(), why)
+    for event_id in discarded:
+        click.echo(f"{event_id}\tdiscarded")
+    _refuse_missing(set(event_ids) - set(discarded))
 
 
 def _ledger() -> closing[Ledger]:
@@ -107,9 +109,13 @@ def _ledger() -> closing[Ledger]:
 def _waiting(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
     """Return all events that wait, or those of the given ids."""
     events, wanted = ledger.parked_events(), set(event_ids)
-    if missing := wanted - {event.id for event in events}:
-        raise NotParked(f"not parked (any more): {', '.join(sorted(missing))}")
+    _refuse_missing(wanted - {event.id for event in events})
     return [event for event in events if not wanted or event.id in wanted]
+
+
+def _refuse_missing(event_ids: set[str]) -> None:
+    if event_ids:
+        raise NotParked(f"not parked (any more): {', '.join(sorted(event_ids))}")
 
 
 def _settle(event_id: str, ledger: Ledger, guards: Guards, stripe: StripeAPI | None) -> Outcome:

@@ -102,6 +102,16 @@ def read_stripe_settings(environ: Environment = os.environ) -> StripeSettings | 
     return StripeSettings(key, base)
 
 
+def read_reader_settings(environ: Environment = os.environ) -> StripeSettings:
+    """Return how to read Stripe's objects: a key is required, of the mode that ``STRIPE_LIVEMODE`` says."""
+    settings = read_stripe_settings(environ)
+    if settings is None:
+        raise SettingsError("STRIPE_API_KEY is not set: a restricted read-only key is enough, rk_…")
+    if settings.livemode not in (None, read_guards(environ).livemode):
+        raise SettingsError("STRIPE_API_KEY is for the other mode than STRIPE_LIVEMODE says: set one of them right")
+    return settings
+
+
 def read_webhook_secrets(environ: Environment = os.environ) -> tuple[str, ...]:
     """Return the endpoint's signing secrets (``STRIPE_WEBHOOK_SECRET``), one or several."""
     _required(environ, "STRIPE_WEBHOOK_SECRET", "the endpoint's signing secret, whsec_…")

@@ -52,9 +52,11 @@ class StripeUnavailable(Exception):  # noqa: N818
 class StripeAPI:
     """Answers questions as plain JSON; safe to share between threads."""
 
-    def __init__(self, settings: StripeSettings) -> None:
+    def __init__(
+        self, settings: StripeSettings, *, timeout: tuple[float, float] = _TIMEOUT, retries: int = _RETRIES
+    ) -> None:
         """Nothing is asked yet."""
-        self._client = _client(settings, _TIMEOUT)
+        self._client = _client(settings, timeout, retries)
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._prices: TTLCache[tuple[str | None, str], Any] = TTLCache(_PRICES_KEPT, _SECONDS_KEPT)
         self._prices_lock = threading.Lock()
@@ -146,27 +148,32 @@ def _in_path(value: str) -> str:
     return quote(value, safe="")
 
 
-def _client(settings: StripeSettings, timeout: tuple[float, float]) -> StripeClient:
+def _client(settings: StripeSettings, timeout: tuple[float, float], retries: int = _RETRIES) -> StripeClient:
     return StripeClient(
         settings.api_key,
         http_client=RequestsClient(timeout=timeout),
-        max_network_retries=_RETRIES,
+        max_network_retries=retries,
         base_addresses={"api": settings.base} if settings.base else None,
     )
 
 
 def _all_pages(page_of: Callable[..., Any], **parameters: Any) -> list[Any]:
-    """Return the objects of all pages: https://docs.stripe.com/api/pagination."""
-    objects: list[Any] = []
+    return [each for page in pages(page_of, **parameters) for each in page]
+
+
+def pages(page_of: Callable[..., Any], **parameters: Any) -> Iterator[list[Any]]:
+    """Yield the objects of each page: https://docs.stripe.com/api/pagination."""
     while True:
         page = page_of(limit=_PAGE, **parameters)
         try:
-            objects += page["data"]
-            if not page["has_more"]:
-                return objects
-            parameters["starting_after"] = objects[-1]["id"]
+            objects = list(page["data"])
+            last = objects[-1]["id"] if page["has_more"] else None
         except (KeyError, TypeError, IndexError):
             raise StripeUnavailable("Stripe's answer is no list") from None
+        yield objects
+        if last is None:
+            return
+        parameters["starting_after"] = last
 
 
 def _request(client: StripeClient, method: str, path: str, **parameters: Any) -> Any:

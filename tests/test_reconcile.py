@@ -1,0 +1,501 @@
+"""``webhook reconcile``: what the webhooks missed is found at Stripe, and recorded as they would have told it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from click.testing import CliRunner, Result
+from conftest import Database
+from recorded import (
+    USER_ID,
+    dispute_event,
+    invoice_event,
+    invoice_payment_event,
+    payment_intent_event,
+    refund_event,
+    session_event,
+)
+from stories import new_id
+from stripe_stand_in import DAY, StripeStandIn, serving
+
+from webhook import cli, reconcile, stripe_reader
+from webhook.deliveries import read_event, settle
+from webhook.ledger import Ledger
+from webhook.settings import Guards, SettingsError
+
+PAYMENT = session_event()["data"]["object"]["payment_intent"]
+SESSION = session_event()["data"]["object"]["id"]
+
+
+@dataclass
+class Shop:
+    """A Stripe account, and a worker's database that may have missed some of its events."""
+
+    stripe: StripeStandIn
+    database: Database
+    admin: psycopg.Connection[Any]
+    ledger: Ledger
+
+    def deliver(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            text = json.dumps(event)
+            settle(read_event(text), text, self.ledger, Guards(livemode=False))
+
+    def reconcile(self, *arguments: str, **environment: str) -> Result:
+        settings = {
+            "DATABASE_URL": self.database.url,
+            "STRIPE_API_KEY": "rk_test_1",
+            "STRIPE_API_BASE": self.stripe.url,
+        }
+        return CliRunner(env=settings | environment).invoke(cli.commands, ["reconcile", *arguments])
+
+    def found(self, *arguments: str, **environment: str) -> dict[str, Any]:
+        """What a run tells in JSON."""
+        result = self.reconcile("--json", *arguments, **environment)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return json.loads(result.stdout) | {"exit_code": result.exit_code}
+
+    def missing(self, *arguments: str) -> dict[str, int]:
+        """The ids of what a run finds missing, and the credits that each moved."""
+        return {each["id"]: each["credits"] for each in self.found(*arguments)["items"]}
+
+    def balance(self, user_id: str = USER_ID) -> int:
+        [(balance,)] = self.admin.execute("select credits_balance from public.users where id = %s", [user_id])
+        return int(balance)
+
+    def contents(self) -> list[Any]:
+        tables = ("transactions", "sales", "reversals", "payment_links", "customers", "parked_events")
+        return [
+            self.admin.execute(f"select * from {schema}.{table} order by 1, 2").fetchall()
+            for schema, table in [("public", tables[0]), *(("billing", name) for name in tables[1:])]
+        ]
+
+
+@pytest.fixture
+def shop(
+    database: Database,
+    admin: psycopg.Connection[Any],
+    stripe_api: responses.RequestsMock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Shop]:
+    monkeypatch.setattr(stripe_reader, "_LONGEST_WAIT", 0.05)
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    ledger = Ledger(database.url)
+    with serving(StripeStandIn()) as stripe:
+        stripe_api.add_passthru(stripe.url)
+        yield Shop(stripe, database, admin, ledger)
+    ledger.close()
+
+
+def days_ago(days: float) -> int:
+    return int(time.time() - days * DAY)
+
+
+def unpaid_session(**fields: Any) -> dict[str, Any]:
+    return session_event("checkout.session.completed.unpaid", event_id=new_id("evt"), payment_intent=PAYMENT, **fields)
+
+
+def paid_session(**fields: Any) -> dict[str, Any]:
+    """The same session once its bank debit has come in."""
+    name = "checkout.session.async_payment_succeeded"
+    source = unpaid_session()["data"]["object"]
+    return session_event(name, event_id=new_id("evt"), id=source["id"], payment_intent=PAYMENT, **fields)
+
+
+# What is found
+
+
+def test_sale_whose_webhook_never_came_is_granted(shop: Shop) -> None:
+    """A missed sale is granted, told in a line and a table, and makes exit code 1; then nothing is missing."""
+    shop.stripe.happened(session_event())
+    first, second = shop.reconcile("--since", "1d"), shop.reconcile("--since", "1d")
+    assert first.stdout.splitlines()[0] == f"missing\tcheckout.session\t{SESSION}\t+100\t{PAYMENT}"
+    assert "1 missing, now recorded: +100 credits." in first.stdout
+    assert "Nothing is missing." in second.stdout
+    assert (first.exit_code, second.exit_code, shop.balance()) == (1, 0, 100)
+
+
+def test_sales_of_every_kind_are_granted_with_their_payments_and_refunds(shop: Shop) -> None:
+    """A PaymentIntent, an invoice linked to its payment, a refund of that payment, and a dispute of the first."""
+    intent = payment_intent_event(id="pi_own", credits=50, amount=1000)
+    invoice = invoice_event(id="in_1", credits=30, amount_paid=900)
+    link = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_of_invoice")
+    refund = refund_event(id="re_1", payment_intent="pi_of_invoice", amount=300)
+    dispute = dispute_event(id="du_1", payment_intent="pi_own", amount=1000, balance_transactions=[-1000])
+    shop.stripe.happened(intent, invoice, link, refund, dispute)
+    found = shop.missing("--since", "1d")
+    assert found.keys() == {"pi_own", "in_1", "inpay_1", "re_1", "du_1"}
+    assert (shop.balance(), sum(found.values())) == (20, 20)
+    assert not shop.missing("--since", "1d")
+
+
+def test_refund_of_long_ago_that_failed_lately_is_given_back(shop: Shop) -> None:
+    """Its list by creation alone would not show it, and no event was made."""
+    sold, refunded = session_event(), refund_event(payment_intent=PAYMENT)
+    refund_id = refunded["data"]["object"]["id"]
+    shop.deliver(sold, refunded)
+    before = shop.balance()
+    shop.stripe.happened(refund_event("refund.failed", id=refund_id, payment_intent=PAYMENT), at=days_ago(20))
+    shop.stripe.forget_events()
+    assert shop.missing("--since", "2d") == {refund_id: 100 - before}
+    assert shop.balance() == 100
+
+
+def test_dispute_of_long_ago_that_was_won_lately_is_given_back(shop: Shop) -> None:
+    """Disputes are looked back at for 180 days."""
+    shop.deliver(session_event(), dispute_event(id="du_1", payment_intent=PAYMENT))
+    won = dispute_event("charge.dispute.closed.won", id="du_1", payment_intent=PAYMENT)
+    shop.stripe.happened(won, at=days_ago(150))
+    shop.stripe.forget_events()
+    shop.found("--since", "2d")
+    assert shop.balance() == 100
+
+
+def test_open_dispute_that_the_ledger_knows_is_asked_for_whatever_its_age(shop: Shop) -> None:
+    """Even one that no list and no event shows."""
+    shop.deliver(session_event(), dispute_event(id="du_1", payment_intent=PAYMENT, status="under_review"))
+    won = dispute_event("charge.dispute.closed.won", id="du_1", payment_intent=PAYMENT)
+    shop.stripe.happened(won, at=days_ago(400))
+    shop.stripe.forget_events()
+    shop.found("--since", "2d")
+    assert shop.balance() == 100
+
+
+def test_invoice_of_long_ago_that_was_paid_lately_is_granted(shop: Shop) -> None:
+    """When it was paid stands in it, so no event is needed."""
+    shop.stripe.happened(invoice_event(id="in_1", credits=30), at=days_ago(1), created=days_ago(60))
+    shop.stripe.forget_events()
+    assert shop.missing("--since", "2d") == {"in_1": 30}
+
+
+def test_bank_debit_that_came_in_lately_is_granted_by_its_event(shop: Shop) -> None:
+    """The session is older than the window, and the ledger never heard of it."""
+    shop.stripe.happened(paid_session(), at=days_ago(1), created=days_ago(12))
+    assert list(shop.missing("--since", "2d").values()) == [100]
+
+
+@pytest.mark.parametrize("age", [12, 100])
+def test_bank_debit_that_the_ledger_knows_as_open_is_granted_without_any_event(shop: Shop, age: int) -> None:
+    """It is asked for by its payment."""
+    shop.deliver(unpaid_session())
+    shop.stripe.happened(paid_session(), at=days_ago(age))
+    shop.stripe.forget_events()
+    assert list(shop.missing("--since", "2d").values()) == [100]
+
+
+def test_capture_by_hand_of_a_session_that_the_ledger_knows_is_granted_without_any_event(shop: Shop) -> None:
+    """Only the payment itself says that it was captured."""
+    shop.deliver(unpaid_session())
+    shop.stripe.happened(unpaid_session(), at=days_ago(50))
+    captured = payment_intent_event("payment_intent.succeeded.manual_capture", id=PAYMENT)
+    shop.stripe.happened(captured, at=days_ago(50))
+    shop.stripe.forget_events()
+    assert list(shop.missing("--since", "2d").values()) == [100]
+
+
+def test_invoice_of_many_payments_is_linked_to_all_of_them(shop: Shop) -> None:
+    """An invoice holds ten; the rest are asked for."""
+    links = [
+        invoice_payment_event(event_id=new_id("evt"), id=f"inpay_{n}", invoice="in_1", payment_intent=f"pi_{n}")
+        for n in range(12)
+    ]
+    shop.stripe.happened(invoice_event(id="in_1", credits=30), *links)
+    shop.found("--since", "1d")
+    assert shop.admin.execute("select from billing.payment_links where invoice_id = 'in_1'").rowcount == 12
+
+
+def test_credits_on_a_price_are_read_from_the_line_items_in_the_list(shop: Shop) -> None:
+    """No request for each session."""
+    price = {"id": "price_1", "object": "price", "metadata": {"credits": "40"}, "product": "prod_1"}
+    line = {"id": "li_1", "object": "item", "quantity": 2, "price": price, "amount_total": 1000}
+    sold = session_event(credits=None)
+    sold["data"]["object"]["line_items"] = {"object": "list", "data": [line], "has_more": False}
+    shop.stripe.happened(sold)
+    assert list(shop.missing("--since", "1d").values()) == [80]
+    assert not [path for path, _ in shop.stripe.requests if "line_items" in path]
+
+
+def test_connected_accounts_are_looked_at_where_they_count(shop: Shop) -> None:
+    """In their name; not without STRIPE_ACCOUNT."""
+    shop.stripe.account = "acct_1"
+    shop.stripe.happened(session_event())
+    assert not shop.missing("--since", "1d")
+    result = shop.reconcile("--since", "1d", STRIPE_ACCOUNT="acct_1")
+    assert (result.exit_code, shop.balance()) == (1, 100)
+
+
+# The window
+
+
+def test_sale_of_before_the_window_is_left_alone_until_since_says_so(shop: Shop) -> None:
+    """Sales of before the worker was installed are not granted by looking back."""
+    shop.stripe.happened(session_event(), payment_intent_event(id="pi_own"), invoice_event(), at=days_ago(10))
+    found = shop.found("--since", "3d")
+    assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 3, 0)
+    assert "3 paid before the window, unknown and left alone" in shop.reconcile("--since", "3d").stdout
+    assert len(shop.missing("--since", "11d")) == 3
+
+
+def test_sale_of_before_the_window_that_names_no_credits_is_not_parked(shop: Shop) -> None:
+    """It was sold before anybody set the metadata."""
+    shop.stripe.happened(session_event(credits=None), at=days_ago(10))
+    assert not shop.missing("--since", "3d")
+    assert list(shop.missing("--since", "11d")) == [SESSION]
+
+
+def test_what_is_created_after_the_window_is_not_looked_at(shop: Shop) -> None:
+    """``--until`` is an end."""
+    shop.stripe.happened(session_event(), at=days_ago(1))
+    assert not shop.missing("--since", "5d", "--until", "2d")
+
+
+def test_first_run_needs_to_be_told_since_when(shop: Shop) -> None:
+    """For it grants what was paid from then on."""
+    result = shop.reconcile()
+    assert result.exit_code == 2
+    assert result.stderr.startswith("webhook: the first run needs --since")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_later_runs_begin_where_the_finished_ones_end(shop: Shop) -> None:
+    """An hour earlier, to be exact; a run that leaves a gap does not count."""
+    shop.reconcile("--since", "30d", "--until", "2026-11-01")
+    shop.reconcile("--since", "2026-11-05", "--until", "2026-11-06")
+    shop.reconcile("--since", "2026-10-31", "--until", "2026-11-02", "--dry-run")
+    assert shop.found()["since"] == "2026-10-31T23:00:00+00:00"
+
+
+def test_run_that_ends_before_its_beginning_is_refused(shop: Shop) -> None:
+    """In one line."""
+    result = shop.reconcile("--since", "1d", "--until", "2d")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("since", ["yesterday", "3", "d", "2026-13-01", "99999999d", "1999-01-01", "-1d"])
+def test_since_that_is_no_moment_is_refused(shop: Shop, since: str) -> None:
+    """And the message says how it is written."""
+    result = shop.reconcile(f"--since={since}")
+    assert result.exit_code == 2
+    assert "'--since'" in result.stderr
+
+
+@pytest.mark.parametrize("since", ["90m", "36h", "2w", "2026-11-01", "2026-11-01T12:30:00Z", "2026-11-01 12:30+02:00"])
+def test_since_is_a_time_ago_or_a_date(shop: Shop, since: str) -> None:
+    """As people write them."""
+    assert shop.reconcile("--since", since, "--until", "1m").exit_code == 0
+
+
+# Changing nothing, and nothing twice
+
+
+def test_dry_run_tells_the_same_and_changes_nothing(shop: Shop) -> None:
+    """Of sales, refunds and what cannot be settled."""
+    refund = refund_event(payment_intent=PAYMENT)
+    nameless = session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2", credits=None)
+    shop.stripe.happened(session_event(), refund, nameless)
+    before = shop.contents()
+    told = shop.found("--since", "1d", "--dry-run")
+    assert shop.contents() == before
+    assert shop.admin.execute("select from billing.reconciliations").rowcount == 0
+    assert {each["id"]: each["what"] for each in told["items"]} == {
+        SESSION: "missing",
+        refund["data"]["object"]["id"]: "missing",
+        "cs_2": "parked",
+    }
+    assert told["exit_code"] == 1
+    assert "would be recorded (dry run)" in shop.reconcile("--since", "1d", "--dry-run").stdout
+
+
+def test_what_webhooks_have_told_is_not_missing(shop: Shop) -> None:
+    """A session, its payment, and a refund that arrived."""
+    events = [session_event(), refund_event(payment_intent=PAYMENT)]
+    shop.stripe.happened(*events)
+    shop.deliver(*events)
+    before = shop.contents()
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    assert shop.contents() == before
+
+
+def test_events_of_what_the_lists_show_are_not_fetched_again(shop: Shop) -> None:
+    """The run costs a request a list, and none an object."""
+    invoice = invoice_event(id="in_1")
+    shop.stripe.happened(session_event(), refund_event(), dispute_event(), invoice)
+    assert shop.found("--since", "1d")["requests"] == len(shop.stripe.requests) == 11
+
+
+# What cannot be settled
+
+
+def test_object_that_cannot_be_settled_is_parked_under_its_own_id(shop: Shop) -> None:
+    """And settled by retry once it can be."""
+    other = "3b241101-e2bb-4255-8caf-4136c566a962"
+    shop.stripe.happened(session_event(user_id=other))
+    [item] = shop.found("--since", "1d")["items"]
+    assert (item["id"], item["what"], item["reason"]) == (SESSION, "parked", "unknown_user")
+    shop.admin.execute("insert into auth.users (id) values (%s)", [other])
+    environment = {"DATABASE_URL": shop.database.url, "STRIPE_LIVEMODE": "false"}
+    assert CliRunner(env=environment).invoke(cli.commands, ["retry", SESSION]).exit_code == 0
+    assert shop.balance(other) == 100
+
+
+@pytest.mark.parametrize("told", ["by its event", "by its object"])
+def test_what_waits_already_is_neither_parked_twice_nor_missing(shop: Shop, told: str) -> None:
+    """Whichever of the two parked it."""
+    event = session_event(credits=None)
+    shop.stripe.happened(event)
+    if told == "by its event":
+        shop.deliver(event)
+    else:
+        shop.found("--since", "1d")
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], found["items"], found["parked_before"]) == (0, [], 1)
+    assert "1 cannot be settled, 0 newly found" in shop.reconcile("--since", "1d").stdout
+
+
+def test_unreadable_object_that_waits_already_is_not_parked_twice(shop: Shop) -> None:
+    """Though its parked event names no payment."""
+    event = session_event(amount_total="much")
+    shop.stripe.happened(event)
+    shop.deliver(event)
+    assert shop.found("--since", "1d")["items"] == []
+
+
+def test_what_was_discarded_stays_discarded(shop: Shop) -> None:
+    """An operator has said so of its event."""
+    event = session_event(credits=None)
+    shop.stripe.happened(event)
+    shop.deliver(event)
+    environment = {"DATABASE_URL": shop.database.url}
+    discarded = CliRunner(env=environment).invoke(cli.commands, ["discard", event["id"], "--why", "a test purchase"])
+    assert discarded.exit_code == 0
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    assert shop.admin.execute("select from billing.parked_events").rowcount == 1
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 0], ids=["rate limit", "error", "unavailable", "hung up"])
+def test_stripe_in_passing_trouble_is_waited_for(shop: Shop, status: int) -> None:
+    """Every second request is refused."""
+    shop.stripe.happened(session_event())
+    shop.stripe.trouble = lambda _, number: status if number % 2 else None
+    assert (shop.reconcile("--since", "1d").exit_code, shop.balance()) == (1, 100)
+
+
+def test_stripe_that_stalls_is_asked_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time-out."""
+    monkeypatch.setattr(stripe_reader, "_TIMEOUT", (1.0, 0.2))
+    let_go, stalled = threading.Event(), threading.Event()
+
+    def stall(path: str) -> None:
+        if path == "/v1/refunds" and not stalled.is_set():
+            stalled.set()
+            let_go.wait(20)
+
+    shop.stripe.before_answer = stall
+    shop.stripe.happened(refund_event())
+    found = shop.missing("--since", "1d")
+    let_go.set()
+    assert len(found) == 1
+
+
+def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> None:
+    """The run is not finished, and the next one begins where it did."""
+    shop.stripe.happened(session_event())
+    shop.stripe.trouble = lambda path, _: 403 if path == "/v1/disputes" else None
+    result = shop.reconcile("--since", "1d")
+    assert (result.exit_code, shop.balance()) == (2, 100)
+    assert "disputes: not seen; the key lacks a right: add Disputes: Read" in result.stderr
+    assert "run it again with the same --since" in result.stderr
+    assert shop.reconcile().exit_code == 2
+
+
+def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what came before is recorded."""
+    monkeypatch.setattr(stripe_reader, "_PATIENCE", 0.1)
+    for number in range(150):
+        session = session_event(event_id=f"evt_{number}", id=f"cs_{number}", payment_intent=f"pi_{number}")
+        shop.stripe.happened(session, at=days_ago(1) - number)
+    shop.stripe.trouble = lambda path, number: 500 if path == "/v1/checkout/sessions" and number > 2 else None
+    result = shop.reconcile("--since", "2d")
+    reached = datetime.fromtimestamp(days_ago(1) - 99, UTC)
+    assert result.exit_code == 2
+    assert f"Checkout Sessions: seen back to {reached:%Y-%m-%d %H:%M}" in result.stderr
+    assert shop.balance() == 100 * 100
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"STRIPE_API_KEY": ""}, "STRIPE_API_KEY is not set"),
+        ({"STRIPE_LIVEMODE": "true"}, "STRIPE_API_KEY is for the other mode"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "no connection"),
+    ],
+)
+def test_run_that_cannot_begin_says_why_in_one_line(shop: Shop, environment: dict[str, str], named: str) -> None:
+    """Exit code 2."""
+    result = shop.reconcile("--since", "1d", **environment)
+    if result.exit_code != 2:
+        assert isinstance(result.exception, SettingsError)
+    assert named in result.stderr + str(result.exception)
+
+
+def test_sale_that_the_database_refuses_takes_no_other_down(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, and the run is not finished."""
+    monkeypatch.setattr(reconcile, "_PATIENCE", 0.1)
+    rich = "3b241101-e2bb-4255-8caf-4136c566a962"
+    shop.admin.execute("insert into auth.users (id) values (%s)", [rich])
+    shop.admin.execute(
+        "insert into public.transactions (user_id, amount, type) values (%s, %s, 'REFUND')", [rich, 2**53 - 5]
+    )
+    shop.stripe.happened(
+        session_event(), session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2", user_id=rich)
+    )
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["what"] for each in found["items"]} == {SESSION: "missing", "cs_2": "failed"}
+    assert (found["exit_code"], shop.balance()) == (2, 100)
+
+
+def test_database_that_goes_away_ends_the_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some patience, with what it was and exit code 2."""
+    monkeypatch.setattr(reconcile, "_PATIENCE", 0.1)
+    shop.stripe.happened(session_event())
+    shop.admin.execute("alter function billing.reconcile(jsonb, boolean) rename to reconcile_no_more")
+    shop.admin.execute("alter function billing.schema_version() rename to schema_version_no_more")
+    result = shop.reconcile("--since", "1d")
+    assert (result.exit_code, shop.balance()) == (2, 0)
+    assert "SQLSTATE 42883" in result.stderr
+
+
+def test_clock_process_of_the_page_retries_each_hour_and_reconciles_each_night(tmp_path: Path) -> None:
+    """The line as it stands there, with a clock that runs fast: from 02:00 to 03:00, then it is stopped."""
+    page = (Path(__file__).parent.parent / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ +clock: (.+)$", page, re.MULTILINE)
+    programs = {
+        "sleep": 'n=$(cat hours 2>/dev/null || echo 1); echo $((n + 1)) > hours; test "$n" -lt 3',
+        "date": 'printf "0%s" "$(cat hours)"',
+        "webhook": 'echo "$@" >> asked',
+    }
+    for name, text in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.defpath}"}
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, timeout=20, check=False)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked == ["retry", "retry", "reconcile --since 2d"]

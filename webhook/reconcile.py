@@ -1,0 +1,172 @@
+"""``webhook reconcile``: what Stripe knows and the ledger does not is recorded as its event would have been."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from webhook.facts import Sale, Unsettled
+from webhook.ledger import Ledger, LedgerUnavailable, Reconciled
+from webhook.listed import Found
+from webhook.reconcile_report import Item, Report
+from webhook.settings import Guards, read_database_url, read_guards, read_reader_settings
+from webhook.sources import End, Page, Places, Window, read_all
+from webhook.stripe_reader import StripeReader
+
+_OVERLAP = timedelta(hours=1)
+"""A run begins this long before the end of the last one: Stripe's lists may lag behind for a moment."""
+_OPEN_FOR = timedelta(days=180)
+"""How long a sale that is not paid yet is asked for."""
+_PATIENCE = 30
+"""Seconds that the database may be away for."""
+
+
+class ReconcileError(Exception):
+    """A run cannot begin; the message says what to do."""
+
+
+def window(since: datetime | None, until: datetime | None, covered_until: datetime | None) -> tuple[datetime, datetime]:
+    """Return from when to when to look, or raise :class:`ReconcileError`.
+
+    Without ``since`` it is from where the earlier runs have looked, which the first one lacks: sales of before the
+    worker are granted only where an operator says so.
+    """
+    until = until or datetime.now(UTC)
+    if since is None:
+        if covered_until is None:
+            raise ReconcileError(
+                "the first run needs --since, for it grants what was paid from then on: say when this worker "
+                "began to sell credits, such as --since 3d or --since 2026-11-01"
+            )
+        since = covered_until - _OVERLAP
+    if since >= until:
+        raise ReconcileError(f"--since ({since:%Y-%m-%d %H:%M %Z}) is not before --until ({until:%Y-%m-%d %H:%M %Z})")
+    return since, until
+
+
+def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_json: bool) -> int:
+    """Reconcile the given window, by default since the last run, and return the exit code.
+
+    Raises :class:`ReconcileError`, :class:`SettingsError`, or :class:`LedgerUnavailable` where it cannot begin.
+    """
+    settings, guards = read_reader_settings(), read_guards()
+    with closing(Ledger(read_database_url())) as ledger:
+        since, until = window(since, until, ledger.covered_until())
+        report = Report(since, until, dry_run=dry_run, as_json=as_json)
+        reader = StripeReader(settings)
+        trouble: BaseException | None = None
+        try:
+            Run(ledger, reader, guards, since, until, dry_run, report).go()
+        except LedgerUnavailable as error:
+            trouble = error
+        except KeyboardInterrupt:
+            trouble = InterruptedError("interrupted")
+        reader.stop()
+        report.finish(reader.requests, trouble)
+    return report.exit_code
+
+
+@dataclass(frozen=True)
+class Run:
+    """One reconciliation: of which window, for whom, and whether it may change anything."""
+
+    ledger: Ledger
+    reader: StripeReader
+    guards: Guards
+    since: datetime
+    until: datetime
+    dry_run: bool
+    report: Report
+
+    def go(self) -> None:
+        """Look at everything, record what is missing, and tell the report.
+
+        Raises :class:`LedgerUnavailable` where the database stays away; trouble at Stripe is the report's.
+        """
+        open_ids = self.ledger.open_objects(self.since - _OPEN_FOR)
+        run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
+        within = Window(int(self.since.timestamp()), int(self.until.timestamp()))
+        accounts = (None, *sorted(self.guards.accounts))
+        places = [Places(self.reader, self.guards, within, account, open_ids) for account in accounts]
+        self.report.begin([source for place in places for source in place.sources()])
+        for place in places:
+            self._read(place)
+        if run_id is not None and self.report.is_complete:
+            self.ledger.finish_reconciliation(run_id)
+
+    def _read(self, place: Places) -> None:
+        stopped = threading.Event()
+        try:
+            for item in read_all(place.sources(), stopped):
+                match item:
+                    case Page():
+                        self._settle(item)
+                        self.report.read(item)
+                    case End(title, trouble):
+                        self.report.end(title, trouble)
+        finally:
+            stopped.set()
+
+    def _settle(self, page: Page) -> None:
+        """Record what a page says, park what cannot be recorded, and tell what of it was missing."""
+        told = {found.event.id: found for found in page.found if found.facts}
+        for result in self._record(list(told.values())):
+            found = told[result.object_id]
+            match result.outcome.name:
+                case "recorded":
+                    self.report.found(Item("missing", found.kind, result.object_id, found.payment_id, result.credits))
+                case "unsettled":
+                    self._park(found, str(result.outcome.reason), found.payment_id)
+                case "left_alone":
+                    self.report.left_alone += _is_paid_sale(found)
+        for found in page.found:
+            match found.interpretation:
+                case Unsettled(reason, payment_id) if not found.only_known:
+                    self._park(found, reason, payment_id)
+
+    def _park(self, found: Found, reason: str, payment_id: str | None) -> None:
+        """Park an object, under its own id, unless it waits already or was settled or discarded before."""
+        object_id = found.event.id
+        if self.ledger.is_parked(object_id, payment_id):
+            self.report.waiting += 1
+        elif self.dry_run or self.ledger.park(found.event, reason, payment_id, found.payload).name == "parked":
+            self.report.found(Item("parked", found.kind, object_id, payment_id, reason=reason))
+
+    def _record(self, found: Sequence[Found]) -> list[Reconciled]:
+        """Record what a page says in one call; where that fails, one by one, so that one takes no other down."""
+        if not found:
+            return []
+        try:
+            return _patience()(self._recorded, found)
+        except LedgerUnavailable:
+            self.ledger.schema_version()  # raises where the whole database is away
+        return [result for each in found for result in self._record_alone(each)]
+
+    def _record_alone(self, found: Found) -> list[Reconciled]:
+        try:
+            return self._recorded([found])
+        except LedgerUnavailable as error:
+            self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
+            return []
+
+    def _recorded(self, found: Sequence[Found]) -> list[Reconciled]:
+        deliveries = [(each.event.id, each.facts, each.only_known) for each in found]
+        return self.ledger.reconcile(deliveries, dry_run=self.dry_run)
+
+
+def _is_paid_sale(found: Found) -> bool:
+    return any(isinstance(fact, Sale) and fact.paid for fact in found.facts)
+
+
+def _patience() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(LedgerUnavailable),
+        wait=wait_exponential(multiplier=0.5, max=5),
+        stop=stop_after_delay(_PATIENCE),
+        reraise=True,
+    )

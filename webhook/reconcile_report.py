@@ -1,0 +1,193 @@
+"""What a reconciliation tells its operator while it runs, and at its end: text, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from webhook.listed import TITLES
+from webhook.reconcile_progress import Progress
+from webhook.sources import Page, Source
+
+NOTHING_MISSING, MISSING, INCOMPLETE = 0, 1, 2
+"""Exit codes: all was there; something was missing, and is recorded unless it was a dry run; not all could be seen."""
+_COLUMNS = ("seen", "missing", "credits", "parked", "failed")
+
+
+_INTERRUPTED = InterruptedError("interrupted")
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object that was missing, is newly parked, or could not be recorded (``failed``)."""
+
+    what: str
+    kind: str
+    id: str
+    payment_id: str | None
+    credits: int = 0
+    reason: str | None = None
+
+
+class Report:
+    """Items are printed as they come, so that memory stays flat however many there are; the rest is counts."""
+
+    def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
+        """Nothing is printed yet."""
+        self._about = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
+        self._dry_run = dry_run
+        self._json = JSONItems() if as_json else None
+        self._objects: Counter[str] = Counter()
+        self._items: Counter[tuple[str, str]] = Counter()
+        self._credits: Counter[str] = Counter()
+        self._reached: dict[str, int | None] = {}
+        self._ended: dict[str, Exception | None] = {}
+        self._progress = Progress()
+        self.waiting = 0
+        """Objects that were parked before."""
+        self.left_alone = 0
+        """Paid sales of before the window that the ledger does not know."""
+        self._requests = 0
+
+    def begin(self, sources: Sequence[Source]) -> None:
+        """Tell the places that will be looked at."""
+        self._reached = dict.fromkeys([source.title for source in sources])
+        self._progress.begin(sources)
+
+    def read(self, page: Page) -> None:
+        """Count a page."""
+        self._objects.update(found.kind for found in page.found)
+        self._reached[page.source] = page.reached
+        self._progress.read(page)
+
+    def found(self, item: Item) -> None:
+        """Print an item."""
+        self._items[item.kind, item.what] += 1
+        self._credits[item.kind] += item.credits
+        if self._json:
+            self._json.add(item)
+        else:
+            self._progress.print(_line(item))
+
+    def end(self, source: str, trouble: Exception | None) -> None:
+        """Tell that a place has been seen to its end, or how far."""
+        self._ended[source] = trouble
+        self._progress.end(source)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all places were seen to their end, and everything in them could be recorded."""
+        troubles = [self._ended.get(source, _INTERRUPTED) for source in self._reached]
+        return bool(self._reached) and not any(troubles) and not self._count("failed")
+
+    @property
+    def exit_code(self) -> int:
+        """Return the command's exit code."""
+        if not self.is_complete:
+            return INCOMPLETE
+        return MISSING if self._count("missing") + self._count("parked") else NOTHING_MISSING
+
+    def finish(self, requests: int, trouble: BaseException | None = None) -> None:
+        """Print the summary, after so many requests; ``trouble`` is what ended the run before its end."""
+        self._requests = requests
+        self._progress.close()
+        for line in self._stops(trouble):
+            click.echo(f"webhook: {line}", err=True)
+        if self._json:
+            self._json.end(self._summary())
+            return
+        self._print_table()
+        for line in self._conclusions():
+            click.echo(line)
+
+    def _stops(self, trouble: BaseException | None) -> list[str]:
+        """Return where the run stopped, and why."""
+        lines = [str(trouble)] if trouble else []
+        for source, reached in self._reached.items():
+            ended = self._ended.get(source, _INTERRUPTED)
+            if ended:
+                seen = (
+                    f"seen back to {datetime.fromtimestamp(reached, UTC):%Y-%m-%d %H:%M:%S %Z}"
+                    if reached
+                    else "not seen"
+                )
+                lines.append(f"{source}: {seen}; {ended}")
+        if not self.is_complete:
+            lines.append("not finished: run it again with the same --since; what is recorded already costs little")
+        return lines
+
+    def _count(self, what: str) -> int:
+        return sum(count for (_, each), count in self._items.items() if each == what)
+
+    def _summary(self) -> dict[str, Any]:
+        whats = ("missing", "parked", "failed")
+        kinds = {
+            kind: {"seen": self._objects[kind], "credits": self._credits[kind]}
+            | {what: self._items[kind, what] for what in whats}
+            for kind in TITLES
+        }
+        return self._about | {
+            "kinds": kinds,
+            "counts": {what: self._count(what) for what in whats} | {"credits": self._credits.total()},
+            "parked_before": self.waiting,
+            "left_alone": self.left_alone,
+            "requests": self._requests,
+            "complete": self.is_complete,
+        }
+
+    def _print_table(self) -> None:
+        rows = [["", *_COLUMNS]]
+        for kind, counts in self._summary()["kinds"].items():
+            signs = {"credits": "+" if counts["credits"] else ""}
+            counted = (f"{counts[column]:{signs.get(column, '')},}" for column in _COLUMNS)
+            rows.append([TITLES[kind], *counted])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for title, *cells in rows:
+            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            click.echo("  ".join([title.ljust(widths[0]), *aligned]))
+
+    def _conclusions(self) -> list[str]:
+        missing, parked = self._count("missing"), self._count("parked")
+        lines = []
+        if missing:
+            done = "would be recorded (dry run)" if self._dry_run else "now recorded"
+            lines.append(f"{missing:,} missing, {done}: {self._credits.total():+,} credits.")
+        if parked or self.waiting:
+            lines.append(f"{parked + self.waiting:,} cannot be settled, {parked:,} newly found: see webhook parked.")
+        if self.left_alone:
+            lines.append(
+                f"{self.left_alone:,} paid before the window, unknown and left alone: an earlier --since grants them."
+            )
+        if self.exit_code == NOTHING_MISSING:
+            lines.append("Nothing is missing.")
+        return [*lines, f"{self._requests:,} requests to Stripe."]
+
+
+class JSONItems:
+    """One JSON document, {"items": [item, …], …}, written while the items come."""
+
+    def __init__(self) -> None:
+        """Write its beginning."""
+        self._separator = ""
+        click.echo('{"items": [', nl=False)
+
+    def add(self, item: Item) -> None:
+        """Write one more item."""
+        click.echo(f"{self._separator}\n{json.dumps(asdict(item))}", nl=False)
+        self._separator = ","
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Write the rest."""
+        click.echo("],\n" + json.dumps(summary, indent=2)[1:].lstrip())
+
+
+def _line(item: Item) -> str:
+    """Return an item as one line, its fields separated by tabs: what, kind, id, credits or reason, payment."""
+    outcome = item.reason or f"{item.credits:+}"
+    return "\t".join([item.what, item.kind, item.id, outcome, item.payment_id or ""]).rstrip()

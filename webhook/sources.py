@@ -1,0 +1,242 @@
+"""Where reconciliation looks: Stripe's lists by creation, the events of the window, and what the ledger knows as open.
+
+Each source reads on a thread of its own, a page at a time, into one bounded queue: memory stays flat, and the one who
+takes from the queue sets the pace.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from queue import Queue
+from typing import Any
+from urllib.parse import quote
+
+from webhook.events import HANDLED_EVENTS
+from webhook.listed import (
+    DISPUTES,
+    INVOICE_PAYMENT,
+    INVOICES,
+    KINDS,
+    REFUNDS,
+    SESSIONS,
+    Found,
+    Kind,
+    is_object,
+    payments_in,
+    read,
+)
+from webhook.objects import JSONObject
+from webhook.settings import Guards
+from webhook.stripe_api import StripeUnavailable
+from webhook.stripe_reader import StripeReader
+
+EVENTS_REACH_BACK = timedelta(days=30)
+"""https://docs.stripe.com/api/events/list."""
+_LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
+"""Refunds are listed themselves."""
+_BY_NAME = {kind.name: kind for kind in KINDS}
+_PAGES_AHEAD = 6
+
+
+@dataclass(frozen=True)
+class Window:
+    """From when to when something happened, in seconds since 1970; ``until`` is not in it."""
+
+    since: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a source has found in so many objects, and how far back in time, in seconds, it has come by then."""
+
+    source: str
+    found: list[Found]
+    objects: int
+    reached: int | None = None
+
+
+@dataclass(frozen=True)
+class End:
+    """A source has no more, or could not go on."""
+
+    source: str
+    trouble: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to look at: its title, the right it takes, what yields its pages, and from when to when they go."""
+
+    title: str
+    right: str
+    pages: Callable[[], Iterator[Page]]
+    since: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """All the places to look at in one account; ``open_ids`` is what the ledger knows as open."""
+
+    reader: StripeReader
+    guards: Guards
+    window: Window
+    account: str | None
+    open_ids: Iterable[str] = field(default=(), repr=False)
+
+    def sources(self) -> list[Source]:
+        """Return them all."""
+        since, until = self.window.since, self.window.until
+        return [
+            *(self._list(kind, older=older) for kind in KINDS for older in (False, True)),
+            Source(self._title("events"), "Events: Read", self._events, self._first_event(), until),
+            Source(self._title("open ones"), "Checkout Sessions: Read, Disputes: Read", self._open, since, until),
+        ]
+
+    def _list(self, kind: Kind, *, older: bool) -> Source:
+        """Return what was created in the window, or, if ``older``, in the time that is looked back at."""
+        since, until = self.window.since, self.window.until
+        if older:
+            since, until = since - int(kind.look_back.total_seconds()), since
+        title = self._title(f"older {kind.title}" if older else kind.title)
+        expand = kind.expanded(older=older)
+        return Source(title, kind.right, lambda: self._listed(title, kind.path, expand, since, until), since, until)
+
+    def _title(self, what: str) -> str:
+        return f"{what} of {self.account}" if self.account else what
+
+    def _listed(self, title: str, path: str, expand: list[str], since: int, until: int) -> Iterator[Page]:
+        created = {"gte": since, "lt": until}
+        for objects in self.reader.pages(self.account, path, created=created, expand=expand):
+            yield self._page(title, objects, _created(objects))
+
+    def _first_event(self) -> int:
+        horizon = int((datetime.now(UTC) - EVENTS_REACH_BACK).timestamp())
+        return min(max(self.window.since, horizon), self.window.until)
+
+    def _events(self) -> Iterator[Page]:
+        """Yield, as they are now, the older objects to which something happened in the window."""
+        title = self._title("events")
+        created = {"gte": self._first_event(), "lt": self.window.until}
+        seen: set[str] = set()
+        for events in self.reader.pages(self.account, "/v1/events", types=_LISTED_TYPES, created=created):
+            older = [source for source in map(_object_of, events) if source and self._is_missed_by_lists(source)]
+            new = {source["id"]: source for source in older if source["id"] not in seen}
+            seen |= new.keys()
+            now = (self._as_it_is_now(source) for source in new.values())
+            yield self._page(title, [each for each in now if each], _created(events), in_window=True)
+
+    def _is_missed_by_lists(self, source: JSONObject) -> bool:
+        """Whether no list tells that something happened in the window to this object, which an event is about."""
+        kind = _BY_NAME.get(str(source.get("object")))
+        created = source.get("created")
+        if kind in (REFUNDS, DISPUTES, INVOICES) and isinstance(created, int):
+            return created < self.window.since - kind.look_back.total_seconds()
+        return not isinstance(created, int) or created < self.window.since
+
+    def _as_it_is_now(self, source: JSONObject) -> JSONObject | None:
+        kind = _BY_NAME.get(str(source.get("object")))
+        if kind is None:
+            # Which payment an invoice was paid by never changes; a charge's refunds are listed themselves.
+            return source if source.get("object") == INVOICE_PAYMENT else None
+        return self._got(kind, source["id"])
+
+    def _open(self) -> Iterator[Page]:
+        """Yield what the ledger knows as open, as it is now."""
+        title = self._title("open ones")
+        for open_id in self.open_ids:
+            if open_id.startswith("pi_"):
+                objects = self._session_and_payment(open_id)
+            else:
+                source = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
+                objects = [source] if source else []
+            yield self._page(title, objects, in_window=True)
+
+    def _session_and_payment(self, payment_id: str) -> list[JSONObject]:
+        """Return the session that made a payment, and the payment, which alone tells of a capture by hand."""
+        expand = [*SESSIONS.expanded(older=False), "data.payment_intent"]
+        every = self.reader.pages(self.account, SESSIONS.path, payment_intent=payment_id, expand=expand)
+        try:
+            sessions: list[JSONObject] = [session for page in every for session in page]
+        except StripeUnavailable as error:
+            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+                return []  # no payment of this account
+            raise
+        payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
+        return sessions + [payment for payment in payments if is_object(payment)]
+
+    def _got(self, kind: Kind, object_id: str) -> JSONObject | None:
+        path = f"{kind.path}/{quote(object_id, safe='')}"
+        return self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+
+    def _page(
+        self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
+    ) -> Page:
+        ask = self.reader.asker(self.account)
+        found = [
+            each
+            for source in objects
+            for each in read(
+                self._whole(source), self.account, self.guards, ask, self.window.since, in_window=in_window
+            )
+        ]
+        return Page(title, found, len(objects), reached)
+
+    def _whole(self, source: Any) -> JSONObject:
+        """Return the object with all its payments, of which an invoice holds ten."""
+        if not is_object(source):
+            raise StripeUnavailable("Stripe's answer holds something that is no object")
+        whole: JSONObject = source
+        if payments_in(whole) and whole["payments"].get("has_more"):
+            every = self.reader.pages(self.account, "/v1/invoice_payments", invoice=whole["id"])
+            whole = whole | {"payments": {"data": [payment for page in every for payment in page]}}
+        return whole
+
+
+def read_all(sources: Iterable[Source], stopped: threading.Event) -> Iterator[Page | End]:
+    """Yield the pages of all sources as they come, and an end for each; stops early once ``stopped`` is set."""
+    queue: Queue[Page | End] = Queue(_PAGES_AHEAD)
+    waiting = list(sources)
+    for source in waiting:
+        threading.Thread(target=_read_one, args=(source, queue, stopped), daemon=True).start()
+    left = len(waiting)
+    while left:
+        item = queue.get()
+        left -= isinstance(item, End)
+        yield item
+
+
+def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event) -> None:
+    trouble: Exception | None = None
+    try:
+        for page in source.pages():
+            if stopped.is_set():
+                return
+            queue.put(page)
+    except StripeUnavailable as error:
+        trouble = error.because_of(source.right)
+    except Exception as error:  # noqa: BLE001 - raised again by whoever takes it from the queue
+        trouble = error
+    queue.put(End(source.title, trouble))
+
+
+def _object_of(event: Any) -> JSONObject | None:
+    match event:
+        case {"data": {"object": dict(source)}} if is_object(source):
+            return source
+        case _:
+            return None
+
+
+def _created(objects: list[Any]) -> int | None:
+    """Return when the oldest object of a page was created, which is its last."""
+    match objects:
+        case [*_, {"created": int(at)}]:
+            return at
+        case _:
+            return None

@@ -1,0 +1,86 @@
+"""Stripe's API for a command that reads much of it: patient where the worker has to be quick."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_delay, stop_any, stop_when_event_set
+from tenacity.wait import wait_random_exponential
+
+from webhook.objects import JSONObject
+from webhook.settings import StripeSettings
+from webhook.stripe_api import StripeAPI, StripeUnavailable, pages
+
+_TIMEOUT = (5.0, 20.0)
+"""Seconds to connect, and to wait for an answer."""
+_AT_ONCE = 8
+"""Requests under way: at a tenth of a second each, under Stripe's limit of 100 a second.
+
+https://docs.stripe.com/rate-limits
+"""
+_PATIENCE = 180
+"""Seconds that one request is tried for."""
+_LONGEST_WAIT = 20
+
+
+class StripeReader(StripeAPI):
+    """Reads objects and lists as plain JSON, and waits where Stripe is busy; safe to share between threads."""
+
+    def __init__(self, settings: StripeSettings) -> None:
+        """Nothing is asked yet."""
+        super().__init__(settings, timeout=_TIMEOUT, retries=0)
+        self._turns = threading.Semaphore(_AT_ONCE)
+        self._stopped = threading.Event()
+        self._counting = threading.Lock()
+        self.requests = 0
+        """How many requests have been made, repeated ones too."""
+
+    def stop(self) -> None:
+        """Wait for nothing any more: what is asked from now on is asked once."""
+        self._stopped.set()
+
+    def pages(self, account: str | None, path: str, **parameters: Any) -> Iterator[list[JSONObject]]:
+        """Yield the pages of a list, newest objects first; raises :class:`StripeUnavailable`."""
+        return pages(partial(self._got, account, path), **parameters)
+
+    def get(self, account: str | None, path: str, **parameters: Any) -> JSONObject | None:
+        """Return an object, ``None`` where Stripe has none (any more); raises :class:`StripeUnavailable`."""
+        try:
+            answer: JSONObject = self._got(account, path, **parameters)
+        except StripeUnavailable as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return answer
+
+    def _got(self, account: str | None, path: str, **parameters: Any) -> Any:
+        return self._patience()(super()._got, account, path, **parameters)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        with self._turns:
+            with self._counting:
+                self.requests += 1
+            yield
+
+    def _patience(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT),
+            stop=stop_any(stop_after_delay(_PATIENCE), stop_when_event_set(self._stopped)),
+            sleep=sleep_using_event(self._stopped),
+            reraise=True,
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may be answered later: Stripe is busy, in trouble, or not reached."""
+    if not isinstance(error, StripeUnavailable):
+        return False
+    passing = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+    return error.status is None or error.status in passing or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
