@@ -37,7 +37,7 @@ test: lint
 settlement: $(STAMP)
 	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/test_settlement.py
 
-# Takes each safeguard of the settlement out in turn, RUNS times (default 10), and sees the tests go red.
+# Takes each safeguard of settlement and spending out in turn, RUNS times (default 10), and sees the tests go red.
 mutants: $(STAMP)
 	.venv/bin/python tests/mutants.py
 

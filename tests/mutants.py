@@ -1,4 +1,4 @@
-"""`make mutants`: take each safeguard of the settlement out in turn, and see the suite go red.
+"""`make mutants`: take each safeguard of settlement and spending out in turn, and see the suite go red.
 
 Every mutant is a copy of the project with one piece of text replaced; the suite runs on it RUNS times, and at least
 nine runs in ten have to fail. The last row is the project as it is, which has to pass each time.
@@ -17,8 +17,15 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "webhook")
-SUITE = ("test_reversals.py", "test_races.py", "test_settlement.py", "test_permutations.py")
+SUITE = (
+    "test_reversals.py",
+    "test_races.py",
+    "test_settlement.py",
+    "test_permutations.py",
+    "test_spending_races.py",
+)
 SETTLEMENT = "sql/20261122000004_settlement.sql"
+SPENDING = "sql/20261122000008_spending.sql"
 MINUTES_A_RUN = 5
 
 
@@ -80,6 +87,18 @@ MUTANTS = (
         SETTLEMENT,
         "    perform billing.lock_users(v_facts);\n",
         "",
+    ),
+    Mutant(
+        "user row locked for a spend",
+        SPENDING,
+        "where id = p_user_id\n    for no key update",
+        "where id = p_user_id",
+    ),
+    Mutant(
+        "user row locked for a give-back",
+        SPENDING,
+        "where id = v_generation.user_id\n    for no key update",
+        "where id = v_generation.user_id",
     ),
 )
 

@@ -501,6 +501,13 @@ def test_facts_deleted_by_service_role_are_refused(bank: Database, verb: str, ta
     assert_refused(bank, "service_role", f"{verb} billing.{table}")
 
 
+@pytest.mark.parametrize("call", ["nextval('{}')", "setval('{}', 1)"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_sequences_moved_by_anyone_but_the_owner_are_refused(bank: Database, role: str, call: str) -> None:
+    """Nobody uses up or turns back the numbers of a table's rows."""
+    assert_refused(bank, role, f"select {call.format('billing.reconciliations_id_seq')}")
+
+
 # Accounts
 
 
@@ -680,6 +687,21 @@ def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection
         where
             pronamespace::regnamespace::text in ('public', 'billing')
             and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
+        """,
+    )
+    assert rows == []
+
+
+def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None:
+    """A new view that passes by row-level security, as its owner would, fails here."""
+    rows = execute(
+        owner,
+        """
+        select oid::regclass::text
+        from pg_class
+        where
+            relnamespace::regnamespace::text in ('public', 'billing')
+            and (relkind = 'm' or (relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)))
         """,
     )
     assert rows == []
