@@ -18,7 +18,7 @@ from roles import ALICE, BOB, NOBODY, add, balance, connected, execute, record, 
 from test_access import privileges
 
 from webhook import migrate as migrate_module
-from webhook.migrate import migrate
+from webhook.migrate import MigrationError, migrate
 from webhook.schema import sql_folder
 
 FILES = sorted(sql_folder().glob("*.sql"))
@@ -189,6 +189,18 @@ def test_deliveries_during_the_upgrade_are_all_answered(
         statuses = [status for lane in delivering for status in lane.result(worker.PATIENCE)]
     assert {*statuses} == {200}
     assert worker.amounts(owner, user) == [1] * len(statuses)
+
+
+def test_upgrade_that_finds_the_ledger_taken_gives_up_and_can_be_run_again(
+    owner: psycopg.Connection, apply: Callable[..., None]
+) -> None:
+    """A writer that does not end keeps the schema from changing, not the deliveries that would queue behind that."""
+    with owner.transaction():
+        add(owner, ALICE, 1)
+        with pytest.raises(MigrationError, match="lock timeout"):
+            apply(*LATER)
+    apply()
+    assert execute(owner, "select billing.schema_version()") == [(LATER[-1].name[:14],)]
 
 
 def sums_differ(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
