@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from recorded import USER_ID, payment_intent_event, refund_event, session_event
 from stories import Event, deliveries, events_of, expected_balances, new_id, sales
 from stripe_stand_in import StripeStandIn, serving
 from test_settlement import Shop, told
-from worker import PATIENCE
 
 from webhook import cli
 from webhook.ledger import Ledger
 from webhook.settings import child_environment
 
+PATIENCE = 60
+"""Seconds after which a test fails rather than waits on: a Python starts slowly on a busy machine."""
 EXAMPLES = int(os.environ.get("RECONCILE_EXAMPLES", "25"))
 
 
@@ -56,15 +57,20 @@ def reconcile(database: Database, stripe: StripeStandIn, *arguments: str) -> int
     return runner.invoke(cli.commands, ["reconcile", "--since", "1d", *arguments]).exit_code
 
 
-def started(database: Database, stripe: StripeStandIn, *arguments: str) -> subprocess.Popen[str]:
-    """The command as a process of its own."""
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("webhook"), "reconcile", "--since", "1d", *arguments],
+@contextmanager
+def started(database: Database, stripe: StripeStandIn) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process of its own, killed at the end."""
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("webhook"), "reconcile", "--since", "1d"],
         env=child_environment(environment(database, stripe)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @settings(
@@ -153,10 +159,8 @@ def test_run_after_one_that_was_killed_records_the_rest(
             let_go.wait(PATIENCE)
 
     stripe.before_answer = hold
-    process = started(database, stripe)
-    assert asked.wait(PATIENCE)
-    process.kill()
-    process.communicate()
+    with started(database, stripe):
+        assert asked.wait(PATIENCE)
     let_go.set()
     assert shop.ledger.covered_until() is None
     assert reconcile(database, stripe) == 1
@@ -173,10 +177,10 @@ def test_run_that_is_interrupted_tells_where_it_stopped(database: Database, stri
             let_go.wait(PATIENCE)
 
     stripe.before_answer = hold
-    process = started(database, stripe)
-    assert asked.wait(PATIENCE)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
+    with started(database, stripe) as process:
+        assert asked.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
     let_go.set()
     assert process.returncode == 2
     assert "webhook: disputes: not seen; interrupted" in errors
