@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 
-.PHONY: setup dev test lint settlement mutants
+.PHONY: setup dev test lint settlement mutants bench
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -33,6 +33,10 @@ settlement: $(STAMP)
 # Takes each safeguard of the settlement out in turn, RUNS times (default 10), and sees the tests go red.
 mutants: $(STAMP)
 	.venv/bin/python tests/mutants.py
+
+# How fast the worker is, beside others. Options: make bench BENCH='--only a,b --seconds 5', or BENCH=--help.
+bench: $(STAMP)
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
 
 lint: $(STAMP)
 	.venv/bin/ruff check
