@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "webhook")
 SUITE = ("test_reversals.py", "test_races.py", "test_settlement.py", "test_permutations.py")
 SETTLEMENT = "sql/20261122000004_settlement.sql"
+SPEED = "sql/20261122000010_settlement_speed.sql"
 MINUTES_A_RUN = 5
 
 
@@ -77,8 +78,14 @@ MUTANTS = (
     ),
     Mutant(
         "user rows in one order",
-        SETTLEMENT,
+        SPEED,
         "    perform billing.lock_users(v_facts);\n",
+        "    null;\n",
+    ),
+    Mutant(
+        "what is known keeps a payment from being fresh",
+        SPEED,
+        "and not exists (select from billing.reversals where payment_id = sale.payment_id)\n",
         "",
     ),
 )

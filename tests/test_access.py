@@ -160,12 +160,14 @@ function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_ro
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
+function billing.fresh_payments(jsonb,text[]): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
 function billing.kept_credits(bigint,bigint,numeric): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute
 function billing.learn_customer(jsonb,text): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
+function billing.lock_named_users(jsonb): service_role=execute
 function billing.lock_payments(text[]): service_role=execute
 function billing.lock_users(jsonb): service_role=execute
 function billing.merge_link(jsonb): service_role=execute
@@ -178,6 +180,7 @@ function billing.payments_of_user(uuid): service_role=execute
 function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
+function billing.record_fresh(jsonb,text[],uuid[]): service_role=execute
 function billing.refusal_of(jsonb): service_role=execute
 function billing.resolve(text): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,boolean): service_role=execute
