@@ -17,7 +17,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "webhook")
-SUITE = ("test_reversals.py", "test_races.py", "test_settlement.py", "test_permutations.py")
+SUITE = ("test_batches.py", "test_reversals.py", "test_races.py", "test_settlement.py", "test_permutations.py")
 SETTLEMENT = "sql/20261122000004_settlement.sql"
 SPEED = "sql/20261122000010_settlement_speed.sql"
 MINUTES_A_RUN = 5
