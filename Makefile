@@ -22,7 +22,7 @@ UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: setup dev test lint settlement mutants tools types
+.PHONY: setup dev test lint settlement mutants tools types bench
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -47,6 +47,10 @@ tools: $(TOOLS)
 # src/types/supabase.ts, made again from the schema.
 types: $(TOOLS)
 	.venv/bin/python tests/supabase_cli.py
+
+# How fast the worker is, beside others. Options: make bench BENCH='--only a,b --seconds 5', or BENCH=--help.
+bench: $(STAMP)
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
 
 lint: $(STAMP)
 	.venv/bin/ruff check

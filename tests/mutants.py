@@ -18,6 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "webhook")
 SUITE = (
+    "test_batches.py",
     "test_reversals.py",
     "test_races.py",
     "test_settlement.py",
@@ -26,6 +27,7 @@ SUITE = (
 )
 SETTLEMENT = "sql/20261122000004_settlement.sql"
 SPENDING = "sql/20261122000008_spending.sql"
+SPEED = "sql/20261122000010_settlement_speed.sql"
 MINUTES_A_RUN = 5
 
 
@@ -84,8 +86,14 @@ MUTANTS = (
     ),
     Mutant(
         "user rows in one order",
-        SETTLEMENT,
+        SPEED,
         "    perform billing.lock_users(v_facts);\n",
+        "    null;\n",
+    ),
+    Mutant(
+        "what is known keeps a payment from being fresh",
+        SPEED,
+        "and not exists (select from billing.reversals where payment_id = sale.payment_id)\n",
         "",
     ),
     Mutant(

@@ -27,6 +27,7 @@ from worker import (
     held,
     lock_of,
     new_user,
+    read_answer,
     sale,
     sessions,
     wired,
@@ -432,6 +433,15 @@ def test_worker_after_sigterm_ends_well(database: Database, tmp_path: Path) -> N
         worker.terminate()
         eventually(lambda: worker.process.exit_code is not None)
         assert worker.process.exit_code == 0
+
+
+def test_worker_after_sigterm_does_not_wait_for_an_idle_connection(database: Database, tmp_path: Path) -> None:
+    """A load balancer keeps its connections: a deploy would take as long as the longest delivery may."""
+    with working(database.url, tmp_path, processes=1) as worker, worker.connected() as connection:
+        connection.request("GET", "/healthz")
+        read_answer(connection)
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None, seconds=10)
 
 
 def test_delivery_whose_process_was_killed_is_recorded_once_on_redelivery(

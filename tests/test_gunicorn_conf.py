@@ -51,7 +51,7 @@ def test_procfile_migrates_at_release_and_serves_with_gunicorn() -> None:
     [
         ("bind", "['0.0.0.0:4999']"),
         ("workers", "3"),
-        ("worker_class", "gthread"),
+        ("worker_class", "webhook.gunicorn_worker.Worker"),
         ("preload_app", "True"),
         ("wsgi_app", "webhook.app:from_environment()"),
         ("control_socket_disable", "True"),

@@ -29,8 +29,8 @@ from webhook.postgres import free_port
 from webhook.settings import child_environment
 
 SECRET = "whsec_only_for_tests"
-THREADS = 8
-"""How many deliveries one process works on at once: webhook/gunicorn_conf.py."""
+BATCHES = 2
+"""So many of a process's batches are under way once the first of them is slow: webhook/group_commit.py."""
 PATIENCE = 20
 """Seconds after which a test fails rather than waits on."""
 

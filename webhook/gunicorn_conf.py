@@ -4,11 +4,18 @@ gunicorn imports this module and takes its names. A missing or bad variable ends
 starts, with one line and exit code 2.
 """
 
+# ruff: noqa: E402 - everything that waits has to be imported after the patch
 from __future__ import annotations
+
+from gevent import monkey
+
+# Waiting gives way to other deliveries. The processes themselves are gunicorn's business: it forks, and reaps.
+monkey.patch_all(os=False, signal=False, subprocess=False)
 
 import sys
 
 import click
+from gunicorn.glogging import Logger
 
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
@@ -19,6 +26,15 @@ except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
 
+
+class _NoAccessLog(Logger):  # type: ignore[misc]
+    """gunicorn's logger without its access log, which it would put together for each delivery and then not write."""
+
+    def access(self, *_: object) -> None:
+        """Write nothing: the application logs each delivery itself."""
+
+
+logger_class = _NoAccessLog
 wsgi_app = "webhook.app:from_environment()"
 proc_name = "webhook"
 # The application is built once, before the processes part: they share its memory.
@@ -26,9 +42,8 @@ preload_app = True
 
 bind = f"0.0.0.0:{_server.port}"
 workers = _server.workers
-# A delivery waits for the database nearly all of its time.
-worker_class = "gthread"
-threads = 8
+# A delivery waits for the database most of its time; a connection that only waits costs a few kilobytes.
+worker_class = "webhook.gunicorn_worker.Worker"
 
 # Seconds. A process that shows no sign of life for so long is replaced.
 timeout = 30

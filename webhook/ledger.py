@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from threading import BoundedSemaphore
 from typing import Any
 
 import psycopg
@@ -23,17 +24,30 @@ from psycopg.rows import TupleRow
 
 from webhook.events import Event
 from webhook.facts import Fact, as_json
+from webhook.group_commit import GroupCommit, Rejected
 from webhook.schema import expected_version, sql_folder
 
 # Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
-_PREAMBLE = """
-set local statement_timeout = '8s';
-set local lock_timeout = '4s';
+# The isolation has a statement of its own: a select would come too late to change it.
+PREAMBLE = """
 set transaction isolation level read committed, read write;
-set local role service_role;
-set local search_path = pg_catalog, pg_temp;
-set local synchronous_commit = on;
+select
+    pg_catalog.set_config('statement_timeout', '8s', true),
+    pg_catalog.set_config('lock_timeout', '4s', true),
+    pg_catalog.set_config('role', 'service_role', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+    pg_catalog.set_config('synchronous_commit', 'on', true);
 """
+"""What every call begins with."""
+
+_BRIEFLY = "set local lock_timeout = '1s';"
+"""Before several deliveries at once: those that somebody's lock holds up must not hold up the others for long."""
+
+CONNECTIONS = 8
+"""So many a process uses at most, however many deliveries it works on."""
+
+_LONGEST_WAIT = 5
+"""Seconds that a call waits for one of them."""
 
 # A check looks at all there is, and the planner, which cannot know what its steps make of that, must not guess little.
 _SNAPSHOT = """
@@ -65,6 +79,10 @@ _SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, 
 
 class LedgerUnavailable(Exception):  # noqa: N818
     """The database cannot record anything now; the message says why, without data of any delivery."""
+
+
+class LedgerRefused(LedgerUnavailable, Rejected):
+    """The database was reached and did not record this; of several deliveries one may be the reason."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +146,17 @@ class Ledger:
         """Nothing is connected until the first call."""
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
         self._idle: deque[Connection[TupleRow]] = deque()
+        self._places = BoundedSemaphore(CONNECTIONS)
+        self._record: GroupCommit[str, Outcome] = GroupCommit(self._record_batch)
 
     def record(self, event_id: str, facts: Sequence[Fact]) -> Outcome:
-        """Merge an event's facts and settle their sales, in one committed transaction."""
-        delivery = {"event_id": event_id, "facts": [as_json(fact) for fact in facts]}
-        [(results,)] = self._call("select billing.record(%s)", [json.dumps([delivery])])
-        return Outcome(results[0]["outcome"], results[0].get("reason"))
+        """Merge an event's facts and settle their sales; return once that is committed, perhaps with others' facts."""
+        return self._record(json.dumps({"event_id": event_id, "facts": [as_json(fact) for fact in facts]}))
+
+    def _record_batch(self, deliveries: Sequence[str]) -> list[Outcome]:
+        haste = _BRIEFLY if len(deliveries) > 1 else ""
+        [(results,)] = self._call(haste + "select billing.record(%s)", [f"[{','.join(deliveries)}]"])
+        return [Outcome(result["outcome"], result.get("reason")) for result in results]
 
     def park(self, event: Event, reason: str, payment_id: str | None, payload: str) -> Outcome:
         """Store an event that cannot be settled; one that was resolved before is a duplicate."""
@@ -250,7 +273,7 @@ class Ledger:
 
         That is safe after a commit whose answer got lost, too: recording again changes nothing.
         """
-        with _translated_errors():
+        with _translated_errors(), self._place():
             connection = self._idle_connection() or self._connect()
             try:
                 return self._run(connection, statement, parameters)
@@ -260,10 +283,19 @@ class Ledger:
             self.close()
             return self._run(self._connect(), statement, parameters)
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._places.acquire(timeout=_LONGEST_WAIT):
+            raise LedgerUnavailable(f"all {CONNECTIONS} connections are busy")
+        try:
+            yield
+        finally:
+            self._places.release()
+
     def _run(self, connection: Connection[TupleRow], statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_PREAMBLE + statement, parameters)
+                cursor.execute(PREAMBLE + statement, parameters)
                 cursor.set_result(-1)
                 rows = cursor.fetchall()
         except psycopg.Error:
@@ -314,4 +346,4 @@ def _translated_errors() -> Iterator[None]:
             raise LedgerUnavailable(f"no connection: {' '.join(str(error).split())}") from error
         constraint = error.diag.constraint_name
         detail = f" ({constraint})" if constraint else ""
-        raise LedgerUnavailable(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error
+        raise LedgerRefused(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error

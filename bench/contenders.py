@@ -1,0 +1,119 @@
+"""Who is measured: the worker, its peers, and the framework's ceiling."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.database import Database
+from bench.deliveries import SECRET
+from webhook import leash
+from webhook.postgres import free_port
+from webhook.settings import child_environment
+
+PEERS = Path(__file__).parent / "peers"
+_PATIENCE = 30
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that takes deliveries."""
+
+    letter: str
+    title: str
+    command: Callable[[int], list[str]]
+    """What starts it on a port."""
+    ready: str = "/healthz"
+    is_ours: bool = False
+    records: bool = True
+
+    def environment(self, database: Database, port: int) -> dict[str, str]:
+        """Return its environment: the worker connects as its own login, a peer as the schema's owner."""
+        changes = {
+            "DATABASE_URL": database.worker_url if self.is_ours else database.owner_url,
+            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "STRIPE_LIVEMODE": "false",
+            "NODE_ENV": "production",
+            "PORT": str(port),
+        }
+        return child_environment(changes, without=("STRIPE_", "PG", "WEB_CONCURRENCY"))
+
+
+def _gunicorn(*options: str) -> list[str]:
+    return [sys.executable, "-m", "gunicorn", *options]
+
+
+_OURS = ("--config", "python:webhook.gunicorn_conf")
+WORKER = Contender("a", "this worker", lambda _: _gunicorn(*_OURS), "/readyz", is_ours=True)
+CONTENDERS = (
+    WORKER,
+    Contender("b", "Express, stripe-node, pg", lambda _: ["node", str(PEERS / "express/server.js")]),
+    Contender(
+        "c",
+        "Flask as in Stripe's documentation, gunicorn sync workers",
+        lambda port: _gunicorn(
+            *("--bind", f"127.0.0.1:{port}", "--workers", str(2 * (os.cpu_count() or 1) + 1)),
+            *("--no-control-socket", "--log-level", "warning", "bench.peers.flask_docs:create_app()"),
+        ),
+    ),
+    Contender(
+        "d",
+        "Flask that answers 200, on the worker's gunicorn settings",
+        lambda _: _gunicorn(*_OURS, "bench.peers.flask_ok:create_app()"),
+        records=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender that answers."""
+
+    url: str
+    seconds_to_start: float
+    process: leash.Leash
+
+    def worker_memory(self) -> list[int]:
+        """Return the resident set of each worker process, in bytes."""
+        program = _children(self.process.process.pid)[0]
+        return [_resident(pid) for pid in _children(program)]
+
+
+@contextmanager
+def running(contender: Contender, database: Database) -> Iterator[Running]:
+    """Run a contender until the end of the block, once it is ready."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = leash.start(contender.command(port), environment=contender.environment(database, port), output=log)
+        try:
+            _wait_until_ready(url + contender.ready, process)
+            yield Running(url, time.perf_counter() - started, process)
+        finally:
+            process.stop()
+
+
+def _wait_until_ready(url: str, process: leash.Leash) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while process.exit_code is None and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=_PATIENCE):  # noqa: S310
+            return
+        time.sleep(0.005)
+    raise RuntimeError(f"nothing answers at {url}")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def _resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

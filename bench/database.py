@@ -1,0 +1,168 @@
+"""The Postgres of the bench: durable, as in production, with the whole schema and a thousand users."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from bench.deliveries import USERS
+from webhook import postgres
+from webhook.migrate import migrate
+
+_PASSWORD = "only-for-the-bench"  # noqa: S105
+_WORKER = "bench_worker"
+# A server for which somebody cared a little. Nothing that makes a commit less durable.
+_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}
+
+
+class LostSaleError(Exception):
+    """A sale was answered 200 and is not in the ledger, or is there twice, or a balance is wrong."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of the bench, and the URLs of those who use it."""
+
+    superuser_url: str
+
+    @property
+    def worker_url(self) -> str:
+        """For the worker: it may become service_role and can do nothing else."""
+        return _login(self.superuser_url, _WORKER)
+
+    @property
+    def owner_url(self) -> str:
+        """For the peers: the schema's owner, as most people would connect."""
+        return _login(self.superuser_url, postgres.ADMIN)
+
+    def check(self, payments: str, least: int, most: int) -> None:
+        """Raise :class:`LostSaleError` unless ``least`` to ``most`` sales are there and all balances are right."""
+        with psycopg.connect(self.superuser_url) as connection:
+            [count] = _row(
+                connection, "select count(*) from public.transactions where stripe_id ^@ %s and amount = 100", payments
+            )
+            [wrong] = _row(connection, _WRONG_BALANCES, "")
+        if not least <= count <= most:
+            raise LostSaleError(f"{least} to {most} sales should be in the ledger, and {count} are")
+        if wrong:
+            raise LostSaleError(f"{wrong} users have a wrong balance")
+
+    def fill(self, rows: int) -> None:
+        """Make a ledger of ``rows`` sales with right balances; its triggers and indexes wait meanwhile."""
+        with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+            connection.execute("set session_replication_role = replica; set synchronous_commit = off")
+            for table in ("public.transactions", "billing.sales"):
+                connection.execute(_INDEXES_OFF, {"table": table})
+            connection.execute(_FILL, {"rows": rows, "users": list(USERS)})
+            for table in ("public.transactions", "billing.sales"):
+                connection.execute(f"reindex table {table}")
+            connection.execute("vacuum (analyze, freeze) public.transactions, billing.sales")
+            connection.execute("checkpoint")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server, which makes a database for whoever asks."""
+
+    superuser_url: str
+
+    @contextmanager
+    def new_database(self, name: str) -> Iterator[Database]:
+        """Yield a new database with the schema and the users, dropped at the end."""
+        with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+            connection.execute(f"create database {name} template bench_template")
+            yield Database(_with_name(self.superuser_url, name))
+            connection.execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Run the server."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "postgres"
+        with postgres.running(folder) as url, psycopg.connect(url, autocommit=True) as connection:
+            for name, value in _SETTINGS.items():
+                connection.execute(f"alter system set {name} = '{value}'")
+        with postgres.running(folder) as url:  # again: shared_buffers wants it
+            _prepare(url)
+            yield Server(url)
+
+
+def _prepare(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create database bench_template")
+        connection.execute(f"create role {_WORKER} login noinherit password '{_PASSWORD}'")
+    template = _with_name(url, "bench_template")
+    postgres.prepare(template, _PASSWORD)
+    migrate(_login(template, postgres.ADMIN))
+    with psycopg.connect(template, autocommit=True) as connection:
+        connection.execute(f"grant service_role to {_WORKER}")
+        connection.execute("insert into auth.users (id) select unnest(%s::uuid[])", [list(USERS)])
+
+
+def _with_name(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def _login(url: str, role: str) -> str:
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{_PASSWORD}@{place}"))
+
+
+def _row(connection: psycopg.Connection, statement: str, parameter: str) -> tuple[int, ...]:
+    [row] = connection.execute(statement, [parameter] if parameter else None)
+    return row
+
+
+_WRONG_BALANCES = """
+select count(*)
+from public.users
+left join (
+    select
+        user_id,
+        sum(amount) as amount
+    from public.transactions
+    group by user_id
+) as ledger on ledger.user_id = users.id
+where users.credits_balance <> coalesce(ledger.amount, 0)
+"""
+
+# Only a superuser can. An index that is not ready takes no part in inserts, until reindex makes it anew.
+_INDEXES_OFF = """
+update pg_index set indisready = false
+where indrelid = %(table)s::regclass
+"""
+
+_FILL = """
+with numbers as (
+    select
+        'pi_2' || substr(md5(number::text), 1, 8) || lpad(number::text, 15, '0') as payment_id,
+        (%(users)s::uuid[])[1 + number %% 1000] as user_id
+    from generate_series(1, %(rows)s) as number
+), facts as (
+    insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid)
+    select payment_id, 1, user_id, 100, 1000, 'usd', true
+    from numbers
+), ledger as (
+    insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
+    select user_id, 100, 'PURCHASE', payment_id, payment_id, 1000, 'usd', replace(payment_id, 'pi_', 'evt_')
+    from numbers
+)
+update public.users
+set credits_balance = credits_balance + added.amount
+from (
+    select
+        user_id,
+        100 * count(*) as amount
+    from numbers
+    group by user_id
+) as added
+where users.id = added.user_id
+"""

@@ -1,0 +1,20 @@
+"""How long a delivery takes when there is time for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bench.contenders import WORKER, running
+from bench.lines.bench import Bench, cells
+from bench.load import steady
+from bench.report import Goal, Section
+
+_RATE = 200
+
+
+def steady_rate(bench: Bench) -> Section:
+    """Measure the worker's answers at a steady rate."""
+    with bench.server.new_database("steady") as database, running(WORKER, database) as worker:
+        [result] = bench.in_turn({"steady": partial(steady, worker.url, database, rate=_RATE)}).values()
+    goal = Goal(f"p99 at a steady {_RATE} a second", result.p99 or 0, most=15, unit=" ms")
+    return Section("At a steady rate", ("sales a second", "p50 ms", "p99 ms"), [cells(result)], [goal])

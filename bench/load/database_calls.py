@@ -1,0 +1,52 @@
+"""pgbench's part of the load: the worker's own SQL call, without a worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import tempfile
+from pathlib import Path
+
+from bench.database import Database
+from bench.deliveries import USERS
+from bench.load import CONNECTIONS, Result, output_of
+from webhook.facts import SESSION, Sale, as_json
+from webhook.ledger import PREAMBLE
+from webhook.postgres_files import programs
+
+
+def saturate_database(database: Database, seconds: float) -> Result:
+    """Call ``billing.record`` as the worker does, one sale a call, on as many connections as wrk opens."""
+    payments = f"pi_3{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "sale.sql"
+        script.write_text(_script(payments), encoding="utf-8")
+        output = output_of(_pgbench(script, database, seconds))
+    count = int(_told(output, r"transactions actually processed: (\d+)"))
+    database.check(payments, count, count)
+    return Result(_told(output, r"tps = ([\d.]+)"), _told(output, r"latency average = ([\d.]+)"), None)
+
+
+def _pgbench(script: Path, database: Database, seconds: float) -> list[str]:
+    options = (f"--client={CONNECTIONS}", "--jobs=1", f"--time={seconds:.0f}", f"--file={script}")
+    return [str(programs() / "pgbench"), "--no-vacuum", "--protocol=simple", *options, database.worker_url]
+
+
+def _script(payments: str) -> str:
+    r"""Return the call with pgbench's variables in it: \; keeps several statements in one simple query."""
+    sale = Sale(f"{payments}:payment", SESSION, f"{USERS[0][:-3]}:user", 100, 1000, "usd", paid=True)
+    call = json.dumps([{"event_id": f"evt_{payments}:payment", "facts": [as_json(sale)]}])
+    return (
+        "\\set payment random(1, 9000000000000000)\n"
+        "\\set user random(100, 999)\n"
+        + PREAMBLE.strip().replace(";", " \\;")
+        + f"\nselect billing.record('{call}');\n"
+    )
+
+
+def _told(output: str, pattern: str) -> float:
+    found = re.search(pattern, output)
+    if not found:
+        raise RuntimeError(f"pgbench told nothing like {pattern}: {output}")
+    return float(found[1])

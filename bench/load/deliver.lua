@@ -1,0 +1,41 @@
+-- wrk's part: sends each signed body of a file once, and prints what came of it as one line of JSON.
+--
+-- wrk … -s deliver.lua URL -- FILE BODY_LENGTH. A record of the file is the Stripe-Signature header, a line end,
+-- and the body. One thread only (-t 1): the file is read from its start by each.
+
+local threads = {}
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  file = assert(io.open(args[1], "rb"))
+  length = tonumber(args[2])
+  headers = { ["Content-Type"] = "application/json; charset=utf-8" }
+  sent = 0
+  ran_out = 0
+end
+
+function request()
+  local signature = file:read("*l")
+  if not signature then
+    ran_out = 1
+    wrk.thread:stop()
+    return last
+  end
+  headers["Stripe-Signature"] = signature
+  last = wrk.format("POST", "/webhook", headers, file:read(length))
+  sent = sent + 1
+  return last
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
+  print(string.format(
+    '{"sent": %d, "answered": %d, "refused": %d, "broken": %d, "ran_out": %d, "seconds": %.6f, "p50": %.3f, "p99": %.3f}',
+    threads[1]:get("sent"), summary.requests, errors.status, broken, threads[1]:get("ran_out"),
+    summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3
+  ))
+end

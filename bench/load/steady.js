@@ -1,0 +1,67 @@
+// Sends the signed bodies of a file, each once, at a steady rate, and prints what came of it as JSON.
+//
+// node steady.js URL FILE BODY_LENGTH RATE SECONDS CONNECTIONS; the file is the one that deliver.lua reads. A delivery's
+// time counts from the moment when it was due, so that a slow answer is not hidden by what it holds up.
+"use strict";
+
+const fs = require("node:fs");
+const http = require("node:http");
+
+const [url, name, ...numbers] = process.argv.slice(2);
+const [length, rate, seconds, connections] = numbers.map(Number);
+const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
+const records = fs.readFileSync(name);
+const count = rate * seconds;
+const times = [];
+const result = { sent: 0, answered: 0, refused: 0, broken: 0, ran_out: 0 };
+let position = 0;
+let started;
+
+function send(due) {
+  const end = records.indexOf("\n", position);
+  const body = records.subarray(end + 1, end + 1 + length);
+  const headers = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Content-Length": length,
+    "Stripe-Signature": records.toString("latin1", position, end),
+  };
+  position = end + 1 + length;
+  result.sent += 1;
+  const request = http.request(`${url}/webhook`, { method: "POST", agent, headers }, (response) => {
+    response.resume();
+    response.on("end", () => {
+      times.push(performance.now() - due);
+      count_answer(response.statusCode === 200 ? "answered" : "refused");
+    });
+  });
+  request.on("error", () => count_answer("broken"));
+  request.end(body);
+}
+
+function count_answer(kind) {
+  result[kind] += 1;
+  if (result.answered + result.refused + result.broken === count) finish();
+}
+
+function finish() {
+  times.sort((one, other) => one - other);
+  const percentile = (share) => times[Math.min(times.length - 1, Math.floor(times.length * share))] ?? 0;
+  const took = (performance.now() - started) / 1000;
+  console.log(JSON.stringify({ ...result, seconds: took, p50: percentile(0.5), p99: percentile(0.99) }));
+  agent.destroy();
+}
+
+function send_what_is_due() {
+  while (result.sent < count) {
+    const due = started + (result.sent * 1000) / rate;
+    const early = due - performance.now();
+    if (early > 0) {
+      setTimeout(send_what_is_due, early);
+      return;
+    }
+    send(due);
+  }
+}
+
+started = performance.now();
+send_what_is_due();

@@ -1,0 +1,176 @@
+-- migrate:up
+
+-- Recording many deliveries at once, and the commonest of them by a short way: a paid sale that names everything and of
+-- which nothing is known yet. Two rows are all that settling it comes to; they are written for the whole batch together.
+
+set local lock_timeout = '3s';
+
+
+-- As before; in plpgsql, whose plans are kept.
+create or replace function billing.concerned_payments(p_ids text[]) returns text[]
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return billing.linked_payments(p_ids || array(
+        select payment_id
+        from billing.sales
+        where customer_id = any (p_ids)
+    ));
+end
+$$;
+
+
+-- Locks the rows of the users that the facts name, in the order that everybody uses, and returns those that exist: all that
+-- fresh payments can change.
+create function billing.lock_named_users(p_facts jsonb) returns uuid[]
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_named constant uuid[] := array(
+        select (fact ->> 'user_id')::uuid
+        from jsonb_array_elements(p_facts) as fact
+    );
+begin
+    return array(
+        select id
+        from public.users
+        where id = any (v_named)
+        order by id
+        for no key update
+    );
+end
+$$;
+
+
+-- The payments among p_ids, the ids that all the deliveries name, that are fresh: their delivery is one paid sale that
+-- names everything, no other delivery names them, and nothing is stored about them. Of facts only a sale says paid. To be
+-- asked under their locks.
+create function billing.fresh_payments(p_deliveries jsonb, p_ids text[]) returns text[]
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(
+        select sale.payment_id
+        from jsonb_array_elements(p_deliveries) as delivery
+        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as sale (
+            payment_id text, user_id uuid, credits bigint, paid boolean
+        )
+        where
+            jsonb_array_length(delivery -> 'facts') = 1
+            and sale.paid
+            and num_nulls(sale.user_id, sale.credits) = 0
+            and cardinality(array_positions(p_ids, sale.payment_id)) = 1
+            and not exists (select from billing.sales where payment_id = sale.payment_id)
+            and not exists (select from billing.payment_links where invoice_id = sale.payment_id)
+            and not exists (select from billing.payment_links where payment_id = sale.payment_id)
+            and not exists (select from billing.reversals where payment_id = sale.payment_id)
+            and not exists (select from public.transactions where payment_id = sale.payment_id)
+            and not exists (select from public.transactions where stripe_id = sale.payment_id)
+            and not exists (
+                select from billing.parked_events where payment_id = sale.payment_id and resolved_at is null
+            )
+            and not exists (
+                select from billing.parked_events where event_id = delivery ->> 'event_id' and resolved_at is null
+            )
+    );
+end
+$$;
+
+
+-- Records the sales of fresh payments, those apart whose user is not among p_user_ids, which exist and are locked. Returns
+-- the payments. What settle_sale() would do with each, for all at once.
+create function billing.record_fresh(p_deliveries jsonb, p_payment_ids text[], p_user_ids uuid[]) returns text[]
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_recorded text[];
+begin
+    with fresh as materialized (
+        select
+            sale.*,
+            delivery ->> 'event_id' as event_id
+        from jsonb_array_elements(p_deliveries) as delivery
+        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as sale (
+            payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
+            customer_id text
+        )
+        where
+            sale.payment_id = any (p_payment_ids)
+            and sale.user_id = any (p_user_ids)
+    ), facts as (
+        insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
+        select payment_id, version, user_id, credits, money_amount, currency, true, customer_id
+        from fresh
+    ), entries as (
+        insert into public.transactions
+            (user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
+        select user_id, credits, 'PURCHASE', payment_id, payment_id, money_amount, currency, event_id
+        from fresh
+        returning payment_id
+    )
+    select array_agg(payment_id)
+    into v_recorded
+    from entries;
+    return v_recorded;
+end
+$$;
+
+
+-- As before, with the fresh payments first: what the others say has nothing to do with them.
+create or replace function billing.record(p_deliveries jsonb) returns jsonb
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_facts constant jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
+    v_ids constant text[] := billing.ids_in(v_facts);
+    v_fresh text[];
+    v_user_ids uuid[];
+    v_delivery jsonb;
+    v_results jsonb := '[]';
+begin
+    perform billing.lock_payments(v_ids);
+    v_fresh := billing.fresh_payments(p_deliveries, v_ids);
+    if cardinality(v_fresh) < jsonb_array_length(p_deliveries) then
+        perform billing.lock_users(v_facts);
+    end if;
+    if cardinality(v_fresh) > 0 then
+        v_user_ids := billing.lock_named_users(v_facts); -- no more than lock_users() has locked
+        v_fresh := billing.record_fresh(p_deliveries, v_fresh, v_user_ids);
+    end if;
+    for v_delivery in
+        select *
+        from jsonb_array_elements(p_deliveries)
+    loop
+        v_results := v_results || case
+            when v_delivery #>> '{facts, 0, payment_id}' = any (v_fresh) then '{"outcome": "recorded"}'::jsonb
+            else billing.record_delivery(v_delivery -> 'facts', v_delivery ->> 'event_id')
+        end;
+    end loop;
+    return v_results;
+end
+$$;
+
+
+revoke all on function
+    billing.fresh_payments(jsonb, text[]), billing.record_fresh(jsonb, text[], uuid[]), billing.lock_named_users(jsonb)
+from public, anon, authenticated, service_role;
+
+grant execute on function
+    billing.fresh_payments(jsonb, text[]), billing.record_fresh(jsonb, text[], uuid[]), billing.lock_named_users(jsonb)
+to service_role;
+
+
+create or replace function billing.schema_version() returns text
+    language sql
+    immutable
+    set search_path = ''
+    return '20261122000010';
+
+-- migrate:down
