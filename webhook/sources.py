@@ -21,6 +21,7 @@ from webhook.listed import (
     INVOICE_PAYMENT,
     INVOICES,
     KINDS,
+    PAYMENT_INTENTS,
     REFUNDS,
     SESSIONS,
     Found,
@@ -30,6 +31,7 @@ from webhook.listed import (
     read,
 )
 from webhook.objects import JSONObject
+from webhook.sales import is_captured_by_hand
 from webhook.settings import Guards
 from webhook.stripe_api import StripeUnavailable
 from webhook.stripe_reader import StripeReader
@@ -128,8 +130,8 @@ class Places:
             older = [source for source in map(_object_of, events) if source and self._is_missed_by_lists(source)]
             new = {source["id"]: source for source in older if source["id"] not in seen}
             seen |= new.keys()
-            now = (self._as_it_is_now(source) for source in new.values())
-            yield self._page(title, [each for each in now if each], _created(events), in_window=True)
+            now = [each for source in new.values() for each in self._as_it_is_now(source)]
+            yield self._page(title, now, _created(events), in_window=True)
 
     def _is_missed_by_lists(self, source: JSONObject) -> bool:
         """Whether no list tells that something happened in the window to this object, which an event is about."""
@@ -139,11 +141,14 @@ class Places:
             return created < self.window.since - kind.look_back.total_seconds()
         return not isinstance(created, int) or created < self.window.since
 
-    def _as_it_is_now(self, source: JSONObject) -> JSONObject | None:
+    def _as_it_is_now(self, source: JSONObject) -> list[JSONObject]:
         kind = _BY_NAME.get(str(source.get("object")))
         if kind is None:
             # Which payment an invoice was paid by never changes; a charge's refunds are listed themselves.
-            return source if source.get("object") == INVOICE_PAYMENT else None
+            return [source] if source.get("object") == INVOICE_PAYMENT else []
+        if kind is PAYMENT_INTENTS and is_captured_by_hand(source):
+            # Its capture is what paid the session that tells of credits, which may be older than the window.
+            return [*self._got(kind, source["id"]), *self._session_and_payment(source["id"])]
         return self._got(kind, source["id"])
 
     def _open(self) -> Iterator[Page]:
@@ -153,8 +158,7 @@ class Places:
             if open_id.startswith("pi_"):
                 objects = self._session_and_payment(open_id)
             else:
-                source = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
-                objects = [source] if source else []
+                objects = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
             yield self._page(title, objects, in_window=True)
 
     def _session_and_payment(self, payment_id: str) -> list[JSONObject]:
@@ -170,9 +174,11 @@ class Places:
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
         return sessions + [payment for payment in payments if is_object(payment)]
 
-    def _got(self, kind: Kind, object_id: str) -> JSONObject | None:
+    def _got(self, kind: Kind, object_id: str) -> list[JSONObject]:
+        """Return the object, or nothing where Stripe has none (any more)."""
         path = f"{kind.path}/{quote(object_id, safe='')}"
-        return self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+        source = self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+        return [source] if source else []
 
     def _page(
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
@@ -220,7 +226,7 @@ def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event
             queue.put(page)
     except StripeUnavailable as error:
         trouble = error.because_of(source.right)
-    except Exception as error:  # noqa: BLE001 - raised again by whoever takes it from the queue
+    except Exception as error:  # noqa: BLE001 - told by whoever takes it from the queue
         trouble = error
     queue.put(End(source.title, trouble))
 
