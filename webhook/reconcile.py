@@ -36,7 +36,9 @@ def window(since: datetime | None, until: datetime | None, covered_until: dateti
     Without ``since`` it is from where the earlier runs have looked, which the first one lacks: sales of before the
     worker are granted only where an operator says so.
     """
-    until = until or datetime.now(UTC)
+    now = datetime.now(UTC)
+    # What has yet to happen is not looked at, and must not count as looked at.
+    until = min(until or now, now)
     if since is None:
         if covered_until is None:
             raise ReconcileError(
@@ -56,6 +58,7 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
     """
     settings, guards = read_reader_settings(), read_guards()
     with closing(Ledger(read_database_url())) as ledger:
+        ledger.current_schema_version()
         since, until = window(since, until, ledger.covered_until())
         report = Report(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings)
@@ -120,7 +123,8 @@ class Run:
             match result.outcome.name:
                 case "recorded":
                     self.report.found(Item("missing", found.kind, result.object_id, found.payment_id, result.credits))
-                case "unsettled":
+                case "unsettled" if found.payment_id:
+                    # Who a customer is alone is no money, and must not come back once that user was erased.
                     self._park(found, str(result.outcome.reason), found.payment_id)
                 case "left_alone":
                     self.report.left_alone += _is_paid_sale(found)
@@ -130,12 +134,16 @@ class Run:
                     self._park(found, reason, payment_id)
 
     def _park(self, found: Found, reason: str, payment_id: str | None) -> None:
-        """Park an object, under its own id, unless it waits already or was settled or discarded before."""
+        """Park an object, under its own id, unless it waits already, was discarded before, or needs no more."""
         object_id = found.event.id
-        if self.ledger.is_parked(object_id, payment_id):
-            self.report.waiting += 1
-        elif self.dry_run or self.ledger.park(found.event, reason, payment_id, found.payload).name == "parked":
+        why_not = _patience()(self.ledger.parked_already, object_id, payment_id)
+        self.report.waiting += why_not == "waiting"
+        if why_not is None and (self.dry_run or self._is_parked(found, reason, payment_id)):
             self.report.found(Item("parked", found.kind, object_id, payment_id, reason=reason))
+
+    def _is_parked(self, found: Found, reason: str, payment_id: str | None) -> bool:
+        outcome = _patience()(self.ledger.park, found.event, reason, payment_id, found.payload)
+        return outcome.name == "parked"
 
     def _record(self, found: Sequence[Found]) -> list[Reconciled]:
         """Record what a page says in one call; where that fails, one by one, so that one takes no other down."""
@@ -160,7 +168,9 @@ class Run:
 
 
 def _is_paid_sale(found: Found) -> bool:
-    return any(isinstance(fact, Sale) and fact.paid for fact in found.facts)
+    """Whether it is a sale of credits, which a payment captured by hand need not be."""
+    sales = [fact for fact in found.facts if isinstance(fact, Sale) and fact.paid]
+    return any(sale.user_id or sale.credits for sale in sales)
 
 
 def _patience() -> Retrying:
