@@ -238,9 +238,10 @@ def test_credits_on_a_price_are_read_from_the_line_items_in_the_list(shop: Shop)
     assert not [path for path, _ in shop.stripe.requests if "line_items" in path]
 
 
-def priced_session(per_item: int) -> dict[str, Any]:
-    """A session that names no credits: its price does."""
-    price = {"id": "price_1", "object": "price", "metadata": {"credits": str(per_item)}, "product": "prod_1"}
+def priced_session(per_item: int | None) -> dict[str, Any]:
+    """A session that names no credits: its price does, or its product may."""
+    metadata = {} if per_item is None else {"credits": str(per_item)}
+    price = {"id": "price_1", "object": "price", "metadata": metadata, "product": "prod_1"}
     line = {"id": "li_1", "object": "item", "quantity": 1, "price": price, "amount_total": 1000}
     sold = session_event(credits=None)
     sold["data"]["object"]["line_items"] = {"object": "list", "data": [line], "has_more": False}
@@ -505,6 +506,15 @@ def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> N
     assert "disputes: not seen; the key lacks a right: add Disputes: Read" in result.stderr
     assert "run it again with the same --since" in result.stderr
     assert shop.reconcile().exit_code == 2
+
+
+def test_right_to_prices_that_the_key_lacks_is_named(shop: Shop) -> None:
+    """Not the right to the list whose objects took it."""
+    shop.stripe.happened(priced_session(None))
+    shop.stripe.trouble = lambda path, _: 403 if path.startswith("/v1/prices") else None
+    assert (
+        "Checkout Sessions: not seen; the key lacks a right: add Prices: Read" in shop.reconcile("--since", "1d").stderr
+    )
 
 
 def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from webhook.listed import (
     read,
 )
 from webhook.objects import JSONObject
+from webhook.questions import Question
 from webhook.sales import is_captured_by_hand
 from webhook.settings import Guards
 from webhook.stripe_api import StripeUnavailable
@@ -42,6 +43,8 @@ _LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
 """Refunds are listed themselves."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _PAGES_AHEAD = 6
+_RIGHTS_FOR_CREDITS = "Prices: Read, Products: Read"
+"""What a restricted key needs where credits are not in the metadata, besides the right to the object itself."""
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,21 @@ class Places:
     def _page(
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
     ) -> Page:
-        ask = self.reader.asker(self.account)
         found = [
             each
             for source in objects
             for each in read(
-                self._whole(source), self.account, self.guards, ask, self.window.since, in_window=in_window
+                self._whole(source), self.account, self.guards, self._ask, self.window.since, in_window=in_window
             )
         ]
         return Page(title, found, len(objects), reached)
+
+    def _ask(self, question: Question) -> Any:
+        try:
+            return self.reader.asker(self.account)(question)
+        except StripeUnavailable as error:
+            # Without its status: it is not the right to the list that lacks.
+            raise StripeUnavailable(str(error.because_of(_RIGHTS_FOR_CREDITS))) from error
 
     def _whole(self, source: Any) -> JSONObject:
         """Return the object with all its payments, of which an invoice holds ten."""
