@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +38,9 @@ from stripe_stand_in import DAY, StripeStandIn, serving
 from webhook import cli, reconcile, stripe_reader
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
+from webhook.reconcile_progress import Progress
 from webhook.settings import Guards, SettingsError
+from webhook.sources import Page, Source
 
 PAYMENT = session_event()["data"]["object"]["payment_intent"]
 SESSION = session_event()["data"]["object"]["id"]
@@ -467,6 +473,24 @@ def test_what_was_discarded_stays_discarded(shop: Shop) -> None:
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["parked_before"]) == (0, 0)
     assert shop.admin.execute("select from billing.parked_events").rowcount == 1
+
+
+# Progress
+
+
+def test_bar_on_a_terminal_tells_how_far_a_run_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time that the lists have covered, with objects and rate."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    with open(ours, "rb", buffering=0) as screen, open(its, "w", encoding="utf-8") as terminal:  # noqa: PTH123 - no path
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress = Progress()
+        progress.begin([Source("refunds", "a right", lambda: iter(()), 0, 1000)])
+        progress.read(Page("refunds", [], objects=100, reached=500))
+        progress.close()
+        shown = screen.read(10_000).decode()
+    assert " 50%|" in shown
+    assert "| 100 objects, " in shown
 
 
 # Trouble
