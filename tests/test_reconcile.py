@@ -331,6 +331,16 @@ def test_later_runs_begin_where_the_finished_ones_end(shop: Shop) -> None:
     assert shop.found()["since"] == "2026-10-31T23:00:00+00:00"
 
 
+def test_time_that_no_run_has_looked_at_is_told(shop: Shop) -> None:
+    """Three nights were missed; a run without ``--since`` makes up for them."""
+    shop.reconcile("--since", "9d", "--until", "5d")
+    shop.stripe.happened(session_event(), at=days_ago(4))
+    result = shop.reconcile("--since", "2d")
+    assert "no finished run has looked at the time from" in result.stderr
+    assert list(shop.missing().values()) == [100]
+    assert not shop.reconcile("--since", "2d").stderr
+
+
 def test_time_that_is_yet_to_come_does_not_count_as_looked_at(shop: Shop) -> None:
     """A run ``--until`` next year looks until now, and the next one begins there."""
     shop.reconcile("--since", "1d", "--until", "2099-01-01")

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import click
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from webhook.facts import Sale, Unsettled
@@ -59,7 +60,10 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
     settings, guards = read_reader_settings(), read_guards()
     with closing(Ledger(read_database_url())) as ledger:
         ledger.current_schema_version()
-        since, until = window(since, until, ledger.covered_until())
+        covered_until = ledger.covered_until()
+        since, until = window(since, until, covered_until)
+        if covered_until and covered_until < since:
+            click.echo(_gap(covered_until, since), err=True)
         report = Report(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings)
         trouble: BaseException | None = None
@@ -72,6 +76,12 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         reader.stop()
         report.finish(reader.requests, trouble)
     return report.exit_code
+
+
+def _gap(covered_until: datetime, since: datetime) -> str:
+    """Return a warning: nights that were missed would go unnoticed where --since is always the same."""
+    begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
+    return f"webhook: no finished run has looked at the time from {begin} to {end}: run it without --since for that"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Places:
         return [
             *(self._list(kind, older=older) for kind in KINDS for older in (False, True)),
             Source(self._title("events"), "Events: Read", self._events, self._first_event(), until),
-            Source(self._title("open ones"), "Checkout Sessions: Read, Disputes: Read", self._open, since, until),
+            Source(self._title("open ones"), f"{SESSIONS.right}, {DISPUTES.right}", self._open, since, until),
         ]
 
     def _list(self, kind: Kind, *, older: bool) -> Source:
