@@ -551,6 +551,24 @@ def test_right_to_prices_that_the_key_lacks_is_named(shop: Shop) -> None:
     )
 
 
+def test_object_whose_price_is_gone_takes_no_other_down(shop: Shop) -> None:
+    """It is named, and the run is not finished."""
+    gone = priced_session(None)
+    gone["data"]["object"] |= {"id": "cs_gone", "payment_intent": "pi_gone"}
+    shop.stripe.happened(gone | {"id": "evt_gone"}, session_event())
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["what"] for each in found["items"]} == {"cs_gone": "failed", SESSION: "missing"}
+    assert (found["exit_code"], shop.balance()) == (2, 100)
+
+
+def test_run_that_meets_a_defect_is_not_finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 2, not the 1 of Python, and a whole document."""
+    shop.stripe.happened(session_event())
+    monkeypatch.setattr(reconcile.Run, "_settle", lambda *_: json.loads(""))
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], found["complete"]) == (2, False)
+
+
 def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what came before is recorded."""
     monkeypatch.setattr(stripe_reader, "_PATIENCE", 0.1)

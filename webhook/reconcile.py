@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,6 +74,9 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
             trouble = error
         except KeyboardInterrupt:
             trouble = InterruptedError("interrupted")
+        except Exception as error:  # noqa: BLE001 - a defect: exit code 1 would say that all is recorded now
+            traceback.print_exc()
+            trouble = error
         reader.stop()
         report.finish(reader.requests, trouble)
     return report.exit_code
@@ -127,6 +131,8 @@ class Run:
 
     def _settle(self, page: Page) -> None:
         """Record what a page says, park what cannot be recorded, and tell what of it was missing."""
+        for object_id, failed in page.failed.items():
+            self.report.found(Item("failed", failed.kind, object_id, None, reason=failed.why))
         told = {found.event.id: found for found in page.found if found.facts}
         for result in self._record(list(told.values())):
             found = told[result.object_id]

@@ -55,6 +55,18 @@ class Window:
     until: int
 
 
+class _Unanswerable(Exception):  # noqa: N818
+    """Stripe will never answer what an object makes us ask, such as for a price that is gone."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An object that could not be read, and why; the others of its list could."""
+
+    kind: str
+    why: str
+
+
 @dataclass(frozen=True)
 class Page:
     """What a source has found in so many objects, and how far back in time, in seconds, it has come by then."""
@@ -63,6 +75,8 @@ class Page:
     found: list[Found]
     objects: int
     reached: int | None = None
+    failed: dict[str, Failed] = field(default_factory=dict)
+    """By id, objects that Stripe does not tell all of."""
 
 
 @dataclass(frozen=True)
@@ -186,19 +200,22 @@ class Places:
     def _page(
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
     ) -> Page:
-        found = [
-            each
-            for source in objects
-            for each in read(
-                self._whole(source), self.account, self.guards, self._ask, self.window.since, in_window=in_window
-            )
-        ]
-        return Page(title, found, len(objects), reached)
+        found: list[Found] = []
+        failed: dict[str, Failed] = {}
+        for source in objects:
+            whole = self._whole(source)
+            try:
+                found += read(whole, self.account, self.guards, self._ask, self.window.since, in_window=in_window)
+            except _Unanswerable as error:
+                failed[whole["id"]] = Failed(str(whole.get("object")), str(error))
+        return Page(title, found, len(objects), reached, failed)
 
     def _ask(self, question: Question) -> Any:
         try:
             return self.reader.asker(self.account)(question)
         except StripeUnavailable as error:
+            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+                raise _Unanswerable(f"{type(question).__name__}: {error}") from error
             # Without its status: it is not the right to the list that lacks.
             raise StripeUnavailable(str(error.because_of(_RIGHTS_FOR_CREDITS))) from error
 
