@@ -84,6 +84,7 @@ $$;
 
 
 -- Whether a fact is recorded already, whole: then its sale was settled with it. Facts only ever grow, so that needs no lock.
+-- How many credits a sale is of was told when it was made: another number now is no news, see as_first_told().
 create function billing.is_recorded(p_fact jsonb) returns boolean
     language plpgsql
     stable
@@ -97,7 +98,7 @@ begin
                 payment_id = p_fact ->> 'payment_id'
                 and version = (p_fact ->> 'version')::smallint
                 and user_id = (p_fact ->> 'user_id')::uuid
-                and credits = (p_fact ->> 'credits')::bigint
+                and credits is not null
                 and money_amount = (p_fact ->> 'money_amount')::bigint
                 and currency = p_fact ->> 'currency'
                 and paid >= (p_fact ->> 'paid')::boolean
@@ -119,6 +120,27 @@ begin
         else false
     end;
 end
+$$;
+
+
+-- The facts, each sale of them with the credits that its source has told of it before. What an object sells may be read
+-- from its price, which an operator can change long after: that changes what is sold from then on, and no earlier sale.
+create function billing.as_first_told(p_facts jsonb) returns jsonb
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select jsonb_agg(fact || coalesce(told.credits, '{}') order by position)
+    from jsonb_array_elements(p_facts) with ordinality as each (fact, position)
+    left join lateral (
+        select jsonb_build_object('credits', credits) as credits
+        from billing.sales
+        where
+            fact ->> 'kind' = 'sale'
+            and payment_id = fact ->> 'payment_id'
+            and version = (fact ->> 'version')::smallint
+            and credits is not null
+    ) as told on true
 $$;
 
 
@@ -146,7 +168,7 @@ begin
     into v_taken, v_left_alone
     from (
         select
-            delivery,
+            delivery || jsonb_build_object('facts', billing.as_first_told(delivery -> 'facts')) as delivery,
             position,
             not (delivery ->> 'only_known')::boolean or billing.knows_sale(delivery -> 'facts') as counts
         from jsonb_array_elements(p_deliveries) with ordinality as each (delivery, position)
@@ -207,6 +229,10 @@ end
 $$;
 
 
+create index sales_unpaid_idx on billing.sales (recorded_at)
+where not paid;
+
+
 -- What may have gone on at Stripe long after its creation: sales noted since p_since that are not paid yet, and disputes
 -- that are still open.
 create function billing.open_objects(p_since timestamptz) returns setof text
@@ -214,10 +240,15 @@ create function billing.open_objects(p_since timestamptz) returns setof text
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select payment_id
+    select distinct payment_id
     from billing.sales
-    group by payment_id
-    having not bool_or(paid or erased_at is not null) and min(recorded_at) >= p_since
+    where
+        not paid
+        and recorded_at >= p_since
+        and not exists (
+            select from billing.sales as known
+            where known.payment_id = sales.payment_id and (known.paid or known.erased_at is not null)
+        )
     union all
     -- A closed dispute has an odd version.
     select reversal_id
@@ -226,22 +257,36 @@ as $$
 $$;
 
 
--- Whether an object is parked already, under an event about it or its sale, or was discarded so.
-create function billing.is_parked(p_object_id text, p_payment_id text) returns boolean
-    language sql
+-- Why an object that cannot be settled is not to be parked: it is 'waiting' already, or was 'discarded', under an event
+-- about it or its sale; or its sale is 'settled' by what others told, or erased. Null where it is to be.
+create function billing.parked_already(p_object_id text, p_payment_id text) returns text
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select exists (
-        select from billing.parked_events
-        where
-            resolution is distinct from 'settled'
-            and (
-                event_id = p_object_id
-                or payment_id = any (billing.linked_payments(array[p_payment_id]))
-                or (payload #> '{data,object,id}')::text = to_json(p_object_id)::text
-            )
-    )
+declare
+    v_payment_ids constant text[] := billing.linked_payments(array[p_payment_id]);
+    v_sale constant billing.merged_sale := billing.sale_of(v_payment_ids);
+begin
+    return case
+        when exists (
+            select from billing.parked_events
+            where
+                resolved_at is null
+                and case
+                    when event_id = p_object_id then true
+                    when payment_id is not null then payment_id = any (v_payment_ids)
+                    -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
+                    else strpos(replace(payload::text, '": "', '":"'), '"id":' || to_json(p_object_id)::text) > 0
+                end
+        ) then 'waiting'
+        when exists (
+            select from billing.parked_events
+            where resolution = 'discarded' and (event_id = p_object_id or payment_id = any (v_payment_ids))
+        ) then 'discarded'
+        when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
+    end;
+end
 $$;
 
 
@@ -251,9 +296,10 @@ billing.begin_reconciliation(timestamptz, timestamptz),
 billing.finish_reconciliation(bigint),
 billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
+billing.as_first_told(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
-billing.is_parked(text, text)
+billing.parked_already(text, text)
 from public, anon, authenticated, service_role;
 
 grant execute on function
@@ -262,9 +308,10 @@ billing.begin_reconciliation(timestamptz, timestamptz),
 billing.finish_reconciliation(bigint),
 billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
+billing.as_first_told(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
-billing.is_parked(text, text)
+billing.parked_already(text, text)
 to service_role;
 
 

@@ -154,10 +154,11 @@ def test_audit_that_cannot_be_meant_or_asked_says_so(
 def test_audit_that_stripe_refuses_could_not_look(
     audit: Audit, deliver: Deliver, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 2, and the right that is missing."""
+    """Exit code 2, and the right that is missing; what was found before is a whole document."""
     monkeypatch.setattr(stripe_reader, "_PATIENCE", 0.1)
     deliver(SOLD)
     stripe.trouble = lambda path, _: 403 if path == "/v1/payment_intents" else None
     result = audit("--stripe")
     assert result.exit_code == 2
     assert "add PaymentIntents: Read" in result.stderr
+    assert json.loads(audit("--stripe", "--json").stdout) == []

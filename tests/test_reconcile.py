@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +38,9 @@ from stripe_stand_in import DAY, StripeStandIn, serving
 from webhook import cli, reconcile, stripe_reader
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
+from webhook.reconcile_progress import Progress
 from webhook.settings import Guards, SettingsError
+from webhook.sources import Page, Source
 
 PAYMENT = session_event()["data"]["object"]["payment_intent"]
 SESSION = session_event()["data"]["object"]["id"]
@@ -206,6 +212,16 @@ def test_capture_by_hand_of_a_session_that_the_ledger_knows_is_granted_without_a
     assert list(shop.missing("--since", "2d").values()) == [100]
 
 
+def test_capture_by_hand_in_the_window_of_an_older_session_is_granted_by_its_event(shop: Shop) -> None:
+    """The ledger knows neither; at once, whichever list is faster."""
+    shop.stripe.happened(unpaid_session(), at=days_ago(5))
+    captured = payment_intent_event("payment_intent.succeeded.manual_capture", id=PAYMENT)
+    shop.stripe.happened(captured, at=days_ago(1))
+    shop.found("--since", "2d")
+    assert shop.balance() == 100
+    assert shop.found("--since", "2d")["exit_code"] == 0
+
+
 def test_invoice_of_many_payments_is_linked_to_all_of_them(shop: Shop) -> None:
     """An invoice holds ten; the rest are asked for."""
     links = [
@@ -228,6 +244,36 @@ def test_credits_on_a_price_are_read_from_the_line_items_in_the_list(shop: Shop)
     assert not [path for path, _ in shop.stripe.requests if "line_items" in path]
 
 
+def priced_session(per_item: int | None) -> dict[str, Any]:
+    """A session that names no credits: its price does, or its product may."""
+    metadata = {} if per_item is None else {"credits": str(per_item)}
+    price = {"id": "price_1", "object": "price", "metadata": metadata, "product": "prod_1"}
+    line = {"id": "li_1", "object": "item", "quantity": 1, "price": price, "amount_total": 1000}
+    sold = session_event(credits=None)
+    sold["data"]["object"]["line_items"] = {"object": "list", "data": [line], "has_more": False}
+    return sold
+
+
+def test_price_that_sells_more_credits_now_grants_nothing_for_what_was_sold_before(shop: Shop) -> None:
+    """Else every sale of the last 35 days would be granted anew."""
+    shop.stripe.happened(priced_session(40))
+    assert shop.missing("--since", "1d") == {SESSION: 40}
+    shop.stripe.happened(priced_session(60))
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    assert shop.balance() == 40
+
+
+def test_price_that_was_changed_before_a_bank_debit_came_in_grants_what_was_sold(shop: Shop) -> None:
+    """The session said how many credits when it was not paid yet."""
+    unpaid, paid = priced_session(40), priced_session(60)
+    unpaid["data"]["object"]["payment_status"] = "unpaid"
+    shop.stripe.happened(unpaid)
+    shop.found("--since", "1d")
+    shop.stripe.happened(paid)
+    assert shop.missing("--since", "1d") == {SESSION: 40}
+    assert shop.balance() == 40
+
+
 def test_connected_accounts_are_looked_at_where_they_count(shop: Shop) -> None:
     """In their name; not without STRIPE_ACCOUNT."""
     shop.stripe.account = "acct_1"
@@ -247,6 +293,13 @@ def test_sale_of_before_the_window_is_left_alone_until_since_says_so(shop: Shop)
     assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 3, 0)
     assert "3 paid before the window, unknown and left alone" in shop.reconcile("--since", "3d").stdout
     assert len(shop.missing("--since", "11d")) == 3
+
+
+def test_payment_captured_by_hand_that_sells_no_credits_is_not_told_as_left_alone(shop: Shop) -> None:
+    """No earlier ``--since`` would grant it."""
+    captured = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_foreign")
+    shop.stripe.happened(captured, at=days_ago(10))
+    assert shop.found("--since", "3d")["left_alone"] == 0
 
 
 def test_sale_of_before_the_window_that_names_no_credits_is_not_parked(shop: Shop) -> None:
@@ -276,6 +329,23 @@ def test_later_runs_begin_where_the_finished_ones_end(shop: Shop) -> None:
     shop.reconcile("--since", "2026-11-05", "--until", "2026-11-06")
     shop.reconcile("--since", "2026-10-31", "--until", "2026-11-02", "--dry-run")
     assert shop.found()["since"] == "2026-10-31T23:00:00+00:00"
+
+
+def test_time_that_no_run_has_looked_at_is_told(shop: Shop) -> None:
+    """Three nights were missed; a run without ``--since`` makes up for them."""
+    shop.reconcile("--since", "9d", "--until", "5d")
+    shop.stripe.happened(session_event(), at=days_ago(4))
+    result = shop.reconcile("--since", "2d")
+    assert "no finished run has looked at the time from" in result.stderr
+    assert list(shop.missing().values()) == [100]
+    assert not shop.reconcile("--since", "2d").stderr
+
+
+def test_time_that_is_yet_to_come_does_not_count_as_looked_at(shop: Shop) -> None:
+    """A run ``--until`` next year looks until now, and the next one begins there."""
+    shop.reconcile("--since", "1d", "--until", "2099-01-01")
+    shop.stripe.happened(session_event())
+    assert list(shop.missing().values()) == [100]
 
 
 def test_run_that_ends_before_its_beginning_is_refused(shop: Shop) -> None:
@@ -317,6 +387,14 @@ def test_dry_run_tells_the_same_and_changes_nothing(shop: Shop) -> None:
     }
     assert told["exit_code"] == 1
     assert "would be recorded (dry run)" in shop.reconcile("--since", "1d", "--dry-run").stdout
+
+
+def test_dry_run_parks_nothing_that_a_run_would_not(shop: Shop) -> None:
+    """A payment with garbled credits whose session is settled needs nobody."""
+    shop.deliver(session_event())
+    shop.stripe.happened(session_event(), payment_intent_event(id=PAYMENT, credits="lots"))
+    assert shop.found("--since", "1d", "--dry-run")["exit_code"] == 0
+    assert shop.found("--since", "1d")["exit_code"] == 0
 
 
 def test_what_webhooks_have_told_is_not_missing(shop: Shop) -> None:
@@ -373,6 +451,27 @@ def test_unreadable_object_that_waits_already_is_not_parked_twice(shop: Shop) ->
     assert shop.found("--since", "1d")["items"] == []
 
 
+def test_parked_event_that_jsonb_would_refuse_stops_no_run(shop: Shop) -> None:
+    """What else is found is compared with it."""
+    odd = session_event(event_id="evt_odd", id="cs_odd", payment_intent="pi_odd", amount_total="much")
+    odd["data"]["object"]["metadata"] |= {"nul": "\u0000", "half": "\ud800"}
+    shop.deliver(odd)
+    shop.stripe.happened(odd, session_event(credits=None))
+    found = shop.found("--since", "1d")
+    assert [each["id"] for each in found["items"]] == [SESSION]
+    assert (found["exit_code"], found["parked_before"]) == (1, 1)
+
+
+def test_subscription_of_an_erased_user_does_not_come_back(shop: Shop) -> None:
+    """Its session tells who the customer was, and its payload would be kept."""
+    session = session_event(mode="subscription", payment_intent=None, customer="cus_1")
+    shop.stripe.happened(session, invoice_event(id="in_1", customer="cus_1"))
+    shop.found("--since", "1d")
+    shop.admin.execute("select billing.erase_user(%s)", [USER_ID])
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    assert shop.admin.execute("select from billing.parked_events").rowcount == 0
+
+
 def test_what_was_discarded_stays_discarded(shop: Shop) -> None:
     """An operator has said so of its event."""
     event = session_event(credits=None)
@@ -381,8 +480,27 @@ def test_what_was_discarded_stays_discarded(shop: Shop) -> None:
     environment = {"DATABASE_URL": shop.database.url}
     discarded = CliRunner(env=environment).invoke(cli.commands, ["discard", event["id"], "--why", "a test purchase"])
     assert discarded.exit_code == 0
-    assert shop.found("--since", "1d")["exit_code"] == 0
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], found["parked_before"]) == (0, 0)
     assert shop.admin.execute("select from billing.parked_events").rowcount == 1
+
+
+# Progress
+
+
+def test_bar_on_a_terminal_tells_how_far_a_run_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time that the lists have covered, with objects and rate."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    with open(ours, "rb", buffering=0) as screen, open(its, "w", encoding="utf-8") as terminal:  # noqa: PTH123 - no path
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress = Progress()
+        progress.begin([Source("refunds", "a right", lambda: iter(()), 0, 1000)])
+        progress.read(Page("refunds", [], objects=100, reached=500))
+        progress.close()
+        shown = screen.read(10_000).decode()
+    assert " 50%|" in shown
+    assert "| 100 objects, " in shown
 
 
 # Trouble
@@ -422,6 +540,33 @@ def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> N
     assert "disputes: not seen; the key lacks a right: add Disputes: Read" in result.stderr
     assert "run it again with the same --since" in result.stderr
     assert shop.reconcile().exit_code == 2
+
+
+def test_right_to_prices_that_the_key_lacks_is_named(shop: Shop) -> None:
+    """Not the right to the list whose objects took it."""
+    shop.stripe.happened(priced_session(None))
+    shop.stripe.trouble = lambda path, _: 403 if path.startswith("/v1/prices") else None
+    assert (
+        "Checkout Sessions: not seen; the key lacks a right: add Prices: Read" in shop.reconcile("--since", "1d").stderr
+    )
+
+
+def test_object_whose_price_is_gone_takes_no_other_down(shop: Shop) -> None:
+    """It is named, and the run is not finished."""
+    gone = priced_session(None)
+    gone["data"]["object"] |= {"id": "cs_gone", "payment_intent": "pi_gone"}
+    shop.stripe.happened(gone | {"id": "evt_gone"}, session_event())
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["what"] for each in found["items"]} == {"cs_gone": "failed", SESSION: "missing"}
+    assert (found["exit_code"], shop.balance()) == (2, 100)
+
+
+def test_run_that_meets_a_defect_is_not_finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 2, not the 1 of Python, and a whole document."""
+    shop.stripe.happened(session_event())
+    monkeypatch.setattr(reconcile.Run, "_settle", lambda *_: json.loads(""))
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], found["complete"]) == (2, False)
 
 
 def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +625,24 @@ def test_database_that_goes_away_ends_the_run(shop: Shop, monkeypatch: pytest.Mo
     result = shop.reconcile("--since", "1d")
     assert (result.exit_code, shop.balance()) == (2, 0)
     assert "SQLSTATE 42883" in result.stderr
+
+
+def test_run_whose_end_cannot_be_noted_is_not_finished(shop: Shop) -> None:
+    """Though everything was seen: the next one begins where it did."""
+    shop.admin.execute("alter function billing.finish_reconciliation(bigint) rename to finish_no_more")
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], found["complete"]) == (2, False)
+
+
+def test_schema_that_is_too_old_is_named_before_anything_else(shop: Shop) -> None:
+    """And so is what to do."""
+    shop.admin.execute(
+        "create or replace function billing.schema_version() returns text language sql return '20261122000006'"
+    )
+    result = shop.reconcile("--since", "1d")
+    assert result.exit_code == 2
+    assert "run webhook migrate" in result.stderr
+    assert not shop.stripe.requests
 
 
 def test_clock_process_of_the_page_retries_each_hour_and_reconciles_each_night(tmp_path: Path) -> None:

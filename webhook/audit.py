@@ -79,10 +79,12 @@ def _print(findings: Iterable[Finding]) -> int:
 
 
 def _print_json(findings: Iterable[Finding]) -> int:
-    """Print one array, an element at a time: there may be many."""
+    """Print one array, an element at a time: there may be many. It is whole even where trouble ends it."""
     count = 0
     click.echo("[", nl=False)
-    for count, finding in enumerate(findings, 1):
-        click.echo(f"{',' if count > 1 else ''}\n{json.dumps(finding.fields())}", nl=False)
-    click.echo("\n]" if count else "]")
+    try:
+        for count, finding in enumerate(findings, 1):
+            click.echo(f"{',' if count > 1 else ''}\n{json.dumps(finding.fields())}", nl=False)
+    finally:
+        click.echo("\n]" if count else "]")
     return count

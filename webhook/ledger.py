@@ -169,7 +169,7 @@ class Ledger:
         """Record what objects say, (id, facts, whether only a known sale counts) each, in one committed transaction.
 
         Returns what became of each that said something new; ``left_alone`` where it did not count. A dry run tells the
-        same and changes nothing.
+        same of these deliveries and changes nothing, so that the next call knows nothing of them.
         """
         sent = [
             {"event_id": object_id, "facts": [as_json(fact) for fact in facts], "only_known": only_known}
@@ -181,10 +181,13 @@ class Ledger:
             for each in results
         ]
 
-    def is_parked(self, object_id: str, payment_id: str | None) -> bool:
-        """Whether an object waits already, or was discarded, under an event about it or its sale."""
-        [(is_parked,)] = self._call("select billing.is_parked(%s, %s)", [object_id, payment_id])
-        return bool(is_parked)
+    def parked_already(self, object_id: str, payment_id: str | None) -> str | None:
+        """Return why an object that cannot be settled is not to be parked, ``None`` where it is.
+
+        ``waiting`` or ``discarded``, under an event about it or its sale; ``settled`` where others told of its sale.
+        """
+        [(why,)] = self._call("select billing.parked_already(%s, %s)", [object_id, payment_id])
+        return why if isinstance(why, str) else None
 
     def open_objects(self, since: datetime) -> list[str]:
         """Return the ids of payments noted since then that are not paid yet, and of open disputes."""

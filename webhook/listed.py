@@ -41,7 +41,7 @@ class Kind:
 SESSIONS = Kind(
     "checkout.session",
     "Checkout Sessions",
-    "Checkout Sessions: Read",
+    "Checkout Sessions: Read, PaymentIntents: Read, Charges and Refunds: Read",
     "/v1/checkout/sessions",
     timedelta(days=35),
     expand=("line_items",),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import click
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from webhook.facts import Sale, Unsettled
@@ -36,7 +38,9 @@ def window(since: datetime | None, until: datetime | None, covered_until: dateti
     Without ``since`` it is from where the earlier runs have looked, which the first one lacks: sales of before the
     worker are granted only where an operator says so.
     """
-    until = until or datetime.now(UTC)
+    now = datetime.now(UTC)
+    # What has yet to happen is not looked at, and must not count as looked at.
+    until = min(until or now, now)
     if since is None:
         if covered_until is None:
             raise ReconcileError(
@@ -56,7 +60,11 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
     """
     settings, guards = read_reader_settings(), read_guards()
     with closing(Ledger(read_database_url())) as ledger:
-        since, until = window(since, until, ledger.covered_until())
+        ledger.current_schema_version()
+        covered_until = ledger.covered_until()
+        since, until = window(since, until, covered_until)
+        if covered_until and covered_until < since:
+            click.echo(_gap(covered_until, since), err=True)
         report = Report(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings)
         trouble: BaseException | None = None
@@ -66,9 +74,18 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
             trouble = error
         except KeyboardInterrupt:
             trouble = InterruptedError("interrupted")
+        except Exception as error:  # noqa: BLE001 - a defect: exit code 1 would say that all is recorded now
+            traceback.print_exc()
+            trouble = error
         reader.stop()
         report.finish(reader.requests, trouble)
     return report.exit_code
+
+
+def _gap(covered_until: datetime, since: datetime) -> str:
+    """Return a warning: nights that were missed would go unnoticed where --since is always the same."""
+    begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
+    return f"webhook: no finished run has looked at the time from {begin} to {end}: run it without --since for that"
 
 
 @dataclass(frozen=True)
@@ -114,13 +131,16 @@ class Run:
 
     def _settle(self, page: Page) -> None:
         """Record what a page says, park what cannot be recorded, and tell what of it was missing."""
+        for object_id, failed in page.failed.items():
+            self.report.found(Item("failed", failed.kind, object_id, None, reason=failed.why))
         told = {found.event.id: found for found in page.found if found.facts}
         for result in self._record(list(told.values())):
             found = told[result.object_id]
             match result.outcome.name:
                 case "recorded":
                     self.report.found(Item("missing", found.kind, result.object_id, found.payment_id, result.credits))
-                case "unsettled":
+                case "unsettled" if found.payment_id:
+                    # Who a customer is alone is no money, and must not come back once that user was erased.
                     self._park(found, str(result.outcome.reason), found.payment_id)
                 case "left_alone":
                     self.report.left_alone += _is_paid_sale(found)
@@ -130,12 +150,16 @@ class Run:
                     self._park(found, reason, payment_id)
 
     def _park(self, found: Found, reason: str, payment_id: str | None) -> None:
-        """Park an object, under its own id, unless it waits already or was settled or discarded before."""
+        """Park an object, under its own id, unless it waits already, was discarded before, or needs no more."""
         object_id = found.event.id
-        if self.ledger.is_parked(object_id, payment_id):
-            self.report.waiting += 1
-        elif self.dry_run or self.ledger.park(found.event, reason, payment_id, found.payload).name == "parked":
+        why_not = _patience()(self.ledger.parked_already, object_id, payment_id)
+        self.report.waiting += why_not == "waiting"
+        if why_not is None and (self.dry_run or self._is_parked(found, reason, payment_id)):
             self.report.found(Item("parked", found.kind, object_id, payment_id, reason=reason))
+
+    def _is_parked(self, found: Found, reason: str, payment_id: str | None) -> bool:
+        outcome = _patience()(self.ledger.park, found.event, reason, payment_id, found.payload)
+        return outcome.name == "parked"
 
     def _record(self, found: Sequence[Found]) -> list[Reconciled]:
         """Record what a page says in one call; where that fails, one by one, so that one takes no other down."""
@@ -160,7 +184,9 @@ class Run:
 
 
 def _is_paid_sale(found: Found) -> bool:
-    return any(isinstance(fact, Sale) and fact.paid for fact in found.facts)
+    """Whether it is a sale of credits, which a payment captured by hand need not be."""
+    sales = [fact for fact in found.facts if isinstance(fact, Sale) and fact.paid]
+    return any(sale.user_id or sale.credits for sale in sales)
 
 
 def _patience() -> Retrying:

@@ -24,7 +24,7 @@ class Progress:
         self._objects = 0
         self._began = self._told = time.monotonic()
         self._bar = tqdm(
-            total=100, bar_format="{percentage:3.0f}%|{bar:30}| {postfix}", leave=False, disable=not sys.stderr.isatty()
+            total=100, bar_format="{percentage:3.0f}%|{bar:30}| {desc}", leave=False, disable=not sys.stderr.isatty()
         )
 
     def begin(self, sources: Sequence[Source]) -> None:
@@ -60,7 +60,7 @@ class Progress:
         percent = 100 * sum(self._shares.values()) / max(len(self._shares), 1)
         state = f"{self._objects:,} objects, {self._objects / seconds:,.0f} a second"
         self._bar.n = percent
-        self._bar.set_postfix_str(state)
+        self._bar.set_description_str(state)
         if self._bar.disable and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             click.echo(f"{percent:.0f} %: {state}", err=True)

@@ -54,6 +54,7 @@ class Report:
         self.left_alone = 0
         """Paid sales of before the window that the ledger does not know."""
         self._requests = 0
+        self._trouble: BaseException | None = None
 
     def begin(self, sources: Sequence[Source]) -> None:
         """Tell the places that will be looked at."""
@@ -84,7 +85,7 @@ class Report:
     def is_complete(self) -> bool:
         """Whether all places were seen to their end, and everything in them could be recorded."""
         troubles = [self._ended.get(source, _INTERRUPTED) for source in self._reached]
-        return bool(self._reached) and not any(troubles) and not self._count("failed")
+        return bool(self._reached) and not any((self._trouble, *troubles)) and not self._count("failed")
 
     @property
     def exit_code(self) -> int:
@@ -95,9 +96,9 @@ class Report:
 
     def finish(self, requests: int, trouble: BaseException | None = None) -> None:
         """Print the summary, after so many requests; ``trouble`` is what ended the run before its end."""
-        self._requests = requests
+        self._requests, self._trouble = requests, trouble
         self._progress.close()
-        for line in self._stops(trouble):
+        for line in self._stops():
             click.echo(f"webhook: {line}", err=True)
         if self._json:
             self._json.end(self._summary())
@@ -106,9 +107,9 @@ class Report:
         for line in self._conclusions():
             click.echo(line)
 
-    def _stops(self, trouble: BaseException | None) -> list[str]:
+    def _stops(self) -> list[str]:
         """Return where the run stopped, and why."""
-        lines = [str(trouble)] if trouble else []
+        lines = [str(self._trouble)] if self._trouble else []
         for source, reached in self._reached.items():
             ended = self._ended.get(source, _INTERRUPTED)
             if ended:

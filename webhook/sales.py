@@ -109,7 +109,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     event that says paid.
     """
     named = _named(source, metadata(source), None)
-    if named.credits is None and not _is_captured_by_hand(source):
+    if named.credits is None and not is_captured_by_hand(source):
         return Ignored("no_credits")
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
@@ -141,7 +141,7 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     return _settleable(named, sale, links)
 
 
-def _is_captured_by_hand(source: JSONObject) -> bool:
+def is_captured_by_hand(source: JSONObject) -> bool:
     """Whether the payment, or one of its payment methods alone, is captured by hand."""
     methods = source.get("payment_method_options")
     options = methods.values() if isinstance(methods, dict) else ()

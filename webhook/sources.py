@@ -21,6 +21,7 @@ from webhook.listed import (
     INVOICE_PAYMENT,
     INVOICES,
     KINDS,
+    PAYMENT_INTENTS,
     REFUNDS,
     SESSIONS,
     Found,
@@ -30,6 +31,8 @@ from webhook.listed import (
     read,
 )
 from webhook.objects import JSONObject
+from webhook.questions import Question
+from webhook.sales import is_captured_by_hand
 from webhook.settings import Guards
 from webhook.stripe_api import StripeUnavailable
 from webhook.stripe_reader import StripeReader
@@ -40,6 +43,8 @@ _LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
 """Refunds are listed themselves."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _PAGES_AHEAD = 6
+_RIGHTS_FOR_CREDITS = "Prices: Read, Products: Read"
+"""What a restricted key needs where credits are not in the metadata, besides the right to the object itself."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,18 @@ class Window:
     until: int
 
 
+class _Unanswerable(Exception):  # noqa: N818
+    """Stripe will never answer what an object makes us ask, such as for a price that is gone."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An object that could not be read, and why; the others of its list could."""
+
+    kind: str
+    why: str
+
+
 @dataclass(frozen=True)
 class Page:
     """What a source has found in so many objects, and how far back in time, in seconds, it has come by then."""
@@ -58,6 +75,8 @@ class Page:
     found: list[Found]
     objects: int
     reached: int | None = None
+    failed: dict[str, Failed] = field(default_factory=dict)
+    """By id, objects that Stripe does not tell all of."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Places:
         return [
             *(self._list(kind, older=older) for kind in KINDS for older in (False, True)),
             Source(self._title("events"), "Events: Read", self._events, self._first_event(), until),
-            Source(self._title("open ones"), "Checkout Sessions: Read, Disputes: Read", self._open, since, until),
+            Source(self._title("open ones"), f"{SESSIONS.right}, {DISPUTES.right}", self._open, since, until),
         ]
 
     def _list(self, kind: Kind, *, older: bool) -> Source:
@@ -128,8 +147,8 @@ class Places:
             older = [source for source in map(_object_of, events) if source and self._is_missed_by_lists(source)]
             new = {source["id"]: source for source in older if source["id"] not in seen}
             seen |= new.keys()
-            now = (self._as_it_is_now(source) for source in new.values())
-            yield self._page(title, [each for each in now if each], _created(events), in_window=True)
+            now = [each for source in new.values() for each in self._as_it_is_now(source)]
+            yield self._page(title, now, _created(events), in_window=True)
 
     def _is_missed_by_lists(self, source: JSONObject) -> bool:
         """Whether no list tells that something happened in the window to this object, which an event is about."""
@@ -139,11 +158,14 @@ class Places:
             return created < self.window.since - kind.look_back.total_seconds()
         return not isinstance(created, int) or created < self.window.since
 
-    def _as_it_is_now(self, source: JSONObject) -> JSONObject | None:
+    def _as_it_is_now(self, source: JSONObject) -> list[JSONObject]:
         kind = _BY_NAME.get(str(source.get("object")))
         if kind is None:
             # Which payment an invoice was paid by never changes; a charge's refunds are listed themselves.
-            return source if source.get("object") == INVOICE_PAYMENT else None
+            return [source] if source.get("object") == INVOICE_PAYMENT else []
+        if kind is PAYMENT_INTENTS and is_captured_by_hand(source):
+            # Its capture is what paid the session that tells of credits, which may be older than the window.
+            return [*self._got(kind, source["id"]), *self._session_and_payment(source["id"])]
         return self._got(kind, source["id"])
 
     def _open(self) -> Iterator[Page]:
@@ -153,8 +175,7 @@ class Places:
             if open_id.startswith("pi_"):
                 objects = self._session_and_payment(open_id)
             else:
-                source = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
-                objects = [source] if source else []
+                objects = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
             yield self._page(title, objects, in_window=True)
 
     def _session_and_payment(self, payment_id: str) -> list[JSONObject]:
@@ -170,22 +191,33 @@ class Places:
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
         return sessions + [payment for payment in payments if is_object(payment)]
 
-    def _got(self, kind: Kind, object_id: str) -> JSONObject | None:
+    def _got(self, kind: Kind, object_id: str) -> list[JSONObject]:
+        """Return the object, or nothing where Stripe has none (any more)."""
         path = f"{kind.path}/{quote(object_id, safe='')}"
-        return self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+        source = self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+        return [source] if source else []
 
     def _page(
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
     ) -> Page:
-        ask = self.reader.asker(self.account)
-        found = [
-            each
-            for source in objects
-            for each in read(
-                self._whole(source), self.account, self.guards, ask, self.window.since, in_window=in_window
-            )
-        ]
-        return Page(title, found, len(objects), reached)
+        found: list[Found] = []
+        failed: dict[str, Failed] = {}
+        for source in objects:
+            whole = self._whole(source)
+            try:
+                found += read(whole, self.account, self.guards, self._ask, self.window.since, in_window=in_window)
+            except _Unanswerable as error:
+                failed[whole["id"]] = Failed(str(whole.get("object")), str(error))
+        return Page(title, found, len(objects), reached, failed)
+
+    def _ask(self, question: Question) -> Any:
+        try:
+            return self.reader.asker(self.account)(question)
+        except StripeUnavailable as error:
+            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+                raise _Unanswerable(f"{type(question).__name__}: {error}") from error
+            # Without its status: it is not the right to the list that lacks.
+            raise StripeUnavailable(str(error.because_of(_RIGHTS_FOR_CREDITS))) from error
 
     def _whole(self, source: Any) -> JSONObject:
         """Return the object with all its payments, of which an invoice holds ten."""
@@ -220,7 +252,7 @@ def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event
             queue.put(page)
     except StripeUnavailable as error:
         trouble = error.because_of(source.right)
-    except Exception as error:  # noqa: BLE001 - raised again by whoever takes it from the queue
+    except Exception as error:  # noqa: BLE001 - told by whoever takes it from the queue
         trouble = error
     queue.put(End(source.title, trouble))
 
