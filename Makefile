@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 
 # uv works on this .venv with the Python that made it, whatever else the environment says.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -15,7 +16,12 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 
-.PHONY: setup dev test lint settlement mutants
+# The machine's uv, else one of our own.
+UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
+	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
+
+.PHONY: setup dev test lint advisories settlement mutants
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -34,10 +40,18 @@ settlement: $(STAMP)
 mutants: $(STAMP)
 	.venv/bin/python tests/mutants.py
 
+# A lock file that is in step is checked without the network; a mirror of the package index makes it no other.
 lint: $(STAMP)
+	@unset UV_DEFAULT_INDEX UV_INDEX_URL; $(UV) lock --check --quiet || \
+		{ echo "uv.lock is not in step with pyproject.toml: run uv lock" >&2; exit 1; }
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Whether something is known against a version in the lock file; one that cannot be looked up fails, too.
+advisories: $(STAMP)
+	@$(UV) export --frozen --no-emit-project --quiet --output-file .venv/requirements.txt
+	@$(UV) tool run pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes -r .venv/requirements.txt
 
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
@@ -50,7 +64,5 @@ $(STAMP): pyproject.toml uv.lock Makefile
 		{ echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@test "$$(cat $@ 2>/dev/null)" = '$(CURDIR)' && .venv/bin/python -c '' 2>/dev/null || \
 		{ echo "Making .venv …"; $(PYTHON) -m venv --clear .venv; }
-	@command -v uv >/dev/null || test -x .venv/bin/uv || \
-		.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv sync --frozen --python .venv/bin/python
+	@$(UV) sync --frozen --python .venv/bin/python
 	@printf %s '$(CURDIR)' > $@
