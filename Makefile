@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 
 # uv works on this .venv with the Python that made it, whatever else the environment says.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -22,7 +23,7 @@ UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: setup dev test lint settlement mutants tools types bench
+.PHONY: setup dev test lint advisories settlement mutants tools types bench
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -52,10 +53,18 @@ types: $(TOOLS)
 bench: $(STAMP)
 	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
 
+# A lock file that is in step is checked without the network; a mirror of the package index makes it no other.
 lint: $(STAMP)
+	@unset UV_DEFAULT_INDEX UV_INDEX_URL; $(UV) lock --check --quiet || \
+		{ echo "uv.lock is not in step with pyproject.toml: run uv lock" >&2; exit 1; }
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Whether something is known against a version in the lock file; one that cannot be looked up fails, too.
+advisories: $(STAMP)
+	@$(UV) export --frozen --no-emit-project --quiet --output-file .venv/requirements.txt
+	@$(UV) tool run pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes -r .venv/requirements.txt
 
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)

@@ -245,6 +245,7 @@ def test_doctor_that_stripe_does_not_answer_says_why_once(
     stripe_api.replace("GET", f"{BASE}/v1/checkout/sessions", **trouble)
     [wrong] = lines(keyed, "wrong")
     assert told in wrong
+    assert wrong.count("Stripe: ") == 1
     assert lines(keyed, "skipped") == ["what else Stripe could tell"]
 
 

@@ -222,6 +222,17 @@ def test_capture_by_hand_in_the_window_of_an_older_session_is_granted_by_its_eve
     assert shop.found("--since", "2d")["exit_code"] == 0
 
 
+def test_sale_granted_as_invoice_and_as_payment_is_granted_once_after_a_run(shop: Shop) -> None:
+    """Both carried the credits, and the event that links them was lost: the run finds the link, and takes one back."""
+    intent = payment_intent_event(id="pi_of_invoice", credits=30)
+    invoice = invoice_event(id="in_1", credits=30)
+    shop.stripe.happened(intent, invoice, invoice_payment_event(invoice="in_1", payment_intent="pi_of_invoice"))
+    shop.deliver(intent, invoice)
+    assert shop.balance() == 60
+    shop.reconcile("--since", "1d")
+    assert shop.balance() == 30
+
+
 def test_invoice_of_many_payments_is_linked_to_all_of_them(shop: Shop) -> None:
     """An invoice holds ten; the rest are asked for."""
     links = [

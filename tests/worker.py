@@ -31,6 +31,7 @@ from webhook.settings import child_environment
 SECRET = "whsec_only_for_tests"
 BATCHES = 2
 """So many of a process's batches are under way once the first of them is slow: webhook/group_commit.py."""
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:webhook.gunicorn_conf")
 PATIENCE = 20
 """Seconds after which a test fails rather than waits on."""
 
@@ -135,8 +136,14 @@ def deliver_at_once(
 
 
 @contextmanager
-def working(
-    database_url: str, folder: Path, *, processes: int = 2, until: str = "/readyz", secrets: str = SECRET
+def working(  # noqa: PLR0913 - one for each thing a test is about
+    database_url: str,
+    folder: Path,
+    *,
+    processes: int = 2,
+    until: str = "/readyz",
+    secrets: str = SECRET,
+    command: Sequence[str] = GUNICORN,
 ) -> Iterator[Worker]:
     """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200."""
     port = free_port()
@@ -150,7 +157,6 @@ def working(
         },
         without=("PG", "STRIPE_", "GUNICORN_"),
     )
-    command = [sys.executable, "-m", "gunicorn", "--config", "python:webhook.gunicorn_conf"]
     log_file = folder / f"worker-{port}.log"
     with log_file.open("wb") as log:
         worker = Worker(f"http://127.0.0.1:{port}", log_file, leash.start(command, environment=environment, output=log))

@@ -53,7 +53,7 @@ def commands() -> None:
 @commands.command("dev")
 @click.option("--port", default=4242, show_default=True, type=click.IntRange(1, 65535), help="Where to listen.")
 def dev_command(port: int) -> None:
-    """Serve on this machine, with a Postgres of its own, until Ctrl-C.
+    """Serve on this machine, with its own Postgres, until Ctrl-C.
 
     DATABASE_URL, if set, names the database to use instead. Everything that is kept between starts is in .dev/
     of the current folder.
@@ -72,7 +72,10 @@ def dev_command(port: int) -> None:
 )
 @click.option("--plain-postgres", is_flag=True, help="First add what Supabase has and plain Postgres lacks.")
 def migrate_command(history: str, *, plain_postgres: bool) -> None:
-    """Bring the schema of MIGRATION_DATABASE_URL, else DATABASE_URL, up to date."""
+    """Bring the database's schema up to date.
+
+    The database is that of MIGRATION_DATABASE_URL, else DATABASE_URL.
+    """
     done = migrate.migrate(read_migration_database_url(), history=history, plain_postgres=plain_postgres)
     for name in done.applied:
         click.echo(f"Applied {name}")
@@ -81,9 +84,9 @@ def migrate_command(history: str, *, plain_postgres: bool) -> None:
 
 @commands.command("serve")
 def serve_command() -> None:
-    """Serve deliveries with gunicorn, on PORT, in WEB_CONCURRENCY processes.
+    """Serve deliveries with gunicorn.
 
-    GUNICORN_CMD_ARGS may hold further options of gunicorn.
+    It listens on PORT, in WEB_CONCURRENCY processes. GUNICORN_CMD_ARGS may hold further options of gunicorn.
     """
     read_server_settings()
     read_settings()
@@ -94,7 +97,10 @@ def serve_command() -> None:
 @commands.command("demo")
 @click.option("--refund", is_flag=True, help="Deliver a refund of a quarter of the money before its sale.")
 def demo_command(*, refund: bool) -> None:
-    """Send a signed sale to the running `webhook dev`, three times; no Stripe account needed."""
+    """Send a signed sale to the running `webhook dev`, three times.
+
+    No Stripe account is needed.
+    """
     demo.run(refund=refund)
 
 
@@ -118,7 +124,7 @@ def _failure_is_no_answer() -> Iterator[None]:
 @click.argument("event_id", required=False)
 @_json_option
 def parked_command(event_id: str | None, *, as_json: bool) -> None:
-    """List the events about credits that could not be settled, or show one whole.
+    """List the events that could not be settled, or show one whole.
 
     On a terminal a table; piped, a line each: event id, reason and age, separated by tabs. An event named is shown with
     its payload, and once it is resolved without, with how, when, by whom and why instead.
@@ -132,9 +138,10 @@ def parked_command(event_id: str | None, *, as_json: bool) -> None:
 @commands.command("retry")
 @click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
 def retry_command(event_ids: tuple[str, ...]) -> None:
-    """Settle the parked events that can be settled now: all of them, or those named.
+    """Settle the parked events that can be settled now.
 
-    Exit code 0 when none of them is parked any more, 1 when some are, 2 when that cannot be found out.
+    All of them, or those named. Exit code 0 when none of them is parked any more, 1 when some are, 2 when that
+    cannot be found out.
     """
     with _failure_is_no_answer():
         if not parked.retry(event_ids):
@@ -152,10 +159,11 @@ def _one_line(_context: click.Context, _parameter: click.Parameter, text: str | 
 @click.option("--why", required=True, callback=_one_line, help="Kept for good: no personal data.")
 @click.option("--by", metavar="NAME", callback=_one_line, help="Who you are. Default: the user of this machine.")
 def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> None:
-    """Take parked events off the list that are not to be settled, and drop their payloads.
+    """Take parked events off the list that are not to be settled.
 
-    Who did it, when and why is kept: webhook parked EVENT_ID shows it. The event never comes back onto the list. It is
-    settled nevertheless if Stripe delivers it again and it can be by then, and so are other events of its sale.
+    Their payloads are dropped. Who did it, when and why is kept: webhook parked EVENT_ID shows it. The event never
+    comes back onto the list. It is settled nevertheless if Stripe delivers it again and it can be by then, and so
+    are other events of its sale.
 
     Exit code 2, and nothing is discarded, when one of them is not parked.
     """
@@ -173,11 +181,12 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
 @click.option("--dry-run", is_flag=True, help="Only tell what is missing; change nothing.")
 @_json_option
 def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> None:
-    """Compare the ledger with Stripe, and record what is missing: webhooks that never arrived.
+    """Compare the ledger with Stripe, and record what is missing.
 
-    Looks at what happened since then: sales, refunds and disputes, also of objects that are older. Needs
-    STRIPE_API_KEY. Safe beside live deliveries, and as often as you like. Exit code 0 when nothing was missing,
-    1 when something was (and is recorded now, or would be), 2 when not all could be looked at.
+    That is what webhooks that never arrived would have told. Looks at what happened since then: sales, refunds and
+    disputes, also of objects that are older. Needs STRIPE_API_KEY. Safe beside live deliveries, and as often as you
+    like. Exit code 0 when nothing was missing, 1 when something was (and is recorded now, or would be), 2 when not
+    all could be looked at.
     """
     with _failure_is_no_answer():
         sys.exit(reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json))
@@ -189,10 +198,11 @@ def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run
 @click.option("--until", type=Moment(), help="With --stripe: payments made before then. Default: now.")
 @_json_option
 def audit_command(since: datetime | None, until: datetime | None, *, stripe: bool, as_json: bool) -> None:
-    """Look whether the ledger adds up and is what Stripe's events said. Changes nothing, and needs no quiet.
+    """Look whether the ledger adds up and fits Stripe's events.
 
-    Balances against ledger rows, each sale's rows against its facts, rows that fit no facts, generations given back,
-    and parked events. A line for each finding: user, payment or row, what it is, what was expected, what was found.
+    It changes nothing, and needs no quiet. Balances against ledger rows, each sale's rows against its facts, rows
+    that fit no facts, generations given back, and parked events. A line for each finding: user, payment or row,
+    what it is, what was expected, what was found.
 
     Exit code 0 when nothing is found, 1 when something is, 2 when that cannot be found out.
     """
@@ -205,9 +215,9 @@ def audit_command(since: datetime | None, until: datetime | None, *, stripe: boo
 
 @commands.command("doctor")
 def doctor_command() -> None:
-    """Look whether everything is as the worker needs it: settings, database, rights, Stripe. Changes nothing.
+    """Look whether all is well: settings, database, rights, Stripe.
 
-    One line each; exit code 1 when something is wrong.
+    It changes nothing, and prints no secret. One line each; exit code 1 when something is wrong.
     """
     if not doctor.run():
         sys.exit(FAILURE)
@@ -215,7 +225,7 @@ def doctor_command() -> None:
 
 @commands.group("endpoint")
 def endpoint_commands() -> None:
-    """Make, check and renew the endpoint at Stripe that delivers to this worker."""
+    """Make, check and renew the endpoint at Stripe."""
 
 
 _api_key_option = click.option(
@@ -231,9 +241,9 @@ _connect_help = "For the events of connected accounts (STRIPE_ACCOUNT), not for 
 @click.option("--again", is_flag=True, help="Make another one where the URL has one.")
 @click.option("--connect", is_flag=True, help=_connect_help)
 def endpoint_create_command(url: str, api_key: str | None, *, again: bool, connect: bool) -> None:
-    """Make an endpoint with the events that this worker reads, and print its id and signing secret.
+    """Make an endpoint, and print its id and signing secret.
 
-    The key needs the right Webhook Endpoints: Write.
+    It delivers the events that this worker reads. The key needs the right Webhook Endpoints: Write.
     """
     endpoint.create(url, api_key, again=again, connect=connect)
 
@@ -243,9 +253,10 @@ def endpoint_create_command(url: str, api_key: str | None, *, again: bool, conne
 @_url_option
 @_api_key_option
 def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: str | None) -> None:
-    """Compare an endpoint with what this worker wants: by id, by URL, or the only one that ends with /webhook.
+    """Compare an endpoint with what this worker wants.
 
-    Exit code 0 when all is right, 1 when something differs, 2 when that cannot be found out.
+    It is named by its id or its URL, else it is the only one whose URL ends with /webhook. Exit code 0 when all is
+    right, 1 when something differs, 2 when that cannot be found out.
     """
     try:
         is_right = endpoint.check(endpoint_id or url, api_key)

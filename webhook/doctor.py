@@ -158,7 +158,7 @@ def _stripe(environ: Environment) -> Findings:
         yield from _key_rights(operator)
         yield from _endpoint(operator)
     except StripeUnavailable as error:
-        yield Finding(WRONG, f"Stripe: {error.because_of('')}")
+        yield Finding(WRONG, f"Stripe: {str(error.because_of('')).removeprefix('Stripe: ')}")
         yield Finding(SKIPPED, "what else Stripe could tell")
 
 
