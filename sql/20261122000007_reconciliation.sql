@@ -229,6 +229,8 @@ end
 $$;
 
 
+-- Not concurrently, which no transaction allows: writers wait for one look through the table.
+-- squawk-ignore require-concurrent-index-creation
 create index sales_unpaid_idx on billing.sales (recorded_at)
 where not paid;
 
