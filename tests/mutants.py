@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "webhook")
 SUITE = (
     "test_batches.py",
+    "test_customers.py",
     "test_reversals.py",
     "test_races.py",
     "test_settlement.py",

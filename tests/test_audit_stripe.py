@@ -162,3 +162,29 @@ def test_audit_that_stripe_refuses_could_not_look(
     assert result.exit_code == 2
     assert "add PaymentIntents: Read" in result.stderr
     assert json.loads(audit("--stripe", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("payment", ["pi_made_up", "in_made_up", "cs_made_up", "made_up"])
+def test_audit_names_a_sale_that_stripe_does_not_know(
+    audit: Audit, deliver: Deliver, admin: Admin, payment: str
+) -> None:
+    """Somebody had the signing secret, or wrote the row and said that it was an event's."""
+    deliver(SOLD, REFUNDED, DISPUTED)
+    admin.execute(
+        "insert into public.transactions"
+        " (user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)"
+        " values (%s, 5, 'PURCHASE', %s, %s, 1, 'usd', 'evt_made_up')",
+        [USER_ID, payment, payment],
+    )
+    lines = audit("--stripe").stdout.splitlines()
+    assert f"stripe: payment {payment}: a sale that Stripe does not know: expected nothing, found {payment}" in lines
+    assert len([line for line in lines if line.startswith("stripe:")]) == 1
+
+
+def test_audit_of_a_payment_made_before_its_time_asks_stripe_for_it(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """It is no made-up one: it was paid late."""
+    stripe.objects[PAYMENT]["created"] = 1
+    deliver(SOLD, REFUNDED, DISPUTED)
+    assert audit("--stripe").exit_code == 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Database
 from recorded import USER_ID, invoice_event, payment_intent_event, refund_event, session_event
+from roles import connected, record
+from worker import PATIENCE, WAITS, eventually, sessions
 
 from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger, Outcome
@@ -137,3 +140,21 @@ def test_sale_of_an_erased_user_told_again_does_not_tell_who_its_customer_is(del
     admin.execute("select billing.erase_user(%s)", [USER_ID])
     assert deliver(session_event(customer=CUSTOMER)) == Outcome("duplicate")
     assert admin.execute("select * from billing.customers").fetchall() == []
+
+
+def test_invoice_waits_for_a_delivery_that_is_learning_who_its_customer_is(
+    deliver: Deliver, database: Database
+) -> None:
+    """Else each would miss what the other tells, and nobody would settle the sale."""
+    learned = {"kind": "customer", "customer_id": CUSTOMER, "user_id": USER_ID}
+    with (
+        psycopg.connect(database.superuser_url, autocommit=True) as watcher,
+        connected(database, "service_role") as learning,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with learning.transaction():
+            assert record(learning, learned) == {"outcome": "recorded"}
+            told = thread.submit(deliver, invoice())
+            eventually(lambda: told.done() or sessions(watcher, WAITS) == 1)
+            assert not told.done()
+        assert told.result(PATIENCE) == Outcome("recorded")

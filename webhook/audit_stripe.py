@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from webhook.audit import Comparison, Finding
 from webhook.facts import Facts, Reversal
 from webhook.ledger import Ledger, Money
-from webhook.listed import DISPUTES, INVOICES, PAYMENT_INTENTS, is_object
+from webhook.listed import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object
 from webhook.objects import JSONObject, Unreadable
 from webhook.reversals import dispute
 from webhook.settings import Guards, read_guards, read_reader_settings
@@ -32,7 +34,8 @@ def comparison(since: datetime | None, until: datetime | None) -> Comparison:
 class StripeAudit:
     """Compares what was created at Stripe from ``since`` to ``until`` with the ledger, a page at a time.
 
-    Payments that the ledger does not know at all are reconciliation's matter.
+    Then it asks for what the ledger granted in that time and Stripe did not list. What the ledger does not know at all is
+    reconciliation's matter.
     """
 
     reader: StripeReader
@@ -43,22 +46,41 @@ class StripeAudit:
 
     def findings(self) -> Iterator[Finding]:
         """Yield what differs; raises :class:`StripeUnavailable` or :class:`LedgerUnavailable`."""
-        for account in (None, *sorted(self.guards.accounts)):
-            for payment, money in self._known(account, PAYMENT_INTENTS.path, PAYMENT_INTENTS.right, "latest_charge"):
+        listed: set[str] = set()
+        for account in self._accounts:
+            for payment, money in self._known(account, PAYMENT_INTENTS, "latest_charge"):
+                listed.add(money.payment_id)
                 yield from self._compare_payment(account, payment, money)
-            for invoice, money in self._known(account, INVOICES.path, INVOICES.right):
+            for invoice, money in self._known(account, INVOICES):
+                listed.add(money.payment_id)
                 yield from _compare(invoice, "money paid", invoice.get("amount_paid"), money.paid, money)
+        for payment_id in self.ledger.granted(self.since, self.until):
+            if payment_id not in listed and not self._is_at_stripe(payment_id):
+                yield Finding(
+                    "stripe", {"payment_id": payment_id}, "a sale that Stripe does not know", None, payment_id
+                )
 
-    def _known(self, account: str | None, path: str, right: str, *expand: str) -> Iterator[tuple[JSONObject, Money]]:
+    @property
+    def _accounts(self) -> tuple[str | None, ...]:
+        return (None, *sorted(self.guards.accounts))
+
+    def _is_at_stripe(self, payment_id: str) -> bool:
+        kind = {"pi": PAYMENT_INTENTS, "in": INVOICES, "cs": SESSIONS}.get(payment_id.partition("_")[0])
+        if kind is None:
+            return False
+        path = f"{kind.path}/{quote(payment_id, safe='')}"
+        with _naming(kind):
+            return any(self.reader.get(account, path) for account in self._accounts)
+
+    def _known(self, account: str | None, kind: Kind, *expand: str) -> Iterator[tuple[JSONObject, Money]]:
         """Yield the listed objects whose sale is known, with what the ledger says of their money."""
         created = {"gte": int(self.since.timestamp()), "lt": int(self.until.timestamp())}
-        try:
-            for page in self.reader.pages(account, path, created=created, expand=[f"data.{field}" for field in expand]):
+        wanted = [f"data.{field}" for field in expand]
+        with _naming(kind):
+            for page in self.reader.pages(account, kind.path, created=created, expand=wanted):
                 objects = {source["id"]: source for source in page if is_object(source)}
                 for money in self.ledger.money_of(list(objects)):
                     yield objects[money.payment_id], money
-        except StripeUnavailable as error:
-            raise error.because_of(right) from error
 
     def _compare_payment(self, account: str | None, payment: JSONObject, money: Money) -> Iterator[Finding]:
         yield from _compare(payment, "money paid", payment.get("amount_received"), money.paid, money)
@@ -72,6 +94,15 @@ class StripeAudit:
         """Return the money that the payment's disputes keep from us, by the rule of the ledger."""
         every = self.reader.pages(account, DISPUTES.path, payment_intent=payment["id"])
         return sum(_money_of_dispute(source) for page in every for source in page)
+
+
+@contextmanager
+def _naming(kind: Kind) -> Iterator[None]:
+    """Name the right that is missing where Stripe refuses."""
+    try:
+        yield
+    except StripeUnavailable as error:
+        raise error.because_of(kind.right) from error
 
 
 def _money_of_dispute(source: JSONObject) -> int:

@@ -197,6 +197,15 @@ class Ledger:
         """Return what the ledger knows of the money of those payments and invoices whose sale is known."""
         return [Money(*row) for row in self._call(_check("money_of_payments"), [list(payment_ids)])]
 
+    def granted(self, since: datetime, until: datetime) -> list[str]:
+        """Return the ids of the sales that events granted in that time, or reconciliation."""
+        rows = self._call(
+            "select stripe_id from public.transactions"
+            " where type = 'PURCHASE' and event_id is not null and created_at >= %s and created_at < %s",
+            [since, until],
+        )
+        return [str(payment_id) for (payment_id,) in rows]
+
     def covered_until(self) -> datetime | None:
         """Return until when finished reconciliations have looked without a gap, ``None`` before the first."""
         [(at,)] = self._call("select billing.covered_until()", [])
