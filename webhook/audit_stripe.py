@@ -34,8 +34,8 @@ def comparison(since: datetime | None, until: datetime | None) -> Comparison:
 class StripeAudit:
     """Compares what was created at Stripe from ``since`` to ``until`` with the ledger, a page at a time.
 
-    Then it asks for what the ledger granted in that time and Stripe did not list. What the ledger does not know at all is
-    reconciliation's matter.
+    Then it asks for what the ledger granted in that time and Stripe did not list. What the ledger does not know is the
+    matter of reconciliation.
     """
 
     reader: StripeReader
