@@ -44,6 +44,8 @@ class StripeStandIn:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     trouble: Callable[[str, int], int | None] = lambda path, number: None  # noqa: ARG005
     """Given a path and the number of the request, the status to refuse it with; 0 hangs up without an answer."""
+    refused_queries: set[str] = field(default_factory=set)
+    """Parameters of lists that are refused with a 400 of another code than resource_missing."""
     before_answer: Callable[[str], None] = lambda path: None  # noqa: ARG005
     url: str = ""
 
@@ -95,6 +97,8 @@ class StripeStandIn:
         return 200, self._expanded(source, [value for key, value in query.items() if key.startswith("expand")])
 
     def _list(self, every: list[JSONObject], path: str, query: dict[str, str]) -> tuple[int, JSONObject]:
+        if self.refused_queries & query.keys():
+            return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
         if (payment_id := query.get("payment_intent")) and payment_id not in self.objects:
             return 400, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
         found = [source for source in every if source["object"] == LISTS[path] and _is_asked_for(source, query)]

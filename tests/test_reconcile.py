@@ -547,6 +547,25 @@ def test_stripe_that_stalls_is_asked_again(shop: Shop, monkeypatch: pytest.Monke
     assert len(found) == 1
 
 
+def test_open_payment_that_stripe_refuses_to_tell_of_is_not_taken_for_gone(shop: Shop) -> None:
+    """Only an answer that there is none is one: any other refusal leaves the run incomplete."""
+    shop.deliver(unpaid_session())
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    shop.stripe.objects[PAYMENT] = payment_intent_event(id=PAYMENT)["data"]["object"]
+    shop.stripe.refused_queries = {"payment_intent"}
+    assert shop.found("--since", "1d")["exit_code"] == 2
+
+
+def test_invoice_payment_that_is_no_object_leaves_the_run_incomplete(shop: Shop) -> None:
+    """And says so."""
+    payment = invoice_payment_event(id="inpay_1", invoice="in_1")
+    shop.stripe.happened(invoice_event(id="in_1"), payment)
+    del shop.stripe.objects["inpay_1"]["id"]
+    result = shop.reconcile("--since", "1d")
+    assert result.exit_code == 2
+    assert "something that is no object" in result.stderr
+
+
 def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> None:
     """The run is not finished, and the next one begins where it did."""
     shop.stripe.happened(session_event())

@@ -152,11 +152,11 @@ def happened_at(source: JSONObject) -> int:
             return 0
 
 
-def payments_in(source: JSONObject) -> list[JSONObject]:
+def payments_in(source: JSONObject) -> list[Any]:
     """Return the payments that an invoice holds."""
     match source:
         case {"object": "invoice", "payments": {"data": list(payments)}}:
-            return [payment for payment in payments if isinstance(payment, dict)]
+            return payments
         case _:
             return []
 

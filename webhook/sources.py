@@ -43,6 +43,7 @@ _LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
 """Refunds are listed themselves."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _PAGES_AHEAD = 6
+_NO_OBJECT = StripeUnavailable("Stripe's answer holds something that is no object")
 _RIGHTS_FOR_CREDITS = "Prices: Read, Products: Read"
 """What a restricted key needs where credits are not in the metadata, besides the right to the object itself."""
 
@@ -185,7 +186,7 @@ class Places:
         try:
             sessions: list[JSONObject] = [session for page in every for session in page]
         except StripeUnavailable as error:
-            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+            if error.names_nothing:
                 return []  # no payment of this account
             raise
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
@@ -222,11 +223,13 @@ class Places:
     def _whole(self, source: Any) -> JSONObject:
         """Return the object with all its payments, of which an invoice holds ten."""
         if not is_object(source):
-            raise StripeUnavailable("Stripe's answer holds something that is no object")
+            raise _NO_OBJECT
         whole: JSONObject = source
         if payments_in(whole) and whole["payments"].get("has_more"):
             every = self.reader.pages(self.account, "/v1/invoice_payments", invoice=whole["id"])
             whole = whole | {"payments": {"data": [payment for page in every for payment in page]}}
+        if not all(map(is_object, payments_in(whole))):
+            raise _NO_OBJECT
         return whole
 
 

@@ -31,10 +31,12 @@ _OPERATORS_TIMEOUT = (5.0, 20.0)
 class StripeUnavailable(Exception):  # noqa: N818
     """Stripe's API does not answer now, or not with this key; the message says which, without data of any delivery."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        """``status`` is the HTTP status of an answer that refuses, ``None`` where there was no answer."""
+    def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
+        """``status`` and ``code`` are those of an answer that refuses, ``None`` where there was no answer."""
         super().__init__(message)
         self.status = status
+        self.names_nothing = code == "resource_missing"
+        """Whether the request named something that is not there: https://docs.stripe.com/error-codes."""
 
     def because_of(self, right: str) -> StripeUnavailable:
         """Return the same in an operator's words; ``right`` is what a restricted key needs here."""
@@ -190,4 +192,4 @@ def _translated_errors() -> Iterator[None]:
         yield
     except StripeError as error:
         status = f"status {error.http_status}" if error.http_status else "no answer"
-        raise StripeUnavailable(f"Stripe: {type(error).__name__}, {status}", error.http_status) from error
+        raise StripeUnavailable(f"Stripe: {type(error).__name__}, {status}", error.http_status, error.code) from error
