@@ -12,7 +12,7 @@ from pathlib import Path
 SECRET = "whsec_only_for_the_bench"  # noqa: S105
 USERS = tuple(f"00000000-0000-4000-8000-{100000000000 + number}" for number in range(1000))
 
-_RECORDED = Path(__file__).parent.parent / "tests/events/2026-10-28.endive/checkout.session.completed.json"
+RECORDED = Path(__file__).parent.parent / "tests/events/2026-10-28.endive/checkout.session.completed.json"
 _USER_ID = b"7b0d4c5e-2f3a-4c1d-9e8f-0a1b2c3d4e5f"
 _EVENT_ID = b"evt_1UXvcvK4mTq9ZwLxaFvZWSML"
 _SESSION_ID = b"cs_test_a1lTTanEnN20spdD4pMpaevIk3lZJtJKsaPt8FpNZZDPKscIrDnBBmNScr"
@@ -32,7 +32,7 @@ class Deliveries:
 def write_deliveries(path: Path, count: int, users: tuple[str, ...] = USERS) -> Deliveries:
     """Write ``count`` records, as ``load/deliver.lua`` reads them, with ids that were never used before."""
     batch = secrets.token_hex(4).encode()
-    template = _RECORDED.read_bytes()
+    template = RECORDED.read_bytes()
     now = int(time.time())
     with path.open("wb") as file:
         for number in range(count):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench.lines.bench import Bench
 from bench.lines.ledger import large_ledger
 from bench.lines.process import process
+from bench.lines.reconcile import reconcile
 from bench.lines.rivals import rivals
 from bench.lines.steady import steady_rate
 from bench.lines.user import one_user
@@ -21,4 +22,5 @@ LINES: dict[str, Callable[[Bench], Section]] = {
     "ledger": large_ledger,
     "user": one_user,
     "process": process,
+    "reconcile": reconcile,
 }

@@ -1,0 +1,61 @@
+"""Stripe's lists as far as reconciliation reads them, without Stripe's latency: one long list of Checkout Sessions.
+
+Started with a port and how many sessions there are, each a sale of its own to one of the bench's users.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from bench.deliveries import RECORDED, USERS
+
+_PAGE = 100
+_EMPTY = b'{"object": "list", "data": [], "has_more": false, "url": ""}'
+
+
+class Lists(BaseHTTPRequestHandler):
+    """Answers with pages that are put together from one session's text."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    count = 0
+    began = int(time.time())
+    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": began - 60})
+
+    def do_GET(self) -> None:
+        """Answer a page."""
+        parts = urlsplit(self.path)
+        query = dict(parse_qsl(parts.query))
+        is_in_window = int(query.get("created[lt]", "0")) > self.began - 60
+        body = self._page(query) if parts.path == "/v1/checkout/sessions" and is_in_window else _EMPTY
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _page(self, query: dict[str, str]) -> bytes:
+        first = int(query["starting_after"].rpartition("_")[2]) + 1 if "starting_after" in query else 0
+        end = min(first + _PAGE, self.count)
+        sessions = ", ".join(self._session(number) for number in range(first, end))
+        more = "true" if end < self.count else "false"
+        return f'{{"object": "list", "data": [{sessions}], "has_more": {more}, "url": ""}}'.encode()
+
+    def _session(self, number: int) -> str:
+        source = json.loads(self.session)
+        names = {"id": f"cs_{number}", "payment_intent": f"pi_3{number:023}"}
+        metadata = source["metadata"] | {"user_id": USERS[number % len(USERS)]}
+        return json.dumps(source | names | {"metadata": metadata})
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+if __name__ == "__main__":
+    Lists.count = int(sys.argv[2])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Lists).serve_forever()
