@@ -49,6 +49,8 @@ def test_settings_shown_hide_secrets() -> None:
         ("STRIPE_WEBHOOK_SECRET", "whsec_ünicode"),
         ("STRIPE_LIVEMODE", ""),
         ("STRIPE_LIVEMODE", "yes"),
+        ("METRICS_TOKEN", "two words"),
+        ("METRICS_TOKEN", "tökén"),
     ],
 )
 def test_settings_bad_raise_one_line_that_names_the_variable(name: str, value: str) -> None:

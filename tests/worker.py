@@ -78,6 +78,12 @@ class Worker:
             connection.request("GET", path)
             return read_answer(connection)
 
+    def metrics(self) -> dict[str, float]:
+        """What GET /metrics tells, by name and labels as they stand there."""
+        with self.connected() as connection:
+            connection.request("GET", "/metrics")
+            return samples(connection.getresponse().read().decode())
+
     def deliver(self, event: dict[str, Any], seconds: float = PATIENCE) -> Answer:
         with self.connected(seconds) as connection:
             return _post(connection, event)
@@ -118,6 +124,14 @@ class Worker:
             yield connection
 
 
+def samples(exposed: str) -> dict[str, float]:
+    """The values in Prometheus's text format, by name and labels, each of which stands there once."""
+    lines = [line.rpartition(" ") for line in exposed.splitlines() if not line.startswith("#")]
+    values = {name: float(value) for name, _, value in lines}
+    assert len(values) == len(lines)
+    return values
+
+
 def deliver_at_once(
     events: Sequence[dict[str, Any]], workers: Sequence[Worker], *, connections: int = 0
 ) -> list[Answer]:
@@ -136,9 +150,18 @@ def deliver_at_once(
 
 @contextmanager
 def working(
-    database_url: str, folder: Path, *, processes: int = 2, until: str = "/readyz", secrets: str = SECRET
+    database_url: str,
+    folder: Path,
+    *,
+    processes: int = 2,
+    until: str = "/readyz",
+    secrets: str = SECRET,
+    **variables: str,
 ) -> Iterator[Worker]:
-    """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200."""
+    """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200.
+
+    The ``variables`` are added to its environment.
+    """
     port = free_port()
     environment = child_environment(
         {
@@ -147,8 +170,9 @@ def working(
             "STRIPE_LIVEMODE": "false",
             "PORT": str(port),
             "WEB_CONCURRENCY": str(processes),
+            **variables,
         },
-        without=("PG", "STRIPE_", "GUNICORN_"),
+        without=("PG", "STRIPE_", "GUNICORN_", "OTEL_", "LOG_", "METRICS_", "PROMETHEUS_"),
     )
     command = [sys.executable, "-m", "gunicorn", "--config", "python:webhook.gunicorn_conf"]
     log_file = folder / f"worker-{port}.log"
