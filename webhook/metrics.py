@@ -7,7 +7,7 @@ and whichever is asked reads them all. Elsewhere they stand in this process, in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 
 import stripe
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -41,72 +41,91 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # several processes have none
         self._folder = folder
         self._registry = CollectorRegistry()
-        self._count = partial(Counter, registry=self._registry)
-        self._time = partial(Histogram, registry=self._registry, buckets=_SECONDS)
-        self._gauge = partial(Gauge, registry=self._registry)
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry, buckets=_SECONDS)
+        gauge = partial(Gauge, registry=self._registry)
 
-        self._deliveries = self._count(
-            "webhook_deliveries", "Verified deliveries, by what became of them.", ["type", "outcome", "reason"]
+        # Looking a series up by its labels takes longer than adding to it: there are few, so they are kept at hand.
+        self._deliveries = cache(
+            counter(
+                "webhook_deliveries", "Verified deliveries, by what became of them.", ["type", "outcome", "reason"]
+            ).labels
         )
-        self._failures = self._count(
-            "webhook_verification_failures", "Deliveries that are not Stripe's, or no event: answered 400.", ["cause"]
+        self._failures = cache(
+            counter(
+                "webhook_verification_failures",
+                "Deliveries that are not Stripe's, or no event: answered 400.",
+                ["cause"],
+            ).labels
         )
-        self._last_delivery = self._gauge(
+        self._last_delivery = gauge(
             "webhook_last_delivery_timestamp_seconds",
             "When a delivery was last verified; 0 before the first.",
             multiprocess_mode="max",
         )
-        self._requests = self._time(
-            "webhook_request_duration_seconds", "From a request's head to its answer.", ["endpoint", "status"]
+        self._requests = cache(
+            histogram(
+                "webhook_request_duration_seconds", "From a request's head to its answer.", ["endpoint", "status"]
+            ).labels
         )
-        self._calls = self._time(
-            "webhook_database_call_duration_seconds",
-            "A call of the database, with the wait for a connection and a second try.",
-            ["call", "result"],
+        self._calls = cache(
+            histogram(
+                "webhook_database_call_duration_seconds",
+                "A call of the database, with the wait for a connection and a second try.",
+                ["call", "result"],
+            ).labels
         )
-        self._connections = self._gauge(
-            "webhook_database_connections",
-            "Connections to the database by process (pid, from 1) and state (in_use, idle).",
-            ["state"],
-            multiprocess_mode="liveall",
+        self._connections = cache(
+            gauge(
+                "webhook_database_connections",
+                "Connections to the database by process (pid, from 1) and state (in_use, idle).",
+                ["state"],
+                multiprocess_mode="liveall",
+            ).labels
         )
-        self._questions = self._time(
-            "webhook_stripe_call_duration_seconds", "A request to Stripe's API, with its second try.", ["result"]
+        self._questions = cache(
+            histogram(
+                "webhook_stripe_call_duration_seconds", "A request to Stripe's API, with its second try.", ["result"]
+            ).labels
         )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
         """Show what alerts look at before it happens: the first of a kind is no increase, where there was nothing."""
         for status in (200, 400, 503):
-            self._requests.labels("webhook", status)
+            self._requests("webhook", str(status))
         for problem in Problem:
-            self._failures.labels(problem.cause)
+            self._failures(problem.cause)
 
     def settled(self, event_type: str, outcome: str, reason: str, at: float) -> None:
         """Count what became of a verified delivery; ``at`` is now, in seconds since 1970."""
-        self._deliveries.labels(bounded_type(event_type), outcome, reason).inc()
+        self._deliveries(bounded_type(event_type), outcome, reason).inc()
         self._last_delivery.set(at)
 
     def refused(self, problem: Problem) -> None:
         """Count a delivery that is not Stripe's, or no event."""
-        self._failures.labels(problem.cause).inc()
+        self._failures(problem.cause).inc()
 
     def answered(self, path: str, status: str, seconds: float) -> None:
         """Time a request by its path and the status of its answer."""
-        self._requests.labels(_ENDPOINTS.get(path, OTHER), status).observe(seconds)
+        self._requests(_ENDPOINTS.get(path, OTHER), status).observe(seconds)
 
     def called(self, call: str, result: str, seconds: float) -> None:
         """Time a call of the database, named after its function in ``billing``."""
-        self._calls.labels(call, result).observe(seconds)
+        self._calls(call, result).observe(seconds)
 
-    def connections(self, change: int, idle: int) -> None:
-        """Note that so many more connections are in use, and how many are idle."""
-        self._connections.labels("in_use").inc(change)
-        self._connections.labels("idle").set(idle)
+    def connection_taken(self) -> None:
+        """Note that one more connection is in use."""
+        self._connections("in_use").inc()
+
+    def connection_returned(self, idle: int) -> None:
+        """Note that one connection less is in use, and how many are idle now."""
+        self._connections("in_use").dec()
+        self._connections("idle").set(idle)
 
     def asked_stripe(self, result: str, seconds: float) -> None:
         """Time a request to Stripe's API."""
-        self._questions.labels(result).observe(seconds)
+        self._questions(result).observe(seconds)
 
     def exposed(self, parked: int | None) -> bytes:
         """Return everything as Prometheus reads it; ``parked`` is ``None`` where the database did not say."""

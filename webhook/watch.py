@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -59,30 +60,26 @@ class Watch:
     @contextmanager
     def database_call(self, statement: str, idle: Sized) -> Iterator[None]:
         """See one call of the database; ``idle`` are the connections that nobody uses."""
-        function = _FUNCTION.search(statement)
-        call = function[1] if function else OTHER
-        self._metrics.connections(1, len(idle))
+        call, result, started = _call_of(statement), "error", time.perf_counter()
+        self._metrics.connection_taken()
         try:
-            with self._timed(f"database {call}", lambda *told: self._metrics.called(call, *told)):
+            with self._spans.span(f"database {call}"):
                 yield
+            result = "ok"
         finally:
-            self._metrics.connections(-1, len(idle))
+            self._metrics.called(call, result, time.perf_counter() - started)
+            self._metrics.connection_returned(len(idle))
 
     @contextmanager
     def stripe_call(self) -> Iterator[None]:
         """See one request to Stripe's API."""
-        with self._timed("stripe", self._metrics.asked_stripe):
-            yield
-
-    @contextmanager
-    def _timed(self, name: str, told: Callable[[str, float], None]) -> Iterator[None]:
-        started, result = time.perf_counter(), "error"
+        result, started = "error", time.perf_counter()
         try:
-            with self._spans.span(name):
+            with self._spans.span("stripe"):
                 yield
             result = "ok"
         finally:
-            told(result, time.perf_counter() - started)
+            self._metrics.asked_stripe(result, time.perf_counter() - started)
 
     def settled(self, event: Event, outcome: Outcome) -> None:
         """See what became of a verified delivery."""
@@ -122,6 +119,13 @@ class Watch:
         self._metrics.settled(event.type, outcome, reason or "", time.time())
         self._spans.describe(**described)
         tell("delivery", **described, milliseconds=_milliseconds(), **more)
+
+
+@cache
+def _call_of(statement: str) -> str:
+    """Return the function of ``billing`` that is called; statements hold no values, so they are few."""
+    function = _FUNCTION.search(statement)
+    return function[1] if function else OTHER
 
 
 def _milliseconds() -> float:
