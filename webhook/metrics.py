@@ -94,6 +94,8 @@ class Metrics:
         """Show what alerts look at before it happens: the first of a kind is no increase, where there was nothing."""
         for status in (200, 400, 503):
             self._requests("webhook", str(status))
+        for result in ("ok", "error"):
+            self._questions(result)
         for problem in Problem:
             self._failures(problem.cause)
 

@@ -93,7 +93,7 @@ def read_settings(environ: Environment = os.environ) -> Settings:
         guards=read_guards(environ),
         stripe=read_stripe_settings(environ),
         metrics_folder=environ.get(_METRICS_FOLDER),
-        metrics_token=_metrics_token(environ),
+        metrics_token=read_metrics_token(environ),
         is_traced=_is_traced(environ),
     )
 
@@ -156,16 +156,17 @@ def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
     )
 
 
-def set_metrics_folder(folder: str) -> None:
-    """Name the folder to the library that writes there, which reads it from the environment."""
-    os.environ[_METRICS_FOLDER] = folder
-
-
-def _metrics_token(environ: Environment) -> str | None:
+def read_metrics_token(environ: Environment = os.environ) -> str | None:
+    """Return what ``GET /metrics`` asks for (``METRICS_TOKEN``), ``None`` for nothing."""
     token = environ.get("METRICS_TOKEN", "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", token):
         raise SettingsError("METRICS_TOKEN is not one word of ASCII characters")
     return token or None
+
+
+def set_metrics_folder(folder: str) -> None:
+    """Name the folder to the library that writes there, which reads it from the environment."""
+    os.environ[_METRICS_FOLDER] = folder
 
 
 def _is_traced(environ: Environment) -> bool:

@@ -17,12 +17,12 @@ from webhook.deliveries import BadDelivery
 from webhook.events import Event
 from webhook.ledger import Outcome
 from webhook.metrics import OTHER, Metrics
-from webhook.objects import IDENTIFIER
 from webhook.spans import Spans
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_TYPE = re.compile(r"[a-z0-9_.]{1,100}")
 _FUNCTION = re.compile(r"\bbilling\.(\w+)\(")
 
 log = structlog.get_logger("webhook")
@@ -112,7 +112,7 @@ class Watch:
             log.error("unavailable", reason=reason, **more)
 
     def _tell(self, tell: Callable[..., None], event: Event, outcome: str, reason: str | None, **more: str) -> None:
-        event_type = event.type if IDENTIFIER.fullmatch(event.type) else OTHER
+        event_type = event.type if _TYPE.fullmatch(event.type) else OTHER
         described = {"event_id": event.id, "type": event_type, "outcome": outcome}
         if reason:
             described["reason"] = reason
