@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
 from conftest import Database
-from worker import Worker, deliver_at_once, eventually, new_user, sale, wired, working
+from worker import Worker, deliver_at_once, eventually, held, lock_of, new_user, sale, wired, working
 
 from webhook.process_files import free_number
 
@@ -58,20 +59,39 @@ def test_metrics_number_the_processes_whose_connections_they_tell(worker: Worker
     assert {f'webhook_database_connections{{pid="{number}",state="idle"}}' for number in (1, 2)} <= {*told}
 
 
-def test_metrics_after_processes_are_killed_go_on_from_where_they_were(
+def test_metrics_after_processes_end_go_on_from_where_they_were(
     worker: Worker, admin: psycopg.Connection, parent: Path
 ) -> None:
-    """Nothing counted is forgotten, no connection of a dead process is told, and the files stay as few."""
+    """Nothing counted is forgotten, and the files stay as few, whether they were killed or ended by themselves."""
     deliver_at_once(sales(admin, 20), [worker])
     [folder] = folders(parent)
-    for killed in range(3):
+    for ended, by in enumerate([signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]):
         pids = worker.pids
-        os.kill(pids[-1], signal.SIGKILL)
+        os.kill(pids[-1], by)
         eventually(lambda before=pids: len(worker.pids) > len(before) and worker.answers("/readyz"))
         deliver_at_once(sales(admin, 10), [worker])
-        assert worker.metrics()[RECORDED] == 30 + 10 * killed
+        assert worker.metrics()[RECORDED] == 30 + 10 * ended
     kinds = ("counter", "histogram", "gauge_max", "gauge_liveall")
     assert {each.name for each in folder.iterdir()} <= {f"{kind}_{number}.db" for kind in kinds for number in range(3)}
+
+
+def test_metrics_after_a_process_is_killed_tell_none_of_its_connections(
+    database: Database, tmp_path: Path, admin: psycopg.Connection
+) -> None:
+    """The one that takes its place does not inherit what it was about."""
+    in_use = 'webhook_database_connections{pid="1",state="in_use"}'
+    user_id = new_user(admin)
+    with (
+        working(database.url, tmp_path, processes=1) as worker,
+        held(database.admin_url, lock_of(user_id)),
+        ThreadPoolExecutor() as sender,
+    ):
+        delivery = sender.submit(worker.deliver, sale(user_id, "held"))
+        eventually(lambda: worker.metrics().get(in_use) == 1)
+        os.kill(worker.pids[0], signal.SIGKILL)
+        assert isinstance(delivery.exception(), ConnectionError)
+        eventually(lambda: len(worker.pids) == 2 and worker.answers("/readyz"))
+        assert worker.metrics()[in_use] == 0
 
 
 def test_metrics_folder_is_private_and_gone_at_the_end(database: Database, tmp_path: Path, parent: Path) -> None:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recorded import USER_ID, session_event, sign
-from worker import eventually, sale, working
+from worker import eventually, failing_with, sale, working
 
 from webhook.app import create_app
 from webhook.settings import Guards, Settings, StripeSettings
@@ -89,6 +89,17 @@ def test_span_of_an_unavailable_delivery_records_the_error_in_safe_words(
         "exception.message": "SQLSTATE 42501 InsufficientPrivilege",
     }
     assert not delivery.status.is_ok
+
+
+def test_spans_of_an_unavailable_delivery_tell_nothing_of_the_databases_words(
+    app: Flask, exporter: InMemorySpanExporter, admin: psycopg.Connection
+) -> None:
+    """Not that of the call either, which has them as the error's cause."""
+    admin.execute(failing_with(PRIVATE))
+    deliver(app, session_event())
+    told = [span.to_json() for span in exporter.get_finished_spans()]
+    assert len(told) == 2
+    assert PRIVATE not in str(told)
 
 
 def test_spans_of_a_bug_record_its_kind_and_place_and_not_its_words(

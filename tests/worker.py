@@ -259,6 +259,15 @@ def held(url: str, lock: str) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
+def failing_with(words: str) -> str:
+    """What makes the ledger's table refuse every row with these words, such as a constraint's that quote it."""
+    return f"""
+        create function public.fail() returns trigger language plpgsql
+        as $$ begin raise exception '{words}' using detail = '{words}'; end $$;
+        create trigger fail before insert on public.transactions for each row execute function public.fail();
+    """
+
+
 def lock_of(user_id: str) -> str:
     return f"select from public.users where id = '{user_id}' for update"
 

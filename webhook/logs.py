@@ -24,7 +24,8 @@ def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
     That is for :func:`logging.config.dictConfig`.
     """
     stream = stream or sys.stderr
-    beginning: list[Processor] = [add_log_level, TimeStamper(fmt="iso", utc=True, key="time")]
+    stamp = TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json, key="time")
+    beginning: list[Processor] = [add_log_level, stamp]
     ending = _ending(as_json=as_json, colors=stream.isatty())
     structlog.configure(
         processors=[*beginning, *ending],
