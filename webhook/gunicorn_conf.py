@@ -17,7 +17,7 @@ from webhook.settings import SettingsError, read_server_settings, read_settings
 try:
     _server = read_server_settings()
     read_settings()
-    _metrics = process_files.begin(_server.metrics_parent)
+    _metrics = process_files.begin(_server.metrics_parent, _server.workers)
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
@@ -55,7 +55,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(_: Any, worker: Any) -> None:
     """Begin what each process does by itself."""
-    process_files.become(worker.number)
+    process_files.become(worker.number, _metrics)
     worker.app.wsgi().extensions["spans"].start()
 
 

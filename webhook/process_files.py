@@ -13,15 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from prometheus_client import values
-from prometheus_client.multiprocess import mark_process_dead
 
 from webhook.settings import SettingsError, set_metrics_folder
 
 _PREFIX = "webhook-metrics-"
+_LIVE = "gauge_liveall"
+"""The file of what only a living process has, in the words of the library."""
+_FILES = ("counter", "histogram", "gauge_max", _LIVE)
+_FILE_SIZE = 1 << 18
+"""Bytes; three times what all series take."""
 _SECONDS_TO_LOCK = 60
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -29,11 +34,12 @@ _number = 0
 """This process's; 0 is gunicorn's master."""
 
 
-def begin(parent: str | None) -> str:
+def begin(parent: str | None, processes: int) -> str:
     """Make the folder for the metrics that are made later, in ``parent`` or where temporary files go; return it.
 
-    It is removed at the end, and locked as long as any process of this gunicorn lives: that is how it is known, after
-    a kill -9, that nobody needs it, and systemd-tmpfiles, which clears old files away, leaves it alone.
+    There is room in it for so many ``processes``. It is removed at the end, and locked as long as any process of this
+    gunicorn lives: that is how it is known, after a kill -9, that nobody needs it, and systemd-tmpfiles, which clears
+    old files away, leaves it alone.
     """
     place = Path(parent or tempfile.gettempdir())
     try:
@@ -41,6 +47,8 @@ def begin(parent: str | None) -> str:
             _remove_if_left(left)
         folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
         fcntl.flock(os.open(folder, _FOLDER_FLAGS), fcntl.LOCK_EX)
+        for number in range(processes + 1):
+            _reserve(folder, number)
     except OSError as error:
         raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR: no folder can be made in {place}: {error.strerror}") from None
     atexit.register(_remove, folder, os.getpid())
@@ -54,15 +62,29 @@ def free_number(taken: Collection[int]) -> int:
     return next(number for number in count(1) if number not in taken)
 
 
-def become(number: int) -> None:
+def become(number: int, folder: str) -> None:
     """Write to that number's files from now on."""
     global _number  # noqa: PLW0603 - a process has one number
+    with suppress(OSError):  # metrics are no reason not to start
+        _reserve(folder, number)
     _number = number
 
 
 def bury(number: int, folder: str) -> None:
-    """Forget what only a living process has: its connections."""
-    mark_process_dead(number, folder)  # type: ignore[no-untyped-call]
+    """Forget what only a living process has: its connections. The file stays, with its room on the disk."""
+    with suppress(OSError), Path(folder, f"{_LIVE}_{number}.db").open("r+b") as file:
+        file.write(bytes(_FILE_SIZE))
+
+
+def _reserve(folder: str, number: int) -> None:
+    """Take the room of the number's files at once.
+
+    They are mapped into memory: to write where the disk has no room left would be a process's end, by SIGBUS.
+    """
+    Path(folder).mkdir(mode=0o700, exist_ok=True)  # whoever clears old files away may have taken it
+    for name in _FILES:
+        with Path(folder, f"{name}_{number}.db").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, _FILE_SIZE)
 
 
 def _remove(folder: str, owner: int) -> None:
