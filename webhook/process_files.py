@@ -46,12 +46,12 @@ def begin(parent: str | None, processes: int) -> str:
         for left in place.glob(f"{_PREFIX}*"):
             _remove_if_left(left)
         folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        atexit.register(_remove, folder, os.getpid())
         fcntl.flock(os.open(folder, _FOLDER_FLAGS), fcntl.LOCK_EX)
         for number in range(processes + 1):
             _reserve(folder, number)
     except OSError as error:
         raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR: no folder can be made in {place}: {error.strerror}") from None
-    atexit.register(_remove, folder, os.getpid())
     set_metrics_folder(folder)
     values.ValueClass = values.MultiProcessValue(lambda: _number)  # type: ignore[no-untyped-call]
     return folder
