@@ -225,7 +225,7 @@ def test_healthz_in_an_outage_is_200(story: Story) -> None:
 def test_log_of_an_outage_names_it_and_neither_secret_nor_payload(story: Story) -> None:
     sold = story.event["data"]["object"]
     private = [SECRET, PASSWORD, "changed", sold["id"], sold["payment_intent"], *sold["customer_details"].values()]
-    assert "unavailable: " in story.log
+    assert '"outcome": "unavailable", "reason": "database"' in story.log
     assert [value for value in private if isinstance(value, str) and value in story.log] == []
 
 

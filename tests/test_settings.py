@@ -49,6 +49,8 @@ def test_settings_shown_hide_secrets() -> None:
         ("STRIPE_WEBHOOK_SECRET", "whsec_ünicode"),
         ("STRIPE_LIVEMODE", ""),
         ("STRIPE_LIVEMODE", "yes"),
+        ("METRICS_TOKEN", "two words"),
+        ("METRICS_TOKEN", "tökén"),
     ],
 )
 def test_settings_bad_raise_one_line_that_names_the_variable(name: str, value: str) -> None:
@@ -87,7 +89,45 @@ def test_server_settings_have_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "65536"), ("PORT", "x"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "²")]
+    ("told", "is_terminal", "is_json"),
+    [("", True, False), ("", False, True), ("json", True, True), (" Text ", False, False)],
+)
+def test_log_format_not_told_is_what_standard_error_can_show(
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    is_terminal: bool,  # noqa: FBT001
+    is_json: bool,  # noqa: FBT001
+) -> None:
+    """Readable on a terminal, JSON anywhere else."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    assert read_server_settings({"LOG_FORMAT": told}).logs_json is is_json
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_traced"),
+    [
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "x"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_traces_are_wanted_once_it_is_said_where_they_go(environ: dict[str, str], is_traced: bool) -> None:  # noqa: FBT001
+    """Nothing else turns them on."""
+    assert read_settings(GOOD | environ).is_traced is is_traced
+
+
+def test_settings_shown_hide_the_metrics_token() -> None:
+    """It is a secret, too."""
+    settings = read_settings({**GOOD, "METRICS_TOKEN": "very-secret"})
+    assert settings.metrics_token == "very-secret"
+    assert "very-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "65536"), ("PORT", "x"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "²"), ("LOG_FORMAT", "yaml")],
 )
 def test_server_settings_bad_name_the_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} "):

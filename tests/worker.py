@@ -79,6 +79,12 @@ class Worker:
             connection.request("GET", path)
             return read_answer(connection)
 
+    def metrics(self) -> dict[str, float]:
+        """What GET /metrics tells, by name and labels as they stand there."""
+        with self.connected() as connection:
+            connection.request("GET", "/metrics")
+            return samples(connection.getresponse().read().decode())
+
     def deliver(self, event: dict[str, Any], seconds: float = PATIENCE) -> Answer:
         with self.connected(seconds) as connection:
             return _post(connection, event)
@@ -119,6 +125,14 @@ class Worker:
             yield connection
 
 
+def samples(exposed: str) -> dict[str, float]:
+    """The values in Prometheus's text format, by name and labels, each of which stands there once."""
+    lines = [line.rpartition(" ") for line in exposed.splitlines() if not line.startswith("#")]
+    values = {name: float(value) for name, _, value in lines}
+    assert len(values) == len(lines)
+    return values
+
+
 def deliver_at_once(
     events: Sequence[dict[str, Any]], workers: Sequence[Worker], *, connections: int = 0
 ) -> list[Answer]:
@@ -144,8 +158,12 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
     until: str = "/readyz",
     secrets: str = SECRET,
     command: Sequence[str] = GUNICORN,
+    **variables: str,
 ) -> Iterator[Worker]:
-    """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200."""
+    """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200.
+
+    The ``variables`` are added to its environment.
+    """
     port = free_port()
     environment = child_environment(
         {
@@ -154,8 +172,9 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
             "STRIPE_LIVEMODE": "false",
             "PORT": str(port),
             "WEB_CONCURRENCY": str(processes),
+            **variables,
         },
-        without=("PG", "STRIPE_", "GUNICORN_"),
+        without=("PG", "STRIPE_", "GUNICORN_", "OTEL_", "LOG_", "METRICS_", "PROMETHEUS_"),
     )
     log_file = folder / f"worker-{port}.log"
     with log_file.open("wb") as log:
@@ -239,6 +258,15 @@ def held(url: str, lock: str) -> Iterator[psycopg.Connection]:
         connection.execute(lock)
         yield connection
         connection.rollback()
+
+
+def failing_with(words: str) -> str:
+    """What makes the ledger's table refuse every row with these words, such as a constraint's that quote it."""
+    return f"""
+        create function public.fail() returns trigger language plpgsql
+        as $$ begin raise exception '{words}' using detail = '{words}'; end $$;
+        create trigger fail before insert on public.transactions for each row execute function public.fail();
+    """
 
 
 def lock_of(user_id: str) -> str:

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import logging
+import hmac
 import time
-import traceback
 from http import HTTPStatus
 
-from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from flask import Flask, Response, g, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
 
 from webhook.deliveries import BadDelivery, read_event, settle, verify
 from webhook.ledger import Ledger, LedgerUnavailable, Outcome
+from webhook.metrics import Metrics
+from webhook.parked_gauge import ParkedGauge
 from webhook.settings import Settings, read_settings
+from webhook.spans import Spans, spans
 from webhook.stripe_api import StripeUnavailable, stripe_api
+from webhook.watch import Watch
 
 LARGEST_BODY = 1024 * 1024
 RETRY_AFTER = "10"
 """Seconds. Stripe keeps its own schedule; whoever else asks may come back then."""
 
-log = logging.getLogger("webhook")
-
 
 def from_environment() -> Flask:
     """Return the application as the environment describes it; raises :class:`SettingsError`."""
-    return create_app(read_settings())
+    settings = read_settings()
+    return create_app(settings, spans(wanted=settings.is_traced))
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings, traced: Spans | None = None) -> Flask:
     """Return the application. It connects to the database with its first delivery."""
     app = Flask("webhook", static_folder=None)
     # One byte more: a chunked body that is longer than this is cut off here, and has to show that it is too long.
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
-    ledger = app.extensions["ledger"] = Ledger(settings.database_url)
-    stripe = stripe_api(settings.stripe)
+    metrics = Metrics(settings.metrics_folder)
+    traced = app.extensions["spans"] = traced or Spans()
+    watch = Watch(metrics, traced)
+    ledger = app.extensions["ledger"] = Ledger(settings.database_url, watch.database_call)
+    stripe = stripe_api(settings.stripe, watch.stripe_call)
+    parked = ParkedGauge(ledger.parked_count)
 
     @app.post("/webhook", provide_automatic_options=False)
     def webhook() -> Response:
-        started = time.perf_counter()
+        g.started = time.perf_counter()
         text = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
-        event = read_event(text)
+        event = g.event = read_event(text)
         outcome = settle(event, text, ledger, settings.guards, stripe)
-        _log_delivery(event.id, event.type, outcome, started)
+        watch.settled(event, outcome)
         return _answer(outcome)
 
     @app.get("/healthz")
@@ -52,12 +60,39 @@ def create_app(settings: Settings) -> Flask:
     def readyz() -> Response:
         return jsonify(status="ok", schema=ledger.current_schema_version())
 
-    app.register_error_handler(BadDelivery, _refuse)
-    app.register_error_handler(HTTPException, _describe)
-    app.register_error_handler(LedgerUnavailable, _ask_again)
-    app.register_error_handler(StripeUnavailable, _ask_again)
-    app.register_error_handler(Exception, _fail)
+    @app.get("/metrics")
+    def exposed() -> Response:
+        if settings.metrics_token:
+            _require_token(settings.metrics_token)
+        return Response(metrics.exposed(parked()), content_type=CONTENT_TYPE_LATEST)
+
+    _handle_errors(app, watch)
+    app.wsgi_app = watch.over(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
+
+
+def _handle_errors(app: Flask, watch: Watch) -> None:
+    @app.errorhandler(BadDelivery)
+    def refuse(error: BadDelivery) -> tuple[Response, int]:
+        watch.refused(error)
+        return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
+
+    @app.errorhandler(LedgerUnavailable)
+    def ask_again(error: LedgerUnavailable) -> tuple[Response, int, dict[str, str]]:
+        watch.unavailable(error, "database")
+        return _unavailable("try again later")
+
+    @app.errorhandler(StripeUnavailable)
+    def ask_again_when_stripe_answers(error: StripeUnavailable) -> tuple[Response, int, dict[str, str]]:
+        watch.unavailable(error, "stripe")
+        return _unavailable("try again later")
+
+    @app.errorhandler(Exception)
+    def fail(error: Exception) -> tuple[Response, int, dict[str, str]]:
+        watch.bug(error)
+        return _unavailable("internal error")
+
+    app.register_error_handler(HTTPException, _describe)
 
 
 def _body() -> bytes:
@@ -67,23 +102,18 @@ def _body() -> bytes:
     return body
 
 
+def _require_token(token: str) -> None:
+    given = request.authorization
+    sent = given.token if given and given.type == "bearer" else None
+    if not hmac.compare_digest((sent or "").encode(), token.encode()):
+        raise Unauthorized(www_authenticate=WWWAuthenticate("bearer"))
+
+
 def _answer(outcome: Outcome) -> Response:
     body = {"outcome": outcome.name}
     if outcome.reason is not None:
         body["reason"] = outcome.reason
     return jsonify(body)
-
-
-def _log_delivery(event_id: str, event_type: str, outcome: Outcome, started: float) -> None:
-    level = logging.WARNING if outcome.name == "parked" else logging.INFO
-    milliseconds = (time.perf_counter() - started) * 1000
-    reason = outcome.reason or "-"
-    log.log(level, "%s %r %s %s %.1f ms", event_id, event_type, outcome.name, reason, milliseconds)
-
-
-def _refuse(error: BadDelivery) -> tuple[Response, int]:
-    log.warning("refused: %s", error)
-    return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
 
 
 def _describe(error: HTTPException) -> Response:
@@ -92,18 +122,6 @@ def _describe(error: HTTPException) -> Response:
     response.status_code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     response.headers.extend(header for header in error.get_headers() if header[0] != "Content-Type")
     return response
-
-
-def _ask_again(error: LedgerUnavailable | StripeUnavailable) -> tuple[Response, int, dict[str, str]]:
-    log.error("unavailable: %s", error)
-    return _unavailable("try again later")
-
-
-def _fail(error: Exception) -> tuple[Response, int, dict[str, str]]:
-    """Answer a bug as trouble on our side; its message may quote the payload, so only its place is logged."""
-    places = traceback.extract_tb(error.__traceback__)
-    log.error("bug: %s at %s", type(error).__name__, " < ".join(f"{p.name}:{p.lineno}" for p in reversed(places)))
-    return _unavailable("internal error")
 
 
 def _unavailable(message: str) -> tuple[Response, int, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from enum import Enum
 from typing import NoReturn
 
 from stripe import SignatureVerificationError, WebhookSignature
@@ -21,8 +22,30 @@ TOLERANCE = 300
 """Seconds that a signature stays good: https://docs.stripe.com/webhooks#replay-attacks."""
 
 
+class Problem(Enum):
+    """What is wrong with a delivery that is not Stripe's, or not an event."""
+
+    NO_SIGNATURE = "no Stripe-Signature header"
+    MALFORMED_SIGNATURE = "malformed Stripe-Signature header"
+    WRONG_SIGNATURE = "the signature does not match"
+    OLD_SIGNATURE = "the signature is too old"
+    NOT_UTF8 = "the body is not UTF-8"
+    NOT_JSON = "the body is not JSON"
+    NOT_AN_EVENT = "the body is not a Stripe event"
+
+    @property
+    def cause(self) -> str:
+        """As metrics and logs name it."""
+        return self.name.lower()
+
+
 class BadDelivery(Exception):  # noqa: N818
     """The delivery is not Stripe's, or not an event: answered 400. The message says which, and quotes nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Say which problem."""
+        super().__init__(problem.value)
+        self.problem = problem
 
 
 def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> str:
@@ -31,7 +54,7 @@ def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise BadDelivery("the body is not UTF-8") from None
+        raise BadDelivery(Problem.NOT_UTF8) from None
     problem = "no signing secret"
     for secret in secrets:
         try:
@@ -41,17 +64,17 @@ def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> str:
         else:
             return text
     stale = problem.startswith("Timestamp")
-    raise BadDelivery("the signature is too old" if stale else "the signature does not match")
+    raise BadDelivery(Problem.OLD_SIGNATURE if stale else Problem.WRONG_SIGNATURE)
 
 
 def _one_signature_header(signature: str | None) -> str:
     """WSGI joins repeated headers with a comma: two would show as two timestamps, or as an item of no scheme."""
     if not signature:
-        raise BadDelivery("no Stripe-Signature header")
+        raise BadDelivery(Problem.NO_SIGNATURE)
     items = [item.strip().partition("=") for item in signature.split(",")]
     timestamps = sum(name == "t" for name, _, _ in items)
     if timestamps != 1 or not signature.isascii() or not all(separator for _, separator, _ in items):
-        raise BadDelivery("malformed Stripe-Signature header")
+        raise BadDelivery(Problem.MALFORMED_SIGNATURE)
     return ",".join(name + separator + value for name, separator, value in items)
 
 
@@ -60,7 +83,7 @@ def read_event(text: str) -> Event:
     try:
         body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise BadDelivery("the body is not JSON") from None
+        raise BadDelivery(Problem.NOT_JSON) from None
     match body:
         case {"id": str(event_id), "type": str(event_type), "data": {"object": dict(source)}}:
             return Event(
@@ -80,7 +103,7 @@ def read_event(text: str) -> Event:
                 related=url,
             )
         case _:
-            raise BadDelivery("the body is not a Stripe event")
+            raise BadDelivery(Problem.NOT_AN_EVENT)
 
 
 def _is_thin(body: JSONObject, url: str) -> bool:

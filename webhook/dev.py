@@ -114,6 +114,7 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
             "STRIPE_LIVEMODE": str(settings.livemode).lower(),
             "PORT": str(port),
             "WEB_CONCURRENCY": "1",
+            "LOG_FORMAT": "text",
         },
         without=("GUNICORN_",),
     )

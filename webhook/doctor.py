@@ -21,6 +21,7 @@ from webhook.settings import (
     is_set,
     read_database_url,
     read_guards,
+    read_metrics_token,
     read_migration_database_url,
     read_server_settings,
     read_stripe_settings,
@@ -84,6 +85,8 @@ def _settings(environ: Environment) -> Findings:
         readers.append(("MIGRATION_DATABASE_URL", read_migration_database_url))
     if is_set("STRIPE_API_KEY", environ):
         readers.append(("STRIPE_API_KEY", read_stripe_settings))
+    if is_set("METRICS_TOKEN", environ):
+        readers.append(("METRICS_TOKEN", read_metrics_token))
     for name, read in readers:
         try:
             read(environ)

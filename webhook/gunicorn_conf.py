@@ -13,15 +13,18 @@ from gevent import monkey
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
 import sys
+from typing import Any
 
 import click
 from gunicorn.glogging import Logger
 
+from webhook import logs, process_files
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 try:
     _server = read_server_settings()
     read_settings()
+    _metrics = process_files.begin(_server.metrics_parent, _server.workers)
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
@@ -56,12 +59,21 @@ keepalive = 95
 # gunicorn's remote control would make a socket in HOME; nothing here uses it.
 control_socket_disable = True
 
-logconfig_dict = {
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {
-        "webhook": {"level": "INFO"},
-        "gunicorn.error": {"propagate": True},
-    },
-}
+# It logs no requests: the worker has a line for each delivery.
+logconfig_dict = logs.set_up(as_json=_server.logs_json)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the process a number."""
+    worker.number = process_files.free_number([each.number for each in server.WORKERS.values()])
+
+
+def post_fork(_: Any, worker: Any) -> None:
+    """Begin what each process does by itself."""
+    process_files.become(worker.number, _metrics)
+    worker.app.wsgi().extensions["spans"].start()
+
+
+def child_exit(_: Any, worker: Any) -> None:
+    """Forget what only a living process has."""
+    process_files.bury(worker.number, _metrics)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import select
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from threading import BoundedSemaphore
@@ -132,6 +132,10 @@ class Money:
     disputed: int
 
 
+Watch = Callable[[str, Sized], AbstractContextManager[None]]
+"""Sees a call from its beginning to its end, given its statement and the idle connections."""
+
+
 class _PatientConnection(Connection[TupleRow]):
     """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
 
@@ -142,8 +146,9 @@ class _PatientConnection(Connection[TupleRow]):
 class Ledger:
     """Calls of the ``billing`` functions; safe to share between threads, which may hold a connection each."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, watch: Watch = lambda *_: nullcontext()) -> None:
         """Nothing is connected until the first call."""
+        self._watch = watch
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
         self._idle: deque[Connection[TupleRow]] = deque()
         self._places = BoundedSemaphore(CONNECTIONS)
@@ -285,7 +290,7 @@ class Ledger:
 
         That is safe after a commit whose answer got lost, too: recording again changes nothing.
         """
-        with _translated_errors(), self._place():
+        with self._watch(statement, self._idle), _translated_errors(), self._place():
             connection = self._idle_connection() or self._connect()
             try:
                 return self._run(connection, statement, parameters)

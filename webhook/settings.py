@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 Environment = Mapping[str, str]
 
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PORTS = re.compile(r"[0-9,]*")
 
 
@@ -54,6 +56,12 @@ class Settings:
     webhook_secrets: tuple[str, ...] = field(repr=False)
     guards: Guards
     stripe: StripeSettings | None = None
+    metrics_folder: str | None = None
+    """Where the processes of one gunicorn write their metrics."""
+    metrics_token: str | None = field(default=None, repr=False)
+    """What ``GET /metrics`` asks for, ``None`` for nothing."""
+    is_traced: bool = False
+    """Whether spans are to be sent to OpenTelemetry, if its packages are there."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ class ServerSettings:
 
     port: int
     workers: int
+    metrics_parent: str | None
+    """Where a folder is made for metrics, ``None`` for where temporary files go."""
+    logs_json: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,9 @@ def read_settings(environ: Environment = os.environ) -> Settings:
         webhook_secrets=read_webhook_secrets(environ),
         guards=read_guards(environ),
         stripe=read_stripe_settings(environ),
+        metrics_folder=environ.get(_METRICS_FOLDER),
+        metrics_token=read_metrics_token(environ),
+        is_traced=_is_traced(environ),
     )
 
 
@@ -130,11 +144,36 @@ def read_operator_key(given: str | None, environ: Environment = os.environ) -> S
 
 
 def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
-    """Return where to listen (``PORT``) and how many processes to run (``WEB_CONCURRENCY``)."""
+    """Return where to listen, how many processes to run, and how they tell what they do."""
+    log_format = environ.get("LOG_FORMAT", "").strip().lower()
+    if log_format not in ("", "json", "text"):
+        raise SettingsError("LOG_FORMAT is neither json nor text")
     return ServerSettings(
         port=_integer(environ, "PORT", 8000, low=0, high=65535),
         workers=_integer(environ, "WEB_CONCURRENCY", 2, low=1, high=512),
+        metrics_parent=environ.get(_METRICS_FOLDER),
+        logs_json=log_format == "json" or (not log_format and not sys.stderr.isatty()),
     )
+
+
+def read_metrics_token(environ: Environment = os.environ) -> str | None:
+    """Return what ``GET /metrics`` asks for (``METRICS_TOKEN``), ``None`` for nothing."""
+    token = environ.get("METRICS_TOKEN", "").strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
+        raise SettingsError("METRICS_TOKEN is not one word of ASCII characters")
+    return token or None
+
+
+def set_metrics_folder(folder: str) -> None:
+    """Name the folder to the library that writes there, which reads it from the environment."""
+    os.environ[_METRICS_FOLDER] = folder
+
+
+def _is_traced(environ: Environment) -> bool:
+    """Whether the variables of OpenTelemetry say where traces go."""
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    is_off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return any(is_set(name, environ) for name in names) and not is_off
 
 
 def read_database_url(environ: Environment = os.environ) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -51,13 +51,22 @@ class StripeUnavailable(Exception):  # noqa: N818
                 return self
 
 
+Watch = Callable[[], AbstractContextManager[None]]
+
+
 class StripeAPI:
     """Answers questions as plain JSON; safe to share between threads."""
 
     def __init__(
-        self, settings: StripeSettings, *, timeout: tuple[float, float] = _TIMEOUT, retries: int = _RETRIES
+        self,
+        settings: StripeSettings,
+        watch: Watch = nullcontext,
+        *,
+        timeout: tuple[float, float] = _TIMEOUT,
+        retries: int = _RETRIES,
     ) -> None:
-        """Nothing is asked yet."""
+        """Nothing is asked yet. Each request happens inside what ``watch`` returns."""
+        self._watch = watch
         self._client = _client(settings, timeout, retries)
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._prices: TTLCache[tuple[str | None, str], Any] = TTLCache(_PRICES_KEPT, _SECONDS_KEPT)
@@ -94,7 +103,7 @@ class StripeAPI:
         return _all_pages(partial(self._got, account, path), **parameters)
 
     def _got(self, account: str | None, path: str, **parameters: Any) -> Any:
-        with self._place():
+        with self._place(), self._watch():
             return _request(self._client, "get", path, stripe_account=account, **parameters)
 
     @contextmanager
@@ -141,9 +150,9 @@ class StripeOperator:
         _request(self._client, "get", path, limit=1)
 
 
-def stripe_api(settings: StripeSettings | None) -> StripeAPI | None:
+def stripe_api(settings: StripeSettings | None, watch: Watch = nullcontext) -> StripeAPI | None:
     """Return the API as the settings describe it, ``None`` without a key."""
-    return StripeAPI(settings) if settings else None
+    return StripeAPI(settings, watch) if settings else None
 
 
 def _in_path(value: str) -> str:

@@ -1,0 +1,55 @@
+"""Log lines: JSON for programs, aligned text for people; gunicorn's own in the same form.
+
+The worker's go to the stream directly: the standard library's way takes three times as long.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import EventRenamer, JSONRenderer, TimeStamper, add_log_level, format_exc_info
+from structlog.stdlib import ProcessorFormatter, add_logger_name
+from structlog.typing import Processor
+
+_MESSAGE = "message"
+
+
+def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
+    """Send the worker's lines to ``stream`` (standard error); return what does the same for the standard library's.
+
+    That is for :func:`logging.config.dictConfig`.
+    """
+    stream = stream or sys.stderr
+    stamp = TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json, key="time")
+    beginning: list[Processor] = [add_log_level, stamp]
+    ending = _ending(as_json=as_json, colors=stream.isatty())
+    structlog.configure(
+        processors=[*beginning, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    formatter = {
+        "()": ProcessorFormatter,
+        "foreign_pre_chain": [*beginning, add_logger_name],
+        "processors": [ProcessorFormatter.remove_processors_meta, *ending],
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": formatter},
+        "handlers": {"stream": {"class": "logging.StreamHandler", "formatter": "line", "stream": stream}},
+        "root": {"level": "WARNING", "handlers": ["stream"]},
+        "loggers": {"gunicorn.error": {"propagate": True}},
+    }
+
+
+def _ending(*, as_json: bool, colors: bool) -> list[Processor]:
+    if as_json:
+        return [format_exc_info, EventRenamer(_MESSAGE), JSONRenderer()]
+    # Not the tracebacks it makes where it can: they show the values of variables.
+    return [ConsoleRenderer(colors=colors, sort_keys=False, exception_formatter=plain_traceback, timestamp_key="time")]
