@@ -1,7 +1,8 @@
 -- migrate:up
 
 -- Recording many deliveries at once, and the commonest of them by a short way: a paid sale that names everything and of
--- which nothing is known yet. Two rows are all that settling it comes to; they are written for the whole batch together.
+-- which nothing is known yet, and perhaps who its Stripe customer is. Two rows are all that settling it comes to, and one
+-- for the customer; they are written for the whole batch together.
 
 set local lock_timeout = '3s';
 
@@ -46,8 +47,8 @@ $$;
 
 
 -- The payments among p_ids, the ids that all the deliveries name, that are fresh: their delivery is one paid sale that
--- names everything, no other delivery names them, and nothing is stored about them. Of facts only a sale says paid. To be
--- asked under their locks.
+-- names everything, after who its customer is, if that settles no other sale; no other delivery names them, and nothing
+-- is stored about them. Of facts only a sale says paid. To be asked under their locks.
 create function billing.fresh_payments(p_deliveries jsonb, p_ids text[]) returns text[]
     language plpgsql
     stable
@@ -57,11 +58,21 @@ begin
     return array(
         select sale.payment_id
         from jsonb_array_elements(p_deliveries) as delivery
-        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as sale (
+        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as first (
+            kind text, customer_id text, user_id uuid
+        )
+        cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
             payment_id text, user_id uuid, credits bigint, paid boolean
         )
         where
-            jsonb_array_length(delivery -> 'facts') = 1
+            case jsonb_array_length(delivery -> 'facts')
+                when 1 then true
+                when 2 then
+                    first.kind = 'customer'
+                    and first.user_id = sale.user_id
+                    and not exists (select from billing.sales where customer_id = first.customer_id)
+                else false
+            end
             and sale.paid
             and num_nulls(sale.user_id, sale.credits) = 0
             and cardinality(array_positions(p_ids, sale.payment_id)) = 1
@@ -97,15 +108,26 @@ begin
     with fresh as materialized (
         select
             sale.*,
-            delivery ->> 'event_id' as event_id
+            delivery ->> 'event_id' as event_id,
+            case delivery #>> '{facts, 0, kind}'
+                when 'customer' then delivery #>> '{facts, 0, customer_id}'
+            end as learned_id
         from jsonb_array_elements(p_deliveries) as delivery
-        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as sale (
+        cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
             payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
             customer_id text
         )
         where
             sale.payment_id = any (p_payment_ids)
             and sale.user_id = any (p_user_ids)
+    ), customers as (
+        insert into billing.customers (customer_id, user_id)
+        select distinct
+            learned_id,
+            user_id
+        from fresh
+        where learned_id is not null
+        on conflict do nothing
     ), facts as (
         insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
         select payment_id, version, user_id, credits, money_amount, currency, true, customer_id
@@ -176,7 +198,7 @@ begin
         from jsonb_array_elements(p_deliveries)
     loop
         v_results := v_results || case
-            when v_delivery #>> '{facts, 0, payment_id}' = any (v_fresh) then '{"outcome": "recorded"}'::jsonb
+            when v_delivery #>> '{facts, -1, payment_id}' = any (v_fresh) then '{"outcome": "recorded"}'::jsonb
             else billing.record_delivery(v_delivery -> 'facts', v_delivery ->> 'event_id')
         end;
     end loop;

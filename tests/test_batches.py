@@ -14,7 +14,7 @@ from conftest import WORKER, Database
 from worker import PATIENCE, WAITS, eventually, held, new_user, sessions
 
 from webhook.events import Event
-from webhook.facts import SESSION, Fact, Link, Reversal, Sale, as_json
+from webhook.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
 from webhook.ledger import CONNECTIONS, Ledger, LedgerRefused, LedgerUnavailable, Outcome
 
 RECORDED, DUPLICATE = {"outcome": "recorded"}, {"outcome": "duplicate"}
@@ -45,6 +45,9 @@ class Bank:
 
     def entries(self) -> list[tuple[str, int]]:
         return self.admin.execute("select stripe_id, amount from public.transactions order by stripe_id").fetchall()
+
+    def customers(self) -> list[tuple[str, str]]:
+        return self.admin.execute("select customer_id, user_id::text from billing.customers order by 1, 2").fetchall()
 
     def balance(self) -> int:
         [(balance,)] = self.admin.execute("select credits_balance from public.users where id = %s", [self.user_id])
@@ -125,6 +128,34 @@ def test_sale_that_finds_its_refund_waiting_keeps_nothing(bank: Bank, payment_id
     """Neither a refund nor a link that came first is overlooked."""
     bank.record(known)
     bank.record([bank.sale(payment_id)], [bank.sale("pi_2")])
+    assert bank.balance() == 100
+
+
+def test_sale_in_a_batch_tells_who_its_customer_is(bank: Bank) -> None:
+    """As it does alone, and as often as the customer buys."""
+    customer = Customer("cus_1", bank.user_id)
+    assert bank.record([customer, bank.sale("pi_1")], [customer, bank.sale("pi_2")]) == [RECORDED, RECORDED]
+    assert bank.customers() == [("cus_1", bank.user_id)]
+    assert bank.balance() == 200
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sale_that_tells_who_a_customer_is_settles_what_waited_for_it(bank: Bank, order: int) -> None:
+    """Before it, or in the same batch, in any order."""
+    told = [Customer("cus_1", bank.user_id), bank.sale("pi_1")]
+    invoice = [bank.sale("in_1", user_id=None, customer_id="cus_1")]
+    bank.record(*[told, invoice][::order])
+    assert bank.balance() == 200
+    bank.record([bank.sale("in_2", user_id=None, customer_id="cus_2")])
+    bank.record([Customer("cus_2", bank.user_id), bank.sale("pi_2")])
+    assert bank.balance() == 400
+
+
+def test_sale_that_tells_who_another_users_customer_is_takes_the_long_way(bank: Bank) -> None:
+    """Two facts about two users are not one sale's."""
+    other = new_user(bank.admin)
+    bank.record([Customer("cus_1", other), bank.sale()])
+    assert bank.customers() == [("cus_1", other)]
     assert bank.balance() == 100
 
 
