@@ -7,9 +7,11 @@ starts, with one line and exit code 2.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
+from webhook import leash
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 try:
@@ -50,3 +52,8 @@ logconfig_dict = {
         "gunicorn.error": {"propagate": True},
     },
 }
+
+
+def post_fork(_: Any, worker: Any) -> None:
+    """Let no process outlive the first one: it would keep the port, and gunicorn started anew would not get it."""
+    leash.die_with(worker.ppid)
