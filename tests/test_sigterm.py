@@ -5,15 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
 import pytest
 from conftest import Database, Server
-from worker import PATIENCE, Worker, eventually, new_user, sale, signed, working
+from worker import (
+    PATIENCE,
+    THREADED,
+    WAITS,
+    Worker,
+    eventually,
+    held,
+    lock_of,
+    new_user,
+    read_answer,
+    sale,
+    sessions,
+    signed,
+    working,
+)
 
 LANES = 12
 GRACEFUL_TIMEOUT = 25
@@ -114,3 +130,42 @@ def test_delivery_after_the_end_is_not_begun(end: End) -> None:
 def test_worker_under_load_ends_well_long_before_it_is_killed(end: End) -> None:
     """Its host would kill it a little after graceful_timeout."""
     assert (end.exit_code, end.seconds < GRACEFUL_TIMEOUT / 2) == (0, True)
+
+
+@pytest.fixture
+def user_id(admin: psycopg.Connection) -> str:
+    return new_user(admin)
+
+
+def test_worker_with_idle_kept_alive_connections_ends_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
+    """A load balancer keeps its connections open; they must not keep the worker from ending."""
+    with working(database.url, tmp_path) as worker, ExitStack() as connections:
+        for _ in range(20):
+            connection = connections.enter_context(worker.connected())
+            connection.request("GET", "/healthz")
+            read_answer(connection)
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
+
+
+@pytest.mark.xfail(THREADED, run=False, reason="gthread closes its socket when it has drained, not before")
+def test_connection_after_sigterm_is_refused_while_a_delivery_is_still_in_flight(
+    database: Database, user_id: str, tmp_path: Path
+) -> None:
+    """Whoever comes then is told so at once, and goes elsewhere: nobody waits in a queue that nobody serves."""
+    with working(database.url, tmp_path) as worker, ThreadPoolExecutor(1) as sender:
+        with held(database.superuser_url, lock_of(user_id)) as lock_holder:
+            answer = sender.submit(worker.deliver, sale(user_id, user_id))
+            eventually(lambda: sessions(lock_holder, WAITS))
+            worker.terminate()
+            eventually(lambda: is_refused(worker), 3)
+            assert not answer.done()
+        assert answer.result(PATIENCE).outcome == "recorded"
+
+
+def is_refused(worker: Worker) -> bool:
+    try:
+        with worker.connected(0.2):
+            return False
+    except ConnectionRefusedError:
+        return True

@@ -8,20 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from conftest import Database, Server
-from worker import Worker, new_user, sale, working
+from worker import THREADED, Worker, new_user, sale, working
 
 CONNECTIONS = 300
 PROMPTLY = 2
 """Seconds for any one answer, on a machine that has other things to do."""
-
-CONFIGURATION = Path(__file__).parent.with_name("webhook") / "gunicorn_conf.py"
-THREADED = 'worker_class = "gthread"' in CONFIGURATION.read_text(encoding="utf-8")
 
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -32,6 +32,9 @@ from webhook.settings import child_environment
 SECRET = "whsec_only_for_tests"
 THREADS = 8
 """How many deliveries one process works on at once: webhook/gunicorn_conf.py."""
+CONFIGURATION = Path(__file__).parent.with_name("webhook") / "gunicorn_conf.py"
+THREADED = 'worker_class = "gthread"' in CONFIGURATION.read_text(encoding="utf-8")
+"""Whether a connection has a thread to itself as long as it sends or waits for its answer."""
 PATIENCE = 20
 """Seconds after which a test fails rather than waits on."""
 
