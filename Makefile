@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 
-.PHONY: setup dev test lint settlement mutants
+.PHONY: setup dev test lint settlement mutants soak
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -29,6 +29,10 @@ test: lint
 # The property test of the settlement, for long.
 settlement: $(STAMP)
 	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/test_settlement.py
+
+# 200,000 deliveries, a part of them malformed: does any process grow?
+soak: $(STAMP)
+	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/test_soak.py
 
 # Takes each safeguard of the settlement out in turn, RUNS times (default 10), and sees the tests go red.
 mutants: $(STAMP)
