@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -43,27 +43,30 @@ class Machine:
     def superuser(self) -> psycopg.Connection:
         return psycopg.connect(self.database.superuser_url, autocommit=True)
 
-    def processes(self) -> list[psutil.Process]:
-        """All of the server's, the first one first."""
-        first = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
-        return [first, *first.children()]
+    @property
+    def first_process(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
 
     def stop_immediately(self) -> None:
         """As a crash: nothing is written down any more, and no client is told."""
-        self.processes()[0].send_signal(signal.SIGQUIT)
+        self.first_process.send_signal(signal.SIGQUIT)
         self.stop()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """No process of the server does anything; their connections stay, and new ones queue up."""
-        stopped = self.processes()
-        for process in stopped:
-            process.suspend()
+        first = self.first_process
+        first.suspend()  # it begins no others from now on
+        others = first.children()
+        for process in others:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield
         finally:
-            for process in stopped:
-                process.resume()
+            for process in (first, *others):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def demoted(self) -> Iterator[None]:

@@ -163,6 +163,13 @@ def test_connection_after_sigterm_is_refused_while_a_delivery_is_still_in_flight
         assert answer.result(PATIENCE).outcome == "recorded"
 
 
+def test_worker_whose_processes_are_still_starting_ends_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
+    """A process that is told to end before it can hear so must not be waited for until it is killed."""
+    with working(database.url, tmp_path, processes=8, until="/healthz") as worker:
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
+
+
 def is_refused(worker: Worker) -> bool:
     try:
         with worker.connected(0.2):

@@ -6,6 +6,7 @@ starts, with one line and exit code 2.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -55,5 +56,9 @@ logconfig_dict = {
 
 
 def post_fork(_: Any, worker: Any) -> None:
-    """Let no process outlive the first one: it would keep the port, and gunicorn started anew would not get it."""
+    """Let no process outlive the first one: it would keep the port, and gunicorn started anew would not get it.
+
+    Until the process is ready it would take a SIGTERM for its parent's and forget it: it has nothing to finish yet.
+    """
     leash.die_with(worker.ppid)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
