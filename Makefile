@@ -23,7 +23,7 @@ UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: setup dev test lint advisories settlement mutants tools types bench
+.PHONY: setup dev test lint advisories settlement mutants tools types bench soak
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -37,6 +37,10 @@ test: lint
 # The property test of the settlement, for long.
 settlement: $(STAMP)
 	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/test_settlement.py
+
+# 200,000 deliveries, a part of them malformed: does any process grow?
+soak: $(STAMP)
+	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/test_soak.py
 
 # Takes each safeguard of settlement and spending out in turn, RUNS times (default 10), and sees the tests go red.
 mutants: $(STAMP)

@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import PASSWORD, WORKER, Database, Server
+from machine import TERMINATE, Machine
 from worker import (
     PATIENCE,
     SECRET,
@@ -34,37 +35,7 @@ from worker import (
     working,
 )
 
-from webhook import postgres
 from webhook.migrate import migrate
-
-TERMINATE = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{WORKER}'"
-
-
-class Machine:
-    """A Postgres of this module's own, which can go away and come back where it was."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.running = folder / "data", postgres.free_port(), ExitStack()
-        self.start()
-        self.database = Database(postgres.superuser_url(self.folder, self.port))
-        postgres.prepare(self.database.superuser_url, PASSWORD)
-        self.execute(f"create role {WORKER} login noinherit password '{PASSWORD}' in role service_role")
-        migrate(self.database.admin_url)
-
-    def start(self) -> None:
-        url = self.running.enter_context(postgres.running(self.folder, port=self.port, durable=False))
-        assert f":{self.port}/" in url
-
-    def stop(self) -> None:
-        self.running.close()
-
-    def execute(self, *statements: str) -> None:
-        with self.superuser() as superuser:
-            for statement in statements:
-                superuser.execute(statement)
-
-    def superuser(self) -> psycopg.Connection:
-        return psycopg.connect(self.database.superuser_url, autocommit=True)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +61,8 @@ def stopped(machine: Machine, _user_id: str) -> Iterator[None]:
 
 @contextmanager
 def standby(machine: Machine, _user_id: str) -> Iterator[None]:
-    """Demoted to a read-only standby, then promoted: https://www.postgresql.org/docs/current/warm-standby.html."""
-    machine.stop()
-    (machine.folder / "standby.signal").touch()
-    machine.start()
-    yield
-    machine.execute("select pg_promote()")
+    with machine.demoted():
+        yield
 
 
 @contextmanager

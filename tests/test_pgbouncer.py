@@ -5,9 +5,6 @@ https://www.pgbouncer.org/features.html: in this mode the next client gets the s
 
 from __future__ import annotations
 
-import shutil
-import signal
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 import psycopg
 import pytest
 from click.testing import CliRunner
-from conftest import PASSWORD, WORKER, Database, Server
+from conftest import WORKER, Database, Server
+from pooler import Pooler, needs_pgbouncer, pooling
 from worker import (
     WAITS,
     Worker,
@@ -37,82 +34,9 @@ from worker import (
     working,
 )
 
-from webhook import leash
 from webhook.cli import commands
-from webhook.postgres import free_port
-from webhook.postgres_files import environment, unprivileged_user
 
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer here: apt-get install pgbouncer")
-
-CONFIGURATION = """
-[databases]
-* = host={server.hostname} port={server.port}
-
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {folder}/users.txt
-pool_mode = transaction
-default_pool_size = {size}
-max_client_conn = 200
-"""
-
-
-class Pooler:
-    """PgBouncer before a database, with at most ``size`` connections to it."""
-
-    def __init__(self, database: Database, folder: Path, size: int) -> None:
-        server, self.port = urlsplit(database.url), free_port()
-        self.url = server._replace(netloc=f"{WORKER}:{PASSWORD}@127.0.0.1:{self.port}").geturl()
-        self.configuration = folder / "pgbouncer.ini"
-        self.configuration.write_text(CONFIGURATION.format(server=server, port=self.port, folder=folder, size=size))
-        (folder / "users.txt").write_text(f'"{WORKER}" "{PASSWORD}"\n')
-        self.log = folder / "pgbouncer.log"
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = leash.start(
-                [str(PGBOUNCER), str(self.configuration)],
-                stop_signal=signal.SIGKILL,
-                user=unprivileged_user(),
-                environment=environment(),
-                output=log,
-            )
-        eventually(lambda: self.is_up() or self.process.exit_code is not None)
-        assert self.process.exit_code is None, self.log.read_text()
-
-    def stop(self) -> None:
-        self.process.stop()
-
-    def is_up(self) -> bool:
-        try:
-            psycopg.connect(self.url).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def execute(self, statements: str) -> list[tuple[Any, ...]]:
-        """Do this as another client of the same pool, and be gone; return the rows of the last statement."""
-        with closing(psycopg.connect(self.url, autocommit=True, prepare_threshold=None)) as client:
-            cursor = client.execute(statements)
-            cursor.set_result(-1)
-            return cursor.fetchall() if cursor.description else []
-
-
-@contextmanager
-def pooling(database: Database, *, size: int) -> Iterator[Pooler]:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)  # for the user that PgBouncer runs as
-        pooler = Pooler(database, Path(folder), size)
-        try:
-            yield pooler
-        finally:
-            pooler.stop()
-
+pytestmark = needs_pgbouncer
 
 # What the worker's transactions really run under is written down from inside of them.
 WITNESS = """

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psutil
 import psycopg
 from recorded import session_event, sign
 
@@ -74,6 +75,12 @@ class Worker:
         """The processes that were started to answer, oldest first."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log)]
 
+    @property
+    def master(self) -> psutil.Process:
+        """gunicorn itself; its children are the processes that answer."""
+        [master] = psutil.Process(self.process.process.pid).children()
+        return master
+
     def get(self, path: str, seconds: float = PATIENCE) -> Answer:
         with self.connected(seconds) as connection:
             connection.request("GET", path)
@@ -98,7 +105,7 @@ class Worker:
             answers = []
             with self.connected() as connection:
                 for each in rounds:
-                    request = _signed(each[lane]) if lane < len(each) else None
+                    request = signed(each[lane]) if lane < len(each) else None
                     start.wait()
                     if request:
                         connection.request("POST", "/webhook", *request)
@@ -158,13 +165,14 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
     until: str = "/readyz",
     secrets: str = SECRET,
     command: Sequence[str] = GUNICORN,
+    port: int = 0,
     **variables: str,
 ) -> Iterator[Worker]:
     """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200.
 
     The ``variables`` are added to its environment.
     """
-    port = free_port()
+    port = port or free_port()
     environment = child_environment(
         {
             "DATABASE_URL": database_url,
@@ -177,7 +185,7 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
         without=("PG", "STRIPE_", "GUNICORN_", "OTEL_", "LOG_", "METRICS_", "PROMETHEUS_"),
     )
     log_file = folder / f"worker-{port}.log"
-    with log_file.open("wb") as log:
+    with log_file.open("ab") as log:
         worker = Worker(f"http://127.0.0.1:{port}", log_file, leash.start(command, environment=environment, output=log))
         try:
             eventually(lambda: worker.answers(until) or worker.process.exit_code is not None)
@@ -193,11 +201,11 @@ def body_of(event: dict[str, Any]) -> str:
 
 
 def _post(connection: HTTPConnection, event: dict[str, Any]) -> Answer:
-    connection.request("POST", "/webhook", *_signed(event))
+    connection.request("POST", "/webhook", *signed(event))
     return read_answer(connection)
 
 
-def _signed(event: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+def signed(event: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
     body = body_of(event).encode()
     return body, {"Content-Type": "application/json", "Stripe-Signature": sign(body, SECRET)}
 

@@ -12,13 +12,14 @@ from gevent import monkey
 # Waiting gives way to other deliveries. The processes themselves are gunicorn's business: it forks, and reaps.
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
+import signal
 import sys
 from typing import Any
 
 import click
 from gunicorn.glogging import Logger
 
-from webhook import logs, process_files
+from webhook import leash, logs, process_files
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 try:
@@ -69,7 +70,13 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(_: Any, worker: Any) -> None:
-    """Begin what each process does by itself."""
+    """Begin what each process does by itself, and let none outlive the first one.
+
+    It would keep the port, and gunicorn started anew would not get it. Until the process is ready it would take SIGTERM
+    for its parent's and forget it: it has nothing to finish yet.
+    """
+    leash.die_with(worker.ppid)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process_files.become(worker.number, _metrics)
     worker.app.wsgi().extensions["spans"].start()
 

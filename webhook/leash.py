@@ -8,6 +8,7 @@ things in order.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import signal
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import IO
 
 _SECONDS_TO_STOP = 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ def start(  # noqa: PLR0913
         start_new_session=True,
     )
     return Leash(process)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process once its parent, the process ``parent``, is gone; only Linux does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # gone before it was said
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def group_of(user: str) -> int | None:
