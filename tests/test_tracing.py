@@ -85,7 +85,7 @@ def test_span_of_an_unavailable_delivery_records_the_error_in_safe_words(
     *_, delivery = exporter.get_finished_spans()
     [noted] = delivery.events
     assert dict(noted.attributes or {}) == {
-        "exception.type": "LedgerUnavailable",
+        "exception.type": "LedgerRefused",
         "exception.message": "SQLSTATE 42501 InsufficientPrivilege",
     }
     assert not delivery.status.is_ok
