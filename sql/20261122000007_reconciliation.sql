@@ -152,6 +152,10 @@ $$;
 create function billing.reconcile(p_deliveries jsonb, p_dry_run boolean) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    -- By index, whatever the planner makes of tables that were short when it last looked.
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
 as $$
 declare
     v_taken jsonb;

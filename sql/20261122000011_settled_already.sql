@@ -7,14 +7,12 @@ set local lock_timeout = '3s';
 
 
 -- The ledger rows of linked payments, those included that somebody else inserted without payment_id. By index alone: the
--- planner reads the whole ledger where a condition of "or" holds a subquery that is not an array, and where it last looked
--- at a short one.
+-- planner reads the whole ledger where a condition of "or" holds a subquery that is not an array.
 create or replace function billing.entries_of(p_payment_ids text[]) returns setof public.transactions
     language sql
     stable
     rows 3
     set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off
 as $$
     select *
     from public.transactions

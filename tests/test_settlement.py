@@ -116,10 +116,23 @@ def test_sale_told_again_after_a_refund_too_small_for_a_credit_adds_nothing(shop
     assert shop.balances()[shop.users[0]] == 166
 
 
-def test_settling_reads_no_table_from_end_to_end(shop: Shop) -> None:
-    """However long the ledger is: a sale, its repetition and its refund find their rows by index."""
+def test_settling_reads_a_few_rows_however_long_the_ledger_is(shop: Shop) -> None:
+    """A sale, its repetition, its refund and a batch, in a session that made its plans while the ledger was short."""
     shop.open()
     user = shop.users[0]
+    told = {"user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
+    sale = told | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
+    refund = told | {"kind": "reversal", "version": 1, "money_amount": 5}
+
+    def record(name: str) -> None:
+        sold, refunded = sale | {"payment_id": f"pi_{name}"}, refund | {"payment_id": f"pi_{name}", "id": f"re_{name}"}
+        batch = [sale | {"payment_id": f"pi_{name}{number}"} for number in range(8)]
+        for facts in ([sold], [sold], [refunded], batch):
+            deliveries = [{"event_id": "evt_1", "facts": [fact]} for fact in facts]
+            shop.admin.execute("select billing.record(%s)", [json.dumps(deliveries)])
+
+    for number in range(8):  # after five calls a plan is made for good
+        record(f"early{number}")
     shop.admin.execute(
         "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
         " select %s, 1, 'PURCHASE', 'pi_' || n, 'pi_' || n, 1, 'usd' from generate_series(1, 5000) as n",
@@ -129,15 +142,10 @@ def test_settling_reads_no_table_from_end_to_end(shop: Shop) -> None:
         "insert into billing.sales select 'pi_' || n, 1, %s, 1, 1, 'usd', true from generate_series(1, 5000) as n",
         [user],
     )
-    shop.admin.execute("analyze public.transactions, billing.sales")
-    told = {"payment_id": "pi_new", "user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
-    sale = told | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
-    refund = told | {"kind": "reversal", "version": 1, "id": "re_1", "money_amount": 5}
     with shop.admin.transaction():
-        for fact in (sale, sale, refund):
-            deliveries = json.dumps([{"event_id": "evt_1", "facts": [fact]}])
-            shop.admin.execute("select billing.record(%s)", [deliveries])
-        [scans] = shop.admin.execute(
-            "select sum(seq_scan) from pg_stat_xact_user_tables where relname in ('transactions', 'sales')"
+        record("late")
+        [(seen,)] = shop.admin.execute(
+            "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables"
+            " where relname in ('transactions', 'sales')"
         )
-    assert scans == (0,)
+    assert seen < 500

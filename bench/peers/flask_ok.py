@@ -6,10 +6,13 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 
+from webhook.spans import Spans
+
 
 def create_app() -> Flask:
     """Return the application."""
     app = Flask(__name__)
+    app.extensions["spans"] = Spans()  # which the worker's gunicorn settings start
 
     @app.post("/webhook")
     def webhook() -> Any:
