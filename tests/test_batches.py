@@ -13,9 +13,10 @@ import pytest
 from conftest import WORKER, Database
 from worker import PATIENCE, WAITS, eventually, held, new_user, sessions
 
+from webhook.database import CONNECTIONS, LedgerRefused, LedgerUnavailable
 from webhook.events import Event
 from webhook.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
-from webhook.ledger import CONNECTIONS, Ledger, LedgerRefused, LedgerUnavailable, Outcome
+from webhook.ledger import Ledger, Outcome
 
 RECORDED, DUPLICATE = {"outcome": "recorded"}, {"outcome": "duplicate"}
 PAYMENT_LOCK = "select pg_advisory_xact_lock(hashtextextended('pi_1', 4242))"
@@ -212,7 +213,7 @@ def test_ledger_whose_connections_are_all_busy_is_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who would wait too long is told to come again."""
-    monkeypatch.setattr("webhook.ledger._LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("webhook.database._LONGEST_WAIT", 0.1)
     ledger = Ledger(database.url)
     event = Event("evt_1", "refund.created", livemode=False, account=None, object={})
     with held(database.superuser_url, PAYMENT_LOCK) as holder, ThreadPoolExecutor(CONNECTIONS) as threads:

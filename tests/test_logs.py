@@ -20,7 +20,7 @@ from worker import failing_with
 
 from webhook import logs
 from webhook.app import create_app
-from webhook.ledger import LedgerUnavailable
+from webhook.database import LedgerUnavailable
 from webhook.settings import Guards, Settings
 
 SECRET = "whsec_only_for_tests"

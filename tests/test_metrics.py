@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from worker import samples
 
 from webhook.app import create_app
-from webhook.ledger import LedgerUnavailable
+from webhook.database import LedgerUnavailable
 from webhook.parked_gauge import ParkedGauge
 from webhook.settings import Guards, Settings, StripeSettings
 

@@ -11,8 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
 
+from webhook.database import LedgerUnavailable
 from webhook.deliveries import BadDelivery, read_event, settle, verify
-from webhook.ledger import Ledger, LedgerUnavailable, Outcome
+from webhook.ledger import Ledger, Outcome
 from webhook.metrics import Metrics
 from webhook.parked_gauge import ParkedGauge
 from webhook.settings import Settings, read_settings

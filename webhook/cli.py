@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 
 from webhook import __version__, audit, audit_stripe, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
+from webhook.database import LedgerUnavailable
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
-from webhook.ledger import LedgerUnavailable
 from webhook.migrate import MigrationError
 from webhook.moments import Moment
 from webhook.parked import NotParked

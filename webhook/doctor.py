@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from webhook.database import LedgerUnavailable
 from webhook.endpoint import READ_RIGHT, AmbiguousEndpointError, EndpointError, differences, find
-from webhook.ledger import Ledger, LedgerUnavailable
+from webhook.ledger import Ledger
 from webhook.schema import expected_version
 from webhook.settings import (
     Environment,

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from webhook.database import LedgerUnavailable
 from webhook.deliveries import read_event, settle
-from webhook.ledger import Ledger, LedgerUnavailable, Outcome, ParkedEvent
+from webhook.ledger import Ledger, Outcome, ParkedEvent
 from webhook.objects import IDENTIFIER
 from webhook.settings import Guards, read_database_url, read_guards, read_stripe_settings
 from webhook.stripe_api import StripeAPI, StripeUnavailable, stripe_api

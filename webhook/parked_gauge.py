@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from webhook.ledger import LedgerUnavailable
+from webhook.database import LedgerUnavailable
 
 _PATIENCE = 1.0
 """Seconds. A database that hangs is given up on after ten; Prometheus gives up on us after as many."""

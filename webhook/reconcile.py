@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 import click
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from webhook.database import LedgerUnavailable
 from webhook.facts import Sale, Unsettled
-from webhook.ledger import Ledger, LedgerUnavailable, Reconciled
+from webhook.ledger import Ledger, Reconciled
 from webhook.listed import Found
 from webhook.reconcile_report import Item, Report
 from webhook.settings import Guards, read_database_url, read_guards, read_reader_settings

@@ -11,8 +11,8 @@ from pathlib import Path
 from bench.database import Database
 from bench.deliveries import USERS
 from bench.load import CONNECTIONS, Result, output_of
+from webhook.database import PREAMBLE
 from webhook.facts import SESSION, Sale, as_json
-from webhook.ledger import PREAMBLE
 from webhook.postgres_files import programs
 
 
