@@ -12,6 +12,7 @@ from gevent import monkey
 # Waiting gives way to other deliveries. The processes themselves are gunicorn's business: it forks, and reaps.
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
+import os
 import signal
 import sys
 from typing import Any
@@ -64,6 +65,23 @@ control_socket_disable = True
 logconfig_dict = logs.set_up(as_json=_server.logs_json)
 
 
+def _hold_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _hear_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def _end_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _hear_sigterm()
+
+
+# Until a new process is ready, it would take a SIGTERM for its parent's and forget it: it has nothing to finish yet.
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_hear_sigterm, after_in_child=_end_on_sigterm)
+
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the process a number."""
     worker.number = process_files.free_number([each.number for each in server.WORKERS.values()])
@@ -72,11 +90,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(_: Any, worker: Any) -> None:
     """Begin what each process does by itself, and let none outlive the first one.
 
-    It would keep the port, and gunicorn started anew would not get it. Until the process is ready it would take SIGTERM
-    for its parent's and forget it: it has nothing to finish yet.
+    It would keep the port, and gunicorn started anew would not get it.
     """
     leash.die_with(worker.ppid)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     process_files.become(worker.number, _metrics)
     worker.app.wsgi().extensions["spans"].start()
 

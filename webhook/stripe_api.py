@@ -20,7 +20,7 @@ _TIMEOUT = (2.0, 3.0)
 """Seconds to connect, and to wait for an answer: Checkout waits 10 for ours."""
 _RETRIES = 1
 _AT_ONCE = 6
-"""Questions under way in a process: fewer than its threads (8), so that the other deliveries go on."""
+"""Questions under way in a process: a slow Stripe holds up so many deliveries, and is asked no more often."""
 _PRICES_KEPT = 1000
 _SECONDS_KEPT = 300
 _PAGE = 100
