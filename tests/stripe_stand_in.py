@@ -81,9 +81,9 @@ class StripeStandIn:
         """Stripe made no events, or made them too long ago."""
         self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
 
-    def count(self, path: str) -> int:
-        """How many requests there were of a path."""
-        return sum(asked == path for asked, _ in self.requests)
+    def settings(self, database_url: str) -> dict[str, str]:
+        """The environment of a command that asks this one."""
+        return {"DATABASE_URL": database_url, "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": self.url}
 
     def answer(self, path: str, query: dict[str, str], account: str | None) -> tuple[int, JSONObject]:
         """Return the status and the body of an answer."""

@@ -13,17 +13,16 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from conftest import Database
+from direct import deliver_to
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from recorded import refund_event, session_event
 from roles import ALICE, BOB, add, balance, connected, record, refund, sale, sign_up
-from stories import Event, deliveries, events_of, new_id, sales
+from stories import deliveries, events_of, new_id, sales
 
 from webhook import audit as audit_module
 from webhook.cli import commands
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
-from webhook.settings import Guards
 
 Audit = Callable[..., Result]
 Admin = psycopg.Connection[Any]
@@ -86,11 +85,6 @@ def findings(audit: Audit) -> list[str]:
     return lines
 
 
-def deliver(ledger: Ledger, event: Event) -> None:
-    text = json.dumps(event)
-    settle(read_event(text), text, ledger, Guards(livemode=False))
-
-
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=[Phase.generate]
 )
@@ -103,7 +97,7 @@ def test_audit_of_any_history_finds_nothing(
     stories = data.draw(st.lists(sales(users), min_size=1, max_size=4))
     with closing(Ledger(database.url)) as ledger:
         for event in data.draw(deliveries(events_of(stories))):
-            deliver(ledger, event)
+            deliver_to(ledger, event)
     assert findings(audit) == []
 
 
@@ -114,8 +108,10 @@ def test_audit_beside_live_traffic_finds_nothing(audit: Audit, database: Databas
     def sell(ledger: Ledger) -> None:
         for _ in range(40):
             payment = new_id("pi")
-            deliver(ledger, session_event(event_id=new_id("evt"), payment_intent=payment, user_id=ALICE))
-            deliver(ledger, refund_event(event_id=new_id("evt"), id=new_id("re"), payment_intent=payment, amount=250))
+            deliver_to(ledger, session_event(event_id=new_id("evt"), payment_intent=payment, user_id=ALICE))
+            deliver_to(
+                ledger, refund_event(event_id=new_id("evt"), id=new_id("re"), payment_intent=payment, amount=250)
+            )
 
     def sell_all() -> None:
         with closing(Ledger(database.url)) as ledger, ThreadPoolExecutor(4) as pool:

@@ -12,14 +12,14 @@ import pytest
 import responses
 from click.testing import CliRunner, Result
 from conftest import Database
+from direct import deliver_to
 from recorded import USER_ID, dispute_event, invoice_event, invoice_payment_event, refund_event, session_event
 from stripe_stand_in import StripeStandIn, serving
 
 from webhook import stripe_reader
 from webhook.cli import commands
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
-from webhook.settings import Guards, SettingsError
+from webhook.settings import SettingsError
 
 Audit = Callable[..., Result]
 Admin = psycopg.Connection[Any]
@@ -54,8 +54,7 @@ def deliver(database: Database, admin: Admin) -> Iterator[Deliver]:
 
         def deliver(*events: dict[str, Any]) -> None:
             for event in events:
-                text = json.dumps(event)
-                settle(read_event(text), text, ledger, Guards(livemode=False))
+                deliver_to(ledger, event)
 
         yield deliver
 

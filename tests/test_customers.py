@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Database
+from direct import deliver_to
 from recorded import USER_ID, invoice_event, payment_intent_event, refund_event, session_event
 from roles import connected, record
 from worker import PATIENCE, WAITS, eventually, sessions
 
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger, Outcome
-from webhook.settings import Guards
 
 OTHER = "00000000-0000-4000-8000-000000000002"
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -29,14 +29,8 @@ Deliver = Callable[..., Outcome]
 @pytest.fixture
 def deliver(database: Database, admin: Admin) -> Iterator[Deliver]:
     admin.execute("insert into auth.users (id) values (%s), (%s)", [USER_ID, OTHER])
-    ledger = Ledger(database.url)
-
-    def deliver(event: dict[str, Any]) -> Outcome:
-        text = json.dumps(event)
-        return settle(read_event(text), text, ledger, Guards(livemode=False))
-
-    yield deliver
-    ledger.close()
+    with closing(Ledger(database.url)) as ledger:
+        yield partial(deliver_to, ledger)
 
 
 def invoice(name: str = "in_1", **fields: Any) -> dict[str, Any]:

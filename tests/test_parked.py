@@ -17,13 +17,12 @@ import pytest
 import responses
 from click.testing import CliRunner, Result
 from conftest import Database
+from direct import deliver_to
 from recorded import USER_ID, session_event
 
 from webhook import parked
 from webhook.cli import commands
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
-from webhook.settings import Guards
 
 Webhook = Callable[..., Result]
 EVENT = session_event()["id"]
@@ -43,8 +42,7 @@ def deliver(database: Database) -> Iterator[Callable[[dict[str, Any]], str]]:
     with closing(Ledger(database.url)) as ledger:
 
         def deliver(event: dict[str, Any]) -> str:
-            text = json.dumps(event)
-            return settle(read_event(text), text, ledger, Guards(livemode=False)).name
+            return deliver_to(ledger, event).name
 
         yield deliver
 

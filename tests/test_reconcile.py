@@ -24,6 +24,7 @@ import pytest
 import responses
 from click.testing import CliRunner, Result
 from conftest import Database
+from direct import deliver_to
 from recorded import (
     USER_ID,
     dispute_event,
@@ -37,10 +38,9 @@ from stories import new_id
 from stripe_stand_in import DAY, StripeStandIn, serving
 
 from webhook import cli, reconcile, stripe_reader
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
 from webhook.reconcile_progress import Progress
-from webhook.settings import Guards, SettingsError
+from webhook.settings import SettingsError
 from webhook.sources import Page, Source
 
 PAYMENT = session_event()["data"]["object"]["payment_intent"]
@@ -58,15 +58,10 @@ class Shop:
 
     def deliver(self, *events: dict[str, Any]) -> None:
         for event in events:
-            text = json.dumps(event)
-            settle(read_event(text), text, self.ledger, Guards(livemode=False))
+            deliver_to(self.ledger, event)
 
     def reconcile(self, *arguments: str, **environment: str) -> Result:
-        settings = {
-            "DATABASE_URL": self.database.url,
-            "STRIPE_API_KEY": "rk_test_1",
-            "STRIPE_API_BASE": self.stripe.url,
-        }
+        settings = self.stripe.settings(self.database.url)
         return CliRunner(env=settings | environment).invoke(cli.commands, ["reconcile", *arguments])
 
     def found(self, *arguments: str, **environment: str) -> dict[str, Any]:
@@ -532,7 +527,7 @@ def test_stripe_in_passing_trouble_is_waited_for(shop: Shop, status: int) -> Non
 
 def test_stripe_that_stalls_is_asked_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time-out."""
-    monkeypatch.setattr(stripe_reader, "_TIMEOUT", (1.0, 0.2))
+    monkeypatch.setattr(stripe_reader, "OPERATORS_TIMEOUT", (1.0, 0.2))
     let_go, stalled = threading.Event(), threading.Event()
 
     def stall(path: str) -> None:

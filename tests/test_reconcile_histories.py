@@ -49,12 +49,8 @@ def shop(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Shop]:
         yield Shop(admin, ledger)
 
 
-def environment(database: Database, stripe: StripeStandIn) -> dict[str, str]:
-    return {"DATABASE_URL": database.url, "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": stripe.url}
-
-
 def reconcile(database: Database, stripe: StripeStandIn, *arguments: str) -> int:
-    runner = CliRunner(env=environment(database, stripe))
+    runner = CliRunner(env=stripe.settings(database.url))
     return runner.invoke(cli.commands, ["reconcile", "--since", "1d", *arguments]).exit_code
 
 
@@ -63,7 +59,7 @@ def started(database: Database, stripe: StripeStandIn) -> Iterator[subprocess.Po
     """The command as a process of its own, killed at the end."""
     with subprocess.Popen(
         COMMAND,
-        env=child_environment(environment(database, stripe)),
+        env=child_environment(stripe.settings(database.url)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -197,7 +193,7 @@ def peak_memory(database: Database, stripe: StripeStandIn) -> int:
     )
     done = subprocess.run(
         [sys.executable, "-c", measured, *COMMAND],
-        env=child_environment(environment(database, stripe)),
+        env=child_environment(stripe.settings(database.url)),
         capture_output=True,
         text=True,
         check=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,16 +16,15 @@ import pytest
 import responses
 from click.testing import CliRunner, Result
 from conftest import Database, Server, new_folder
+from direct import deliver_to
 from recorded import refund_event, session_event
 from stories import new_id
 from stripe_stand_in import DAY, StripeStandIn, serving
 
 from webhook import cli
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
 from webhook.migrate import migrate
 from webhook.postgres_files import environment, programs
-from webhook.settings import Guards
 
 ALICE, BOB, CAROL = (str(uuid4()) for _ in range(3))
 
@@ -78,15 +76,10 @@ class Shop:
         """It happens at Stripe, whose webhook is delivered."""
         self.stripe.happened(event, at=at)
         with closing(Ledger(self.database.url)) as ledger:
-            text = json.dumps(event)
-            settle(read_event(text), text, ledger, Guards(livemode=False))
+            deliver_to(ledger, event)
 
     def run(self, *arguments: str) -> Result:
-        settings = {
-            "DATABASE_URL": self.database.url,
-            "STRIPE_API_KEY": "rk_test_1",
-            "STRIPE_API_BASE": self.stripe.url,
-        }
+        settings = self.stripe.settings(self.database.url)
         return CliRunner(env=settings).invoke(cli.commands, arguments)
 
     def balances(self) -> dict[str, int]:

@@ -10,17 +10,15 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database
+from direct import deliver_to
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from recorded import refund_event, session_event
 from stories import Event, deliveries, events_of, expected_balances, sales
 
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
-from webhook.settings import Guards
 
 EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))
-GUARDS = Guards(livemode=False)
 
 
 class Shop:
@@ -37,8 +35,7 @@ class Shop:
         self.users = [user for (user,) in self.admin.execute(query)]
 
     def deliver(self, event: Event) -> str:
-        text = json.dumps(event)
-        return settle(read_event(text), text, self.ledger, GUARDS).name
+        return deliver_to(self.ledger, event).name
 
     def balances(self) -> dict[str, int]:
         """The balances, which are the ledger's sums at every moment."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database
+from direct import deliver_to
 from recorded import (
     USER_ID,
     dispute_event,
@@ -21,9 +21,7 @@ from recorded import (
     session_event,
 )
 
-from webhook.deliveries import read_event, settle
 from webhook.ledger import Ledger
-from webhook.settings import Guards
 
 PAGE = Path(__file__).parent.parent / "docs" / "settlement.md"
 BEGIN, END = "<!-- examples -->\n", "<!-- /examples -->\n"
@@ -117,8 +115,7 @@ class Books:
                 "insert into public.transactions (user_id, amount, type) values (%s, -80, 'GENERATION')", [USER_ID]
             )
             return
-        text = json.dumps(event)
-        outcome = settle(read_event(text), text, self.ledger, Guards(livemode=False))
+        outcome = deliver_to(self.ledger, event)
         assert outcome.name in ("recorded", "duplicate", "ignored")
 
     def rows(self) -> list[str]:

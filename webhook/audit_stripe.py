@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from webhook.audit import Comparison, Finding
 from webhook.facts import Facts, Reversal
@@ -47,8 +46,8 @@ class StripeAudit:
     def findings(self) -> Iterator[Finding]:
         """Yield what differs; raises :class:`StripeUnavailable` or :class:`LedgerUnavailable`."""
         listed: set[str] = set()
-        for account in self._accounts:
-            for payment, money in self._known(account, PAYMENT_INTENTS, "latest_charge"):
+        for account in self.guards.every_account:
+            for payment, money in self._known(account, PAYMENT_INTENTS, expand=["data.latest_charge"]):
                 listed.add(money.payment_id)
                 yield from self._compare_payment(account, payment, money)
             for invoice, money in self._known(account, INVOICES):
@@ -60,24 +59,18 @@ class StripeAudit:
                     "stripe", {"payment_id": payment_id}, "a sale that Stripe does not know", None, payment_id
                 )
 
-    @property
-    def _accounts(self) -> tuple[str | None, ...]:
-        return (None, *sorted(self.guards.accounts))
-
     def _is_at_stripe(self, payment_id: str) -> bool:
         kind = {"pi": PAYMENT_INTENTS, "in": INVOICES, "cs": SESSIONS}.get(payment_id.partition("_")[0])
         if kind is None:
             return False
-        path = f"{kind.path}/{quote(payment_id, safe='')}"
         with _naming(kind):
-            return any(self.reader.get(account, path) for account in self._accounts)
+            return any(self.reader.get(account, kind.path, payment_id) for account in self.guards.every_account)
 
-    def _known(self, account: str | None, kind: Kind, *expand: str) -> Iterator[tuple[JSONObject, Money]]:
+    def _known(self, account: str | None, kind: Kind, expand: Sequence[str] = ()) -> Iterator[tuple[JSONObject, Money]]:
         """Yield the listed objects whose sale is known, with what the ledger says of their money."""
-        created = {"gte": int(self.since.timestamp()), "lt": int(self.until.timestamp())}
-        wanted = [f"data.{field}" for field in expand]
+        since, until = int(self.since.timestamp()), int(self.until.timestamp())
         with _naming(kind):
-            for page in self.reader.pages(account, kind.path, created=created, expand=wanted):
+            for page in self.reader.created(account, kind.path, since, until, expand=list(expand)):
                 objects = {source["id"]: source for source in page if is_object(source)}
                 for money in self.ledger.money_of(list(objects)):
                     yield objects[money.payment_id], money

@@ -19,6 +19,7 @@ from webhook.ledger import Ledger, Outcome, ParkedEvent
 from webhook.objects import IDENTIFIER
 from webhook.settings import Guards, read_database_url, read_guards, read_stripe_settings
 from webhook.stripe_api import StripeAPI, StripeUnavailable, stripe_api
+from webhook.tables import aligned
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
@@ -142,9 +143,8 @@ def _tabulate(events: Sequence[ParkedEvent]) -> None:
         click.echo("Nothing is parked.")
         return
     rows = [("EVENT", "TYPE", "AGE", "REASON"), *((e.id, e.type, _age(e), e.reason) for e in events)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in aligned(rows):
+        click.echo(line)
     click.echo()
     for reason in sorted({event.reason for event in events}):
         click.echo(f"{reason}: {REMEDIES[reason]}")

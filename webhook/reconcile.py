@@ -18,7 +18,7 @@ from webhook.ledger import Ledger, Reconciled
 from webhook.listed import Found
 from webhook.reconcile_report import Item, Report
 from webhook.settings import Guards, read_database_url, read_guards, read_reader_settings
-from webhook.sources import End, Page, Places, Window, read_all
+from webhook.sources import End, Page, Places, Source, Window, read_all
 from webhook.stripe_reader import StripeReader
 
 _OVERLAP = timedelta(hours=1)
@@ -109,18 +109,20 @@ class Run:
         open_ids = self.ledger.open_objects(self.since - _OPEN_FOR)
         run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
         within = Window(int(self.since.timestamp()), int(self.until.timestamp()))
-        accounts = (None, *sorted(self.guards.accounts))
-        places = [Places(self.reader, self.guards, within, account, open_ids) for account in accounts]
-        self.report.begin([source for place in places for source in place.sources()])
-        for place in places:
-            self._read(place)
+        accounts = [
+            Places(self.reader, self.guards, within, account, open_ids).sources()
+            for account in self.guards.every_account
+        ]
+        self.report.begin([source for sources in accounts for source in sources])
+        for sources in accounts:
+            self._read(sources)
         if run_id is not None and self.report.is_complete:
             self.ledger.finish_reconciliation(run_id)
 
-    def _read(self, place: Places) -> None:
+    def _read(self, sources: Sequence[Source]) -> None:
         stopped = threading.Event()
         try:
-            for item in read_all(place.sources(), stopped):
+            for item in read_all(sources, stopped):
                 match item:
                     case Page():
                         self._settle(item)

@@ -14,12 +14,12 @@ import click
 from webhook.listed import TITLES
 from webhook.reconcile_progress import Progress
 from webhook.sources import Page, Source
+from webhook.tables import aligned
 
 NOTHING_MISSING, MISSING, INCOMPLETE = 0, 1, 2
 """Exit codes: all was there; something was missing, and is recorded unless it was a dry run; not all could be seen."""
 _COLUMNS = ("seen", "missing", "credits", "parked", "failed")
-
-
+_TIME = "%Y-%m-%d %H:%M:%S %Z"
 _INTERRUPTED = InterruptedError("interrupted")
 
 
@@ -41,7 +41,6 @@ class Report:
     def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
         """Nothing is printed yet."""
         self._about = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
-        self._dry_run = dry_run
         self._json = JSONItems() if as_json else None
         self._objects: Counter[str] = Counter()
         self._items: Counter[tuple[str, str]] = Counter()
@@ -84,8 +83,7 @@ class Report:
     @property
     def is_complete(self) -> bool:
         """Whether all places were seen to their end, and everything in them could be recorded."""
-        troubles = [self._ended.get(source, _INTERRUPTED) for source in self._reached]
-        return bool(self._reached) and not any((self._trouble, *troubles)) and not self._count("failed")
+        return bool(self._reached) and not (self._trouble or self._troubles() or self._count("failed"))
 
     @property
     def exit_code(self) -> int:
@@ -107,18 +105,18 @@ class Report:
         for line in self._conclusions():
             click.echo(line)
 
+    def _troubles(self) -> dict[str, Exception]:
+        """Return the places that were not seen to their end, and why."""
+        ended = {source: self._ended.get(source, _INTERRUPTED) for source in self._reached}
+        return {source: trouble for source, trouble in ended.items() if trouble}
+
     def _stops(self) -> list[str]:
         """Return where the run stopped, and why."""
         lines = [str(self._trouble)] if self._trouble else []
-        for source, reached in self._reached.items():
-            ended = self._ended.get(source, _INTERRUPTED)
-            if ended:
-                seen = (
-                    f"seen back to {datetime.fromtimestamp(reached, UTC):%Y-%m-%d %H:%M:%S %Z}"
-                    if reached
-                    else "not seen"
-                )
-                lines.append(f"{source}: {seen}; {ended}")
+        for source, trouble in self._troubles().items():
+            reached = self._reached[source]
+            seen = f"seen back to {datetime.fromtimestamp(reached, UTC):{_TIME}}" if reached else "not seen"
+            lines.append(f"{source}: {seen}; {trouble}")
         if not self.is_complete:
             lines.append("not finished: run it again with the same --since; what is recorded already costs little")
         return lines
@@ -148,16 +146,14 @@ class Report:
             signs = {"credits": "+" if counts["credits"] else ""}
             counted = (f"{counts[column]:{signs.get(column, '')},}" for column in _COLUMNS)
             rows.append([TITLES[kind], *counted])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for title, *cells in rows:
-            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-            click.echo("  ".join([title.ljust(widths[0]), *aligned]))
+        for line in aligned(rows, numbers=True):
+            click.echo(line)
 
     def _conclusions(self) -> list[str]:
         missing, parked = self._count("missing"), self._count("parked")
         lines = []
         if missing:
-            done = "would be recorded (dry run)" if self._dry_run else "now recorded"
+            done = "would be recorded (dry run)" if self._about["dry_run"] else "now recorded"
             lines.append(f"{missing:,} missing, {done}: {self._credits.total():+,} credits.")
         if parked or self.waiting:
             lines.append(f"{parked + self.waiting:,} cannot be settled, {parked:,} newly found: see webhook parked.")

@@ -33,6 +33,11 @@ class Guards:
     accounts: frozenset[str] = frozenset()
     """Connected accounts, ``acct_…``."""
 
+    @property
+    def every_account(self) -> tuple[str | None, ...]:
+        """All that count, as requests to Stripe name them: ``None`` is our own."""
+        return (None, *sorted(self.accounts))
+
 
 @dataclass(frozen=True)
 class StripeSettings:

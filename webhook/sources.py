@@ -7,13 +7,12 @@ takes from the queue sets the pace.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from queue import Queue
 from typing import Any
-from urllib.parse import quote
 
 from webhook.events import HANDLED_EVENTS
 from webhook.listed import (
@@ -131,8 +130,7 @@ class Places:
         return f"{what} of {self.account}" if self.account else what
 
     def _listed(self, title: str, path: str, expand: list[str], since: int, until: int) -> Iterator[Page]:
-        created = {"gte": since, "lt": until}
-        for objects in self.reader.pages(self.account, path, created=created, expand=expand):
+        for objects in self.reader.created(self.account, path, since, until, expand=expand):
             yield self._page(title, objects, _created(objects))
 
     def _first_event(self) -> int:
@@ -142,9 +140,9 @@ class Places:
     def _events(self) -> Iterator[Page]:
         """Yield, as they are now, the older objects to which something happened in the window."""
         title = self._title("events")
-        created = {"gte": self._first_event(), "lt": self.window.until}
         seen: set[str] = set()
-        for events in self.reader.pages(self.account, "/v1/events", types=_LISTED_TYPES, created=created):
+        since, until = self._first_event(), self.window.until
+        for events in self.reader.created(self.account, "/v1/events", since, until, types=_LISTED_TYPES):
             older = [source for source in map(_object_of, events) if source and self._is_missed_by_lists(source)]
             new = {source["id"]: source for source in older if source["id"] not in seen}
             seen |= new.keys()
@@ -194,8 +192,8 @@ class Places:
 
     def _got(self, kind: Kind, object_id: str) -> list[JSONObject]:
         """Return the object, or nothing where Stripe has none (any more)."""
-        path = f"{kind.path}/{quote(object_id, safe='')}"
-        source = self.reader.get(self.account, path, expand=kind.expanded(older=False, within=""))
+        expand = kind.expanded(older=False, within="")
+        source = self.reader.get(self.account, kind.path, object_id, expand=expand)
         return [source] if source else []
 
     def _page(
@@ -233,13 +231,12 @@ class Places:
         return whole
 
 
-def read_all(sources: Iterable[Source], stopped: threading.Event) -> Iterator[Page | End]:
+def read_all(sources: Sequence[Source], stopped: threading.Event) -> Iterator[Page | End]:
     """Yield the pages of all sources as they come, and an end for each; stops early once ``stopped`` is set."""
     queue: Queue[Page | End] = Queue(_PAGES_AHEAD)
-    waiting = list(sources)
-    for source in waiting:
+    for source in sources:
         threading.Thread(target=_read_one, args=(source, queue, stopped), daemon=True).start()
-    left = len(waiting)
+    left = len(sources)
     while left:
         item = queue.get()
         left -= isinstance(item, End)

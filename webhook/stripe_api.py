@@ -24,7 +24,7 @@ _AT_ONCE = 6
 _PRICES_KEPT = 1000
 _SECONDS_KEPT = 300
 _PAGE = 100
-_OPERATORS_TIMEOUT = (5.0, 20.0)
+OPERATORS_TIMEOUT = (5.0, 20.0)
 """Seconds, where a person waits and no delivery does."""
 
 
@@ -64,11 +64,12 @@ class StripeAPI:
         *,
         timeout: tuple[float, float] = _TIMEOUT,
         retries: int = _RETRIES,
+        at_once: int = _AT_ONCE,
     ) -> None:
         """Nothing is asked yet. Each request happens inside what ``watch`` returns."""
         self._watch = watch
         self._client = _client(settings, timeout, retries)
-        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._places = threading.BoundedSemaphore(at_once)
         self._prices: TTLCache[tuple[str | None, str], Any] = TTLCache(_PRICES_KEPT, _SECONDS_KEPT)
         self._prices_lock = threading.Lock()
 
@@ -79,9 +80,9 @@ class StripeAPI:
     def _answer(self, account: str | None, question: Question) -> Any:
         match question:
             case SessionLines(session_id):
-                return self._listed(account, f"/v1/checkout/sessions/{_in_path(session_id)}/line_items")
+                return self._listed(account, f"/v1/checkout/sessions/{in_path(session_id)}/line_items")
             case InvoiceLines(invoice_id):
-                return self._listed(account, f"/v1/invoices/{_in_path(invoice_id)}/lines")
+                return self._listed(account, f"/v1/invoices/{in_path(invoice_id)}/lines")
             case ChargeRefunds(charge_id):
                 return self._listed(account, "/v1/refunds", charge=charge_id)
             case RelatedObject(path):
@@ -94,7 +95,7 @@ class StripeAPI:
         with self._prices_lock:
             if key in self._prices:
                 return self._prices[key]
-        price = self._got(account, f"/v1/prices/{_in_path(price_id)}", expand=["product"])
+        price = self._got(account, f"/v1/prices/{in_path(price_id)}", expand=["product"])
         with self._prices_lock:
             self._prices[key] = price
         return price
@@ -122,7 +123,7 @@ class StripeOperator:
 
     def __init__(self, settings: StripeSettings) -> None:
         """Nothing is asked yet."""
-        self._client = _client(settings, _OPERATORS_TIMEOUT)
+        self._client = _client(settings, OPERATORS_TIMEOUT)
 
     def endpoints(self) -> list[Any]:
         """Return all endpoints: https://docs.stripe.com/api/webhook_endpoints/list."""
@@ -134,11 +135,11 @@ class StripeOperator:
 
     def update_endpoint(self, endpoint_id: str, **parameters: Any) -> Any:
         """Return the endpoint as it is then: https://docs.stripe.com/api/webhook_endpoints/update."""
-        return _request(self._client, "post", f"/v1/webhook_endpoints/{_in_path(endpoint_id)}", **parameters)
+        return _request(self._client, "post", f"/v1/webhook_endpoints/{in_path(endpoint_id)}", **parameters)
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         """Nothing is delivered there any more: https://docs.stripe.com/api/webhook_endpoints/delete."""
-        _request(self._client, "delete", f"/v1/webhook_endpoints/{_in_path(endpoint_id)}")
+        _request(self._client, "delete", f"/v1/webhook_endpoints/{in_path(endpoint_id)}")
 
     def undelivered_events(self, types: tuple[str, ...], since: int) -> list[Any]:
         """Return the events that Stripe still delivers, or gave up on: https://docs.stripe.com/api/events/list."""
@@ -155,7 +156,8 @@ def stripe_api(settings: StripeSettings | None, watch: Watch = nullcontext) -> S
     return StripeAPI(settings, watch) if settings else None
 
 
-def _in_path(value: str) -> str:
+def in_path(value: str) -> str:
+    """Return an id as it stands in the path of a request."""
     return quote(value, safe="")
 
 

@@ -14,10 +14,8 @@ from tenacity.wait import wait_random_exponential
 
 from webhook.objects import JSONObject
 from webhook.settings import StripeSettings
-from webhook.stripe_api import StripeAPI, StripeUnavailable, pages
+from webhook.stripe_api import OPERATORS_TIMEOUT, StripeAPI, StripeUnavailable, in_path, pages
 
-_TIMEOUT = (5.0, 20.0)
-"""Seconds to connect, and to wait for an answer."""
 _AT_ONCE = 8
 """Requests under way: at a tenth of a second each, under Stripe's limit of 100 a second.
 
@@ -33,8 +31,7 @@ class StripeReader(StripeAPI):
 
     def __init__(self, settings: StripeSettings) -> None:
         """Nothing is asked yet."""
-        super().__init__(settings, timeout=_TIMEOUT, retries=0)
-        self._turns = threading.Semaphore(_AT_ONCE)
+        super().__init__(settings, timeout=OPERATORS_TIMEOUT, retries=0, at_once=_AT_ONCE)
         self._stopped = threading.Event()
         self._counting = threading.Lock()
         self.requests = 0
@@ -48,10 +45,19 @@ class StripeReader(StripeAPI):
         """Yield the pages of a list, newest objects first; raises :class:`StripeUnavailable`."""
         return pages(partial(self._got, account, path), **parameters)
 
-    def get(self, account: str | None, path: str, **parameters: Any) -> JSONObject | None:
-        """Return an object, ``None`` where Stripe has none (any more); raises :class:`StripeUnavailable`."""
+    def created(
+        self, account: str | None, path: str, since: int, until: int, **parameters: Any
+    ) -> Iterator[list[JSONObject]]:
+        """Yield the pages of what was created from ``since`` to before ``until``, in seconds, as :meth:`pages` does."""
+        return self.pages(account, path, created={"gte": since, "lt": until}, **parameters)
+
+    def get(self, account: str | None, path: str, object_id: str, **parameters: Any) -> JSONObject | None:
+        """Return an object of the list at ``path``, ``None`` where Stripe has none (any more).
+
+        Raises :class:`StripeUnavailable`.
+        """
         try:
-            answer: JSONObject = self._got(account, path, **parameters)
+            answer: JSONObject = self._got(account, f"{path}/{in_path(object_id)}", **parameters)
         except StripeUnavailable as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
@@ -63,7 +69,7 @@ class StripeReader(StripeAPI):
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        with self._turns:
+        with self._places:
             with self._counting:
                 self.requests += 1
             yield
