@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -30,9 +31,13 @@ from worker import (
     working,
 )
 
+from webhook.clients import PATIENCE as CLIENTS_PATIENCE
+
 LANES = 12
 GRACEFUL_TIMEOUT = 25
 """Seconds: webhook/gunicorn_conf.py."""
+LINGER = 2
+"""Seconds: webhook/gunicorn_worker.py."""
 
 
 @dataclass
@@ -166,6 +171,50 @@ def test_worker_whose_processes_are_still_starting_ends_soon_after_sigterm(datab
     with working(database.url, tmp_path, processes=8, until="/healthz") as worker:
         worker.terminate()
         eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
+
+
+def test_delivery_at_the_moment_when_idle_connections_are_closed_is_answered_or_not_begun(
+    database: Database, admin: psycopg.Connection, user_id: str, tmp_path: Path
+) -> None:
+    """It comes on a kept-alive connection, two seconds after SIGTERM."""
+    with working(database.url, tmp_path) as worker, ExitStack() as opened:
+        connections = [opened.enter_context(worker.connected()) for _ in range(40)]
+        for connection in connections:
+            connection.request("GET", "/healthz")
+            read_answer(connection)
+        worker.terminate()
+        closing_at = time.monotonic() + LINGER - 0.1
+        with ThreadPoolExecutor(len(connections)) as senders:
+            answered = senders.map(
+                lambda number: outcome_at(
+                    closing_at + number * 0.005, connections[number], sale(user_id, f"{user_id}_{number}")
+                ),
+                range(len(connections)),
+            )
+            recorded = [f"pi_{user_id}_{number}" for number, outcome in enumerate(answered) if outcome == "recorded"]
+        eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
+        assert set(recorded) == payments(admin)
+        assert "Traceback" not in worker.log
+
+
+def outcome_at(moment: float, connection: HTTPConnection, event: dict[str, Any]) -> str | None:
+    """What becomes of a delivery that is sent then; nothing where its connection is closed."""
+    request = signed(event)
+    time.sleep(max(moment - time.monotonic(), 0))
+    with suppress(OSError, HTTPException):
+        connection.request("POST", "/webhook", *request)
+        return read_answer(connection).outcome
+    return None
+
+
+def test_stalled_client_does_not_hold_up_the_end(database: Database, tmp_path: Path) -> None:
+    """It is waited for no longer than at any other time."""
+    with working(database.url, tmp_path, processes=1) as worker, worker.connected() as connection:
+        connection.putrequest("POST", "/webhook")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"{")
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None, CLIENTS_PATIENCE + 4)
 
 
 def is_refused(worker: Worker) -> bool:

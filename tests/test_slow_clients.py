@@ -1,4 +1,4 @@
-"""Clients that say nothing, say it slowly, or never listen, by the hundred: deliveries are answered meanwhile."""
+"""Clients that say nothing, or say it slowly, more of them than a process takes in: deliveries are answered."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 from conftest import Database, Server
-from worker import Worker, new_user, sale, working
+from worker import Worker, eventually, new_user, sale, working
 
-CONNECTIONS = 300
-PROMPTLY = 2
+from webhook.app import LARGEST_BODY
+from webhook.clients import MOST_HELD, PATIENCE
+
+LARGEST_CROWD = 60
+"""gunicorn's worker_connections here."""
+CONNECTIONS = LARGEST_CROWD + 10
+PROMPTLY = 3
 """Seconds for any one answer, on a machine that has other things to do."""
 
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\n"
@@ -37,7 +43,6 @@ CLIENTS = {
     "send a byte of the body a moment": Client(HEAD + b"Content-Length: 100000\r\n\r\n", b"{"),
     "stop within the body": Client(HEAD + b"Content-Length: 100000\r\n\r\n{"),
     "send chunks slowly": Client(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
-    "never read what they asked for": Client(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5),
 }
 
 
@@ -49,7 +54,9 @@ def database(server: Server, template: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def worker(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(database.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
+    options = f"--worker-connections={LARGEST_CROWD}"
+    folder = tmp_path_factory.mktemp("worker")
+    with working(database.url, folder, processes=1, GUNICORN_CMD_ARGS=options) as worker:
         yield worker
 
 
@@ -60,16 +67,14 @@ def user_id(database: Database) -> str:
 
 
 @contextmanager
-def crowd(worker: Worker, client: Client) -> Iterator[list[socket.socket]]:
-    """Hundreds of such clients, which go on until the block ends."""
+def crowd(worker: Worker, client: Client, count: int = CONNECTIONS) -> Iterator[list[socket.socket]]:
+    """So many of such clients, which go on until the block ends."""
     place = urlsplit(worker.url)
     is_over = threading.Event()
     with ExitStack() as opened:
-        clients = [
-            opened.enter_context(socket.create_connection((place.hostname, place.port), timeout=20))
-            for _ in range(CONNECTIONS)
-        ]
+        clients = [opened.enter_context(socket.socket()) for _ in range(count)]
         for each in clients:
+            each.connect((place.hostname, place.port))
             each.setblocking(False)  # noqa: FBT003
         send(clients, client.first)
         thread = threading.Thread(target=drip, args=(clients, client.then, is_over))
@@ -93,10 +98,47 @@ def send(clients: list[socket.socket], piece: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_deliveries_among_hundreds_of_clients_are_answered_promptly(kind: str, worker: Worker, user_id: str) -> None:
+def test_deliveries_among_more_clients_than_it_takes_in_are_answered_promptly(
+    kind: str, worker: Worker, user_id: str
+) -> None:
     """No crowd of slow clients takes the place of a delivery."""
     with crowd(worker, CLIENTS[kind]):
         for number in range(10):
             started = time.monotonic()
             answer = worker.deliver(sale(user_id, f"{user_id}_{number}"), seconds=PROMPTLY * 5)
             assert (answer.outcome, time.monotonic() - started < PROMPTLY) == ("recorded", True)
+
+
+def test_clients_that_are_too_slow_are_hung_up_on(worker: Worker) -> None:
+    """A request has to come whole within clients.PATIENCE."""
+    [process] = worker.master.children()
+    with ExitStack() as opened:
+        clients = [
+            client
+            for name, kind in CLIENTS.items()
+            if name != "say nothing"
+            for client in opened.enter_context(crowd(worker, kind, 1))
+        ]
+        eventually(lambda: connections(process, clients) == len(clients))
+        eventually(lambda: connections(process, clients) == 0, PATIENCE + PROMPTLY)
+
+
+def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
+    """How many of the clients the process still talks to."""
+    ports = {client.getsockname()[1] for client in clients}
+    return sum(bool(each.raddr) and each.raddr.port in ports for each in process.net_connections())
+
+
+def test_large_bodies_that_stop_before_their_end_take_little_memory(worker: Worker, user_id: str) -> None:
+    """Whoever sent most is let go, before all of them together take more than clients.MOST_HELD."""
+    [process] = worker.master.children()
+    before = process.memory_info().rss
+    body = b"x" * (LARGEST_BODY - 1)
+    client = Client(HEAD + b"Content-Length: %d\r\n\r\n" % LARGEST_BODY)
+    with crowd(worker, client, 300) as clients:
+        for each in clients:
+            each.setblocking(True)  # noqa: FBT003
+            with suppress(OSError):  # it was let go
+                each.sendall(body)
+        assert worker.deliver(sale(user_id, user_id), seconds=PROMPTLY * 5).outcome == "recorded"
+        assert process.memory_info().rss - before < 4 * MOST_HELD

@@ -13,6 +13,7 @@ from gevent import monkey
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -23,6 +24,11 @@ from gunicorn.glogging import Logger
 from webhook import leash, logs, process_files
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
+_CLIENTS = 2000
+"""So many a process takes in; from half of that on, one is let go for each that comes (clients.py)."""
+_SPARE_FILES = 100
+"""What a process has open besides: its log, metrics, connections to the database and to Stripe."""
+
 try:
     _server = read_server_settings()
     read_settings()
@@ -30,6 +36,15 @@ try:
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
+
+
+def _allowed_files() -> int:
+    """Return how many files a process may have open, after asking for as many as are wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _CLIENTS + _SPARE_FILES if hard == resource.RLIM_INFINITY else min(hard, _CLIENTS + _SPARE_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 class _NoAccessLog(Logger):  # type: ignore[misc]
@@ -49,6 +64,7 @@ bind = f"0.0.0.0:{_server.port}"
 workers = _server.workers
 # A delivery waits for the database most of its time; a connection that only waits costs a few kilobytes.
 worker_class = "webhook.gunicorn_worker.Worker"
+worker_connections = _allowed_files() - _SPARE_FILES
 
 # Seconds. A process that shows no sign of life for so long is replaced.
 timeout = 30

@@ -1,15 +1,15 @@
-"""gunicorn's gevent worker, which at its end does not wait for kept-alive connections that nobody uses."""
+"""gunicorn's gevent worker, which waits for no client for long, and at its end for none that is idle."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gevent
-from gevent.monkey import MonkeyPatchWarning
+from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
+
+from webhook.clients import Crowd
 
 _LINGER = 2
 """Seconds after SIGTERM in which a client may still use a connection that it kept; gunicorn's threads wait as long."""
@@ -21,29 +21,25 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         """Take what gunicorn gives."""
         super().__init__(*arguments, **settings)
-        self._idle: dict[gevent.Timeout, gevent.Greenlet] = {}
+        # More may be there than are wanted, for a moment: whoever comes is taken in, and another let go.
+        self._crowd = Crowd(self.worker_connections // 2, self.cfg.keepalive)
 
     def patch(self) -> None:
-        """Patch what the process that forks was left with, too: gevent warns of a second time."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MonkeyPatchWarning)
-            super().patch()
+        """Make the sockets gevent's. gunicorn would patch, too, what gunicorn_conf.py leaves to the system."""
+        patched = (socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in self.sockets)
+        self.sockets: list[Any] = list(patched)
 
-    @contextmanager
-    def timeout_ctx(self) -> Iterator[None]:
-        """Wait for a connection's next request; note who does."""
-        with super().timeout_ctx() as timeout:
-            self._idle[timeout] = gevent.getcurrent()
-            try:
-                yield
-            finally:
-                del self._idle[timeout]
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a client."""
+        with self._crowd.client(client) as one_of_many:
+            super().handle(listener, one_of_many, addr)
+
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """Let the client itself see how long it is waited for: it knows what it has sent."""
+        return nullcontext()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """On SIGTERM, answer what is under way and end."""
         super().handle_exit(sig, frame)
-        gevent.spawn_later(_LINGER, self._close_idle)
-
-    def _close_idle(self) -> None:
-        for timeout, greenlet in list(self._idle.items()):
-            greenlet.kill(timeout, block=False)
+        self._crowd.end(_LINGER)
+        gevent.spawn_later(_LINGER, self._crowd.end_idle)
