@@ -88,6 +88,19 @@ def test_any_bytes_are_answered_as_a_bad_request_or_not_at_all(worker: Worker, s
     assert set(statuses(worker, sent)) <= {200, 400, 404, 405, 413} | NOT_HTTP
 
 
+CHUNKED = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+sizes = st.sampled_from([b"-5", b"0", b"3", b"zz", b"ffffffffffffffff", b"3;x=y", b" 3", b"+3", b"0x3", b""])
+ends = st.sampled_from([b"\r\n", b"\n", b"\r", b""])
+
+
+@fuzzing
+@given(chunks=st.lists(st.tuples(sizes, ends, st.binary(max_size=5), ends), max_size=4))
+def test_any_chunks_are_answered_as_a_bad_request(worker: Worker, chunks: list[tuple[bytes, ...]]) -> None:
+    """Nobody can make the worker say that something is wrong on our side."""
+    body = b"".join(piece for chunk in chunks for piece in chunk)
+    assert set(statuses(worker, CHUNKED + body)) <= {400}
+
+
 NAMES = (
     *("Stripe-Signature", "Content-Type", "Content-Length", "Transfer-Encoding", "Content-Encoding", "Expect", "Host"),
     *("Connection", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "Cookie", "Range", "X_Y", "Trailer"),

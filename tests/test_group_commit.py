@@ -13,6 +13,10 @@ from webhook import group_commit
 from webhook.group_commit import GroupCommit, Rejected
 
 
+class Killed(BaseException):
+    """What ends a greenlet or a thread."""
+
+
 class Disk:
     """Writes text as capitals once it is let; says which items came together."""
 
@@ -27,6 +31,8 @@ class Disk:
             raise Rejected
         if "fatal" in items:
             raise ConnectionError
+        if len(items) > 1 and "killed" in items:
+            raise Killed
         return [item.upper() for item in items]
 
 
@@ -82,6 +88,13 @@ def test_batch_that_failed_for_all_is_not_tried_item_by_item(
     """Without a connection to be had, trying each alone would only take longer."""
     assert results(send("a", "b", "fatal")) == ["A", ConnectionError, ConnectionError]
     assert len(disk.batches) == 2
+
+
+def test_item_whose_batch_lost_its_writer_is_written_alone(send: Callable[..., list[Future[str]]]) -> None:
+    """Whoever wrote for all was ended: that is no answer to anybody else."""
+    told = results(send("a", "b", "killed", "d"))
+    assert told.count(Killed) == 1
+    assert all(result in (wanted, Killed) for result, wanted in zip(told, ("A", "B", "KILLED", "D"), strict=True))
 
 
 def test_more_items_than_a_batch_holds_go_in_several(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:

@@ -16,7 +16,7 @@ import requests
 from conftest import Database, Server
 from pytest_socket import SocketConnectBlockedError
 from recorded import sign
-from worker import PATIENCE, SECRET, Answer, Worker, amounts, new_user, read_answer, sale, working
+from worker import PATIENCE, SECRET, Answer, Worker, amounts, eventually, new_user, read_answer, sale, working
 
 LARGEST_BODY = 1024 * 1024
 
@@ -98,6 +98,17 @@ def test_body_cut_off_leaves_no_trace(worker: Worker, owner: psycopg.Connection,
         answer = connection.recv(1000)
     assert not answer or answer.split()[1] == b"400"
     assert amounts(owner, user) == []
+
+
+def test_request_that_is_none_is_not_quoted_in_the_log(worker: Worker) -> None:
+    """Who sends nonsense may have meant to send a payload: gunicorn says that it came, and not what."""
+    place = urlsplit(worker.url)
+    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as connection:
+        connection.sendall(b"POST /webhook HTTP/1.1\r\n{'email': 'buyer@example.com'}\r\n\r\n")
+        assert connection.recv(1000).split()[1] == b"400"
+    eventually(lambda: "Invalid request" in worker.log)
+    assert "buyer" not in worker.log
+    assert "127.0.0.1" not in worker.log
 
 
 def test_request_to_the_internet_from_a_test_is_refused() -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from conftest import Database
+from stripe_stand_in import StripeStandIn, serving
 from worker import Worker, deliver_at_once, eventually, held, lock_of, new_user, sale, wired, working
 
 from webhook.process_files import free_number
@@ -192,3 +193,18 @@ def test_log_asked_for_as_text_is_readable(database: Database, tmp_path: Path) -
     assert "delivery" in line
     assert "event_id=evt_1 type=customer.created outcome=ignored reason=event_type milliseconds=" in line
     assert "Booting worker with pid" in worker.log
+
+
+def test_first_question_to_stripe_leaves_the_process_as_it_is(
+    database: Database, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    """The SDK looks at the system with a program of its own, in whose place nothing of gevent's may run."""
+    with (
+        serving(StripeStandIn()) as stripe,
+        working(database.url, tmp_path, STRIPE_API_KEY="rk_test_1", STRIPE_API_BASE=stripe.url) as worker,
+    ):
+        event = sale(new_user(admin), "asks")
+        del event["data"]["object"]["metadata"]["credits"]
+        assert worker.deliver(event).status == 503
+        assert stripe.requests
+        assert "Exception ignored" not in worker.log

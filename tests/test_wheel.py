@@ -130,6 +130,7 @@ def test_installed_wheel_migrates_serves_and_audits(server: Server, programs: Pa
         url = login(database.superuser_url, WORKER)
         with psycopg.connect(database.superuser_url, autocommit=True) as connection:
             event = sale(new_user(connection), "wheel")
+        (outside / "webhook.py").write_text("raise SystemExit('not this one')", encoding="utf-8")
         with working(url, outside, command=(str(webhook), "serve")) as worker:
             answers = [worker.deliver(event), worker.deliver(event)]
         assert [(answer.status, answer.outcome) for answer in answers] == [(200, "recorded"), (200, "duplicate")]

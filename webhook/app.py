@@ -7,12 +7,13 @@ import time
 from http import HTTPStatus
 
 from flask import Flask, Response, g, jsonify, request
+from gunicorn.http.errors import ParseException
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
 
 from webhook.database import LedgerUnavailable
-from webhook.deliveries import BadDelivery, read_event, settle, verify
+from webhook.deliveries import BadDelivery, Problem, read_event, settle, verify
 from webhook.ledger import Ledger, Outcome
 from webhook.metrics import Metrics
 from webhook.parked_gauge import ParkedGauge
@@ -97,7 +98,10 @@ def _handle_errors(app: Flask, watch: Watch) -> None:
 
 
 def _body() -> bytes:
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except (ParseException, OSError):  # chunks that are none, or a connection that broke
+        raise BadDelivery(Problem.BROKEN_BODY) from None
     if len(body) > LARGEST_BODY:
         raise RequestEntityTooLarge
     return body

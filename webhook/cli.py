@@ -7,11 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 
 import click
 
-from webhook import __version__, audit, audit_stripe, demo, dev, doctor, endpoint, migrate, parked, reconcile, rotation
+from webhook import (
+    __version__,
+    audit,
+    audit_stripe,
+    demo,
+    dev,
+    doctor,
+    endpoint,
+    migrate,
+    parked,
+    reconcile,
+    rotation,
+    serve,
+)
 from webhook.database import LedgerUnavailable
 from webhook.dev_folder import DevError
 from webhook.endpoint import AmbiguousEndpointError, EndpointError
@@ -90,8 +102,8 @@ def serve_command() -> None:
     """
     read_server_settings()
     read_settings()
-    gunicorn = str(Path(sys.executable).with_name("gunicorn"))
-    os.execv(gunicorn, [gunicorn, "--config", "python:webhook.gunicorn_conf"])  # noqa: S606
+    command = serve.gunicorn()
+    os.execv(command[0], command)  # noqa: S606
 
 
 @commands.command("demo")

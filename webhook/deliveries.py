@@ -29,6 +29,7 @@ class Problem(Enum):
     MALFORMED_SIGNATURE = "malformed Stripe-Signature header"
     WRONG_SIGNATURE = "the signature does not match"
     OLD_SIGNATURE = "the signature is too old"
+    BROKEN_BODY = "the body does not come whole"
     NOT_UTF8 = "the body is not UTF-8"
     NOT_JSON = "the body is not JSON"
     NOT_AN_EVENT = "the body is not a Stripe event"

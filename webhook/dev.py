@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from webhook import leash, postgres
+from webhook import leash, postgres, serve
 from webhook.dev_folder import FOLDER, DevError, DevServer, announced, kept_secret, locked
 from webhook.events import HANDLED_EVENTS
 from webhook.migrate import connect, has_auth_schema, history_of, migrate
@@ -118,7 +117,8 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
         },
         without=("GUNICORN_",),
     )
-    gunicorn = leash.start(_gunicorn(port), environment=environment, keep_open=[lock])
+    command = serve.gunicorn("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5", "--log-level", "warning")
+    gunicorn = leash.start(command, environment=environment, keep_open=[lock])
     try:
         _wait_until_ready(gunicorn, port)
         with announced(server):
@@ -127,14 +127,6 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
         raise DevError(f"gunicorn ended by itself, with exit code {code}")
     finally:
         gunicorn.stop()
-
-
-def _gunicorn(port: int) -> list[str]:
-    return [
-        str(Path(sys.executable).with_name("gunicorn")),
-        *("--config", "python:webhook.gunicorn_conf", "--bind", f"127.0.0.1:{port}"),
-        *("--graceful-timeout", "5", "--log-level", "warning"),
-    ]
 
 
 def _wait_until_ready(gunicorn: leash.Leash, port: int) -> None:

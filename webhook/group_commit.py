@@ -80,15 +80,20 @@ class GroupCommit(Generic[Item, Result]):
             return batch
 
     def _write_batch(self, batch: list[_Ticket[Item, Result]]) -> None:
-        results: list[Callable[[], Result]]
+        results = [self._writing_alone(ticket.item) for ticket in batch]
         try:
             written = self._write([ticket.item for ticket in batch])
             results = [_returning(result) for _, result in zip(batch, written, strict=True)]
         except Rejected as error:
-            alone = len(batch) > 1
-            results = [self._writing_alone(ticket.item) if alone else _raising(error) for ticket in batch]
-        except BaseException as error:  # noqa: BLE001 - it is raised again, by each
+            if len(batch) == 1:
+                results = [_raising(error)]
+        except Exception as error:  # noqa: BLE001 - it is raised again, by each
             results = [_raising(error)] * len(batch)
+        finally:
+            # Where it is the one who writes that is to end, by another exception, the others write alone.
+            self._hand_out(batch, results)
+
+    def _hand_out(self, batch: list[_Ticket[Item, Result]], results: list[Callable[[], Result]]) -> None:
         with self._lock:
             self._batches_under_way -= 1
             next_in_line = self._waiting[:1]
@@ -106,8 +111,10 @@ def _returning(result: Result) -> Callable[[], Result]:
     return lambda: result
 
 
-def _raising(error: BaseException) -> Callable[[], Any]:
+def _raising(error: Exception) -> Callable[[], Any]:
+    places = error.__traceback__  # of where it happened, not of all who raise it
+
     def result() -> NoReturn:
-        raise error
+        raise error.with_traceback(places)
 
     return result

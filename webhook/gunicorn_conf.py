@@ -47,14 +47,18 @@ def _allowed_files() -> int:
     return most
 
 
-class _NoAccessLog(Logger):  # type: ignore[misc]
-    """gunicorn's logger without its access log, which it would put together for each delivery and then not write."""
+class _Logger(Logger):  # type: ignore[misc]
+    """gunicorn's logger without its access log, and without what is in requests that are none."""
 
     def access(self, *_: object) -> None:
-        """Write nothing: the application logs each delivery itself."""
+        """Write nothing: the application logs each delivery itself, and gunicorn would put its line together first."""
+
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        """Write a warning; of one about a request no more than that, for it quotes what was sent, and from where."""
+        super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
 
 
-logger_class = _NoAccessLog
+logger_class = _Logger
 wsgi_app = "webhook.app:from_environment()"
 proc_name = "webhook"
 # The application is built once, before the processes part: they share its memory.

@@ -56,7 +56,7 @@ def start(  # noqa: PLR0913
     descriptors ``keep_open`` stay open as long as it runs, and a lock on them held.
     """
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", __name__, str(int(stop_signal)), user, *command],
+        [sys.executable, "-P", "-m", __name__, str(int(stop_signal)), user, *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT if output else None,

@@ -92,7 +92,7 @@ class Metrics:
 
     def _begin_at_zero(self) -> None:
         """Show what alerts look at before it happens: the first of a kind is no increase, where there was nothing."""
-        for status in (200, 400, 503):
+        for status in (200, 400, 500, 503):
             self._requests("webhook", str(status))
         for result in ("ok", "error"):
             self._questions(result)
