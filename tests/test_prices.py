@@ -203,6 +203,13 @@ def test_invoice_of_many_lines_asks_for_all_of_them() -> None:
     assert sale_of(event, {InvoiceLines(INVOICE_ID): everything, **PRICES}).credits == 84
 
 
+def test_invoice_of_more_lines_than_it_holds_waits_where_nobody_can_be_asked() -> None:
+    """Ten lines are not what was paid for."""
+    line = invoice_line("price_2") | {"price": price(credits="7")}
+    assert sale_of(invoice_of(line), None).credits == 7
+    assert interpreted(invoice_of(line, has_more=True), None) == Unsettled("missing_api_key", INVOICE_ID)
+
+
 @pytest.mark.parametrize("correction", [invoice_line("price_1", amount=-1000), invoice_line("price_1", proration=True)])
 def test_invoice_lines_that_correct_others_sell_nothing(correction: dict[str, Any]) -> None:
     assert sale_of(invoice_of(correction, invoice_line("price_2")), PRICES).credits == 7
@@ -215,6 +222,11 @@ def test_invoice_that_begins_no_period_is_ignored(reason: str) -> None:
 
 def test_invoice_of_a_trial_is_ignored() -> None:
     assert interpreted(invoice_event(subtotal=0, amount_paid=0), None) == Ignored("proration")
+
+
+def test_invoice_of_a_renewal_that_gives_back_more_than_it_costs_is_ignored() -> None:
+    """As after a change to a cheaper plan."""
+    assert interpreted(invoice_event(subtotal=-500, amount_paid=0), None) == Ignored("proration")
 
 
 def test_invoice_with_credits_of_its_own_counts_whatever_its_reason() -> None:

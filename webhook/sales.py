@@ -128,9 +128,12 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     if "credits" not in own and not _begins_period(source):
         return Ignored("no_credits" if named.credits is None else "proration")
     if named.credits is None:
-        sold = credits_of_lines(_invoice_lines(source, ask), ask)
+        lines, are_all = _invoice_lines(source, ask)
+        sold = credits_of_lines(lines, ask)
         if sold is None or (sold is UNKNOWN and named.user is None):
             return Ignored("no_credits")
+        if sold is not UNKNOWN and not are_all:
+            return Unsettled("missing_api_key", required_id(source, "id"))
         named = replace(named, credits=None if sold is UNKNOWN else sold)
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
@@ -148,13 +151,15 @@ def is_captured_by_hand(source: JSONObject) -> bool:
     return any(isinstance(each, dict) and each.get("capture_method") == "manual" for each in (source, *options))
 
 
-def _invoice_lines(source: JSONObject, ask: Ask) -> list[JSONObject]:
-    """Return the lines of an invoice: those in it, unless there are more and somebody to ask."""
+def _invoice_lines(source: JSONObject, ask: Ask) -> tuple[list[JSONObject], bool]:
+    """Return the lines of an invoice, and whether these are all: it may have more than it holds, and nobody to ask."""
     lines = source.get("lines")
     if not isinstance(lines, dict) or not isinstance(lines.get("data"), list):
         raise Unreadable("lines")
-    answer: list[JSONObject] | None = ask(InvoiceLines(required_id(source, "id"))) if lines.get("has_more") else None
-    return list(lines["data"]) if answer is None else answer
+    if not lines.get("has_more"):
+        return lines["data"], True
+    answer: list[JSONObject] | None = ask(InvoiceLines(required_id(source, "id")))
+    return (lines["data"], False) if answer is None else (answer, True)
 
 
 def invoice_payment(source: JSONObject) -> Interpretation:
@@ -180,7 +185,9 @@ def _subscription_metadata(source: JSONObject) -> JSONObject:
 
 def _begins_period(source: JSONObject) -> bool:
     begins = source.get("billing_reason") in ("subscription_create", "subscription_cycle")
-    return begins and amount(source, "subtotal") > 0
+    subtotal = source.get("subtotal")
+    gives_back = type(subtotal) is int and subtotal < 0  # more for what was left of a dearer plan than this one costs
+    return begins and not gives_back and amount(source, "subtotal") > 0
 
 
 def _named(source: JSONObject, names: JSONObject, fallback_user: Any) -> _Named:
