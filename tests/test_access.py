@@ -179,6 +179,7 @@ function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.update_user_credits():
 row billing.customers: customer_id,user_id:
+row billing.erased_users: user_hash,erased_at:
 row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
@@ -191,6 +192,7 @@ schema billing: service_role=usage
 schema public: public=usage
 sequence billing.reconciliations_id_seq:
 table billing.customers: service_role=insert,select
+table billing.erased_users: service_role=select
 table billing.parked_events: service_role=insert,select,update
 table billing.payment_links: service_role=insert,select
 table billing.reconciliations: service_role=insert,select

@@ -248,6 +248,31 @@ def test_erase_of_a_sales_second_user_leaves_the_first_untouched(handed_on: psyc
 # Tombstones
 
 
+def customer(user: str) -> dict[str, str]:
+    """Who a Stripe customer is, as a subscription's session tells it."""
+    return {"kind": "customer", "customer_id": "cus_a", "user_id": user}
+
+
+def test_redelivery_of_who_the_customer_of_an_erased_user_was_is_a_duplicate_that_stores_nothing(
+    owner: psycopg.Connection,
+) -> None:
+    record(owner, customer(ALICE))
+    erase(owner, ALICE)
+    before = contents(owner)
+    assert record(owner, customer(ALICE)) == DUPLICATE
+    assert contents(owner) == before
+
+
+def test_customer_of_a_user_who_never_was_is_not_taken_for_erased(erased: psycopg.Connection) -> None:
+    assert record(erased, customer(NOBODY)) == {"outcome": "unsettled", "reason": "unknown_user"}
+
+
+def test_payment_made_by_an_erased_user_waits_for_somebody(erased: psycopg.Connection) -> None:
+    """It is money that nobody has looked at yet."""
+    new = [customer(ALICE), sale("pi_new", ALICE)]
+    assert record(erased, *new) == {"outcome": "unsettled", "reason": "unknown_user"}
+
+
 @pytest.mark.parametrize(
     "facts",
     [
