@@ -14,6 +14,7 @@ from threading import BoundedSemaphore
 from typing import Any
 
 import psycopg
+from gevent.monkey import get_original
 from psycopg import ClientCursor, Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
@@ -49,6 +50,9 @@ _CONNECTION_DEFAULTS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
 }
+
+_poll = get_original("select", "poll")
+"""The system's own: in gevent's, others would get a turn for each look."""
 
 _SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
 
@@ -147,7 +151,7 @@ class Database:
 
 def _is_silent(connection: Connection[TupleRow]) -> bool:
     """Whether nothing has come in since the last answer: a server that went away has said so, or hung up."""
-    poll = select.poll()
+    poll = _poll()
     poll.register(connection.fileno(), select.POLLIN)
     return not poll.poll(0)
 

@@ -82,7 +82,7 @@ def _one_signature_header(signature: str | None) -> str:
 def read_event(text: str) -> Event:
     """Return the event in the body, or raise :class:`BadDelivery` where it is not one."""
     try:
-        body = json.loads(text, parse_constant=_refuse_constant)
+        body = _JSON.decode(text)
     except (ValueError, RecursionError):
         raise BadDelivery(Problem.NOT_JSON) from None
     match body:
@@ -115,6 +115,9 @@ def _is_thin(body: JSONObject, url: str) -> bool:
 def _refuse_constant(constant: str) -> NoReturn:
     """NaN and Infinity: Python's parser takes them, JSON and Postgres do not."""
     raise ValueError(constant)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _storable_id(event_id: str) -> str:
