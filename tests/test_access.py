@@ -58,6 +58,15 @@ BALANCE_WRITES = {
     """,
     "cte": "with changed as (update public.users set credits_balance = 5 returning id) select * from changed",
     "copy": f"copy public.users (id, credits_balance) from stdin\n{NOBODY}\t5\n",
+    "triggers_name": """
+        do $$begin update public.users set credits_balance = 5 /* public.update_user_credits() */; end$$
+    """,
+    "triggers_function": f"""
+        create temp table mine (user_id uuid, amount bigint);
+        create trigger mine after insert on mine referencing new table as entries
+            for each statement execute function public.update_user_credits();
+        insert into mine values ('{ALICE}', 5)
+    """,
 }
 
 LEDGER_CHANGES = {
