@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Database
+from psycopg import errors
 from roles import ALICE, NOBODY, balance, connected, execute, open_accounts
 from supabase_cli import PROJECT, SRC
 
@@ -31,12 +33,36 @@ def owner(admin: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.fixture
-def python() -> dict[str, Callable[..., Any]]:
-    """What the page's Python defines."""
+def python() -> dict[str, Any]:
+    """What the page's Python defines, with less patience."""
     names: dict[str, Any] = {}
     [text] = snippets("python")
-    exec(compile(text, "docs/spending.md", "exec"), names)
+    exec(compile(hasty(text), "docs/spending.md", "exec"), names)
+    names["PATIENCE"] |= {"connect_timeout": 2}
     return names
+
+
+def hasty(text: str) -> str:
+    """A snippet that waits for a user's row as long as a test does."""
+    assert "'8s'" in text
+    return text.replace("'8s'", "'100ms'")
+
+
+@pytest.fixture
+def pauses(python: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seconds that the page's Python would have waited."""
+    waited: list[int] = []
+    monkeypatch.setattr(python["time"], "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def locked(database: Database, owner: psycopg.Connection) -> Iterator[None]:
+    """Somebody holds Alice's row."""
+    assert owner
+    with psycopg.connect(database.admin_url) as holder:
+        holder.execute("select from public.users where id = %s for update", [ALICE])
+        yield
 
 
 def test_sql_of_the_page_spends_gives_back_and_reads(database: Database, owner: psycopg.Connection) -> None:
@@ -72,11 +98,59 @@ def test_python_of_the_page_tells_too_few_credits_from_other_errors(
         python["authorize"](database.url, NOBODY, 1, GENERATION)
 
 
+@pytest.mark.usefixtures("locked")
+def test_python_of_the_page_that_meets_a_locked_user_gives_up(database: Database, python: dict[str, Any]) -> None:
+    """A call never waits longer than the page says."""
+    with pytest.raises(errors.QueryCanceled):
+        python["authorize"](database.url, ALICE, 30, GENERATION)
+
+
+def test_python_of_the_page_that_meets_a_silent_server_gives_up(python: dict[str, Any]) -> None:
+    """A server that takes the connection and says nothing is left after the time to connect."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(errors.ConnectionTimeout):
+        python["refund"](f"postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/postgres", GENERATION)
+
+
+@pytest.mark.usefixtures("locked")
+def test_sql_of_the_page_that_meets_a_locked_user_gives_up(database: Database) -> None:
+    """The statements do not wait longer, either."""
+    with psycopg.connect(database.url, autocommit=True) as generator, pytest.raises(errors.QueryCanceled):
+        execute(generator, hasty(snippets("sql")[0]))
+
+
+def test_python_of_the_page_repeats_a_call_that_was_cut_off_and_debits_once(
+    database: Database, owner: psycopg.Connection, python: dict[str, Any], pauses: list[int]
+) -> None:
+    """An answer that got lost is asked for again, as the page shows it."""
+    authorize, losses = python["authorize"], iter([True, True, False])
+
+    def cut_off(*arguments: object) -> object:
+        answer = authorize(*arguments)
+        if next(losses):
+            raise psycopg.OperationalError
+        return answer
+
+    [call] = snippets("py")
+    names = python | {"authorize": cut_off, "url": database.url, "user_id": ALICE, "generation_id": GENERATION}
+    exec(call, names)
+    assert (names["balance"], balance(owner, ALICE), pauses) == (70, 70, [1, 2])
+
+
+@pytest.mark.usefixtures("owner")
+def test_python_of_the_page_repeats_no_call_that_was_refused(
+    database: Database, python: dict[str, Any], pauses: list[int]
+) -> None:
+    """A refusal is an answer."""
+    with pytest.raises(psycopg.Error, match="unknown_user"):
+        python["until_answered"](python["authorize"], database.url, NOBODY, 1, GENERATION)
+    assert pauses == []
+
+
 def test_typescript_of_the_page_is_what_is_compiled() -> None:
     """Each snippet stands in the file that tsc checks against the generated types."""
     compiled = (SRC / "spending.ts").read_text(encoding="utf-8")
     shown = snippets("ts")
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert all(text in compiled for text in shown)
 
 
