@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 from conftest import Database
 from psycopg import errors
-from roles import ALICE, NOBODY, balance, connected, execute, open_accounts
+from roles import ALICE, NOBODY, add, balance, connected, execute, open_accounts
 from supabase_cli import PROJECT, SRC
 
 PAGE = (PROJECT / "docs" / "spending.md").read_text(encoding="utf-8")
 GENERATION = "11111111-0000-4000-8000-000000000001"
-MIGRATION = PROJECT / "sql" / "20261122000008_spending.sql"
+
+WRONG_IN_SQL = [
+    ("nobody", 30, "22P02"),
+    (ALICE, 30.5, "42883"),
+    (ALICE, Decimal("30.5"), "42883"),
+    (ALICE, 2**63, "42883"),
+]
+WRONG_IN_JSON = [
+    ("nobody", 30, "22P02"),
+    (ALICE, 30.5, "22P02"),
+    (ALICE, 2**63, "22003"),
+]
+# As PostgREST calls a function with the body of a request.
+AS_POSTGREST = """
+    select public.authorize_generation(p_user_id => p_user_id, p_cost => p_cost, p_generation_id => p_generation_id)
+    from json_to_record(%s) as given (p_user_id uuid, p_cost bigint, p_generation_id uuid)
+"""
 
 
 def snippets(language: str) -> list[str]:
     """The page's snippets, for Alice and a generation of hers."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     return [text.replace("<user id>", ALICE).replace("<generation id>", GENERATION) for text in found]
+
+
+def told_of(state: str) -> bool:
+    """Whether the page's table of errors has it."""
+    return f"\n| `{state}` |" in PAGE
 
 
 @pytest.fixture
@@ -136,6 +159,42 @@ def test_python_of_the_page_repeats_a_call_that_was_cut_off_and_debits_once(
     assert (names["balance"], balance(owner, ALICE), pauses) == (70, 70, [1, 2])
 
 
+@pytest.mark.parametrize(("user_id", "cost", "state"), WRONG_IN_SQL)
+def test_wrong_arguments_in_sql_are_the_error_of_the_page(
+    database: Database, python: dict[str, Any], user_id: str, cost: object, state: str
+) -> None:
+    """What SQL and psycopg see of a mistake is in the table."""
+    with pytest.raises(psycopg.Error) as caught:
+        python["authorize"](database.url, user_id, cost, GENERATION)
+    assert caught.value.sqlstate == state
+    assert told_of(state)
+
+
+@pytest.mark.parametrize(("user_id", "cost", "state"), WRONG_IN_JSON)
+def test_wrong_arguments_in_json_are_the_error_of_the_page(
+    database: Database, user_id: str, cost: object, state: str
+) -> None:
+    """What supabase-js sees of a mistake is in the table."""
+    body = json.dumps({"p_user_id": user_id, "p_cost": cost, "p_generation_id": GENERATION})
+    with connected(database, "service_role") as api, pytest.raises(psycopg.Error) as caught:
+        api.execute(AS_POSTGREST, [body])
+    assert caught.value.sqlstate == state
+    assert told_of(state)
+
+
+def test_refund_past_the_highest_balance_is_the_error_of_the_page(
+    database: Database, owner: psycopg.Connection, python: dict[str, Any]
+) -> None:
+    """A refund that no balance can hold gives nothing back."""
+    python["authorize"](database.url, ALICE, 100, GENERATION)
+    add(owner, ALICE, 2**53 - 1, type="REFUND")
+    with pytest.raises(psycopg.Error) as caught:
+        python["refund"](database.url, GENERATION)
+    assert caught.value.sqlstate == "23514"
+    assert told_of("23514")
+    assert balance(owner, ALICE) == 2**53 - 1
+
+
 @pytest.mark.usefixtures("owner")
 def test_python_of_the_page_repeats_no_call_that_was_refused(
     database: Database, python: dict[str, Any], pauses: list[int]
@@ -154,9 +213,13 @@ def test_typescript_of_the_page_is_what_is_compiled() -> None:
     assert all(text in compiled for text in shown)
 
 
-def test_errors_of_the_page_are_those_that_the_functions_raise() -> None:
-    """The table names every refusal with its message, and no other."""
-    raised = re.findall(r"raise exception '(\w+)'\s+using\s+errcode = '(CR\d+)'", MIGRATION.read_text(encoding="utf-8"))
+def test_errors_of_the_page_are_those_that_the_functions_raise(owner: psycopg.Connection) -> None:
+    """The table names every refusal with its message, and no other, whichever migration made the functions."""
+    functions = owner.execute(
+        "select pg_get_functiondef(oid) from pg_proc where proname in ('authorize_generation', 'refund_generation')"
+    )
+    bodies = " ".join(body for (body,) in functions)
+    raised = re.findall(r"raise exception '(\w+)'\s+using\s+errcode = '(CR\d+)'", bodies)
     told = re.findall(r"^\| `(CR\d+)` \| `(\w+)` \|", PAGE, re.MULTILINE)
     assert {(code, message) for message, code in raised} == set(told)
     assert len(told) == 6
