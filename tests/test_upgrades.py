@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ from webhook.schema import sql_folder
 FILES = sorted(sql_folder().glob("*.sql"))
 FIRST_RELEASE, LATER = FILES[:5], FILES[5:]
 GENERATION, FAILED = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+
+# The first release as it was applied elsewhere, by SHA-256.
+RELEASED = {
+    "20261122000001_users.sql": "2069049a0fb772e82db5edd65d3351a97c8469b915efa841dead5bb78d29d7da",
+    "20261122000002_transactions.sql": "6451ea483fb1a29bc36185984eaf739f3a3115b6ad87f4bf28dc68c3436df898",
+    "20261122000003_facts.sql": "9179ad82420bccb96fa9f8bb25c5e6709512a62d306f914ca7d682a98f760ae9",
+    "20261122000004_settlement.sql": "30eecad25c0204abfb1ebc0f03fe44e960b1b054253654cc479d0c03d2767f1c",
+    "20261122000005_erase_user.sql": "c6d150d1f20ee93a63322ec92b6afd3f8ad0fd7aa725cfd857c37bcb49360e7b",
+}
 
 # What migrations lock of tables that deliveries use. Each is held until the end of its migration, so no work that grows
 # with the ledger may come with it.
@@ -135,6 +145,11 @@ def books(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
         order by 1
         """,
     )
+
+
+def test_first_release_is_as_it_was_released() -> None:
+    """A file that was applied somewhere is never edited: a later migration changes what it made."""
+    assert {file.name: sha256(file.read_bytes()).hexdigest() for file in FIRST_RELEASE} == RELEASED
 
 
 def test_upgrade_keeps_every_row_and_balance(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
