@@ -70,13 +70,13 @@ export async function account(supabase: Client) {
 // Calls back with the balance and each new one until the channel is closed: supabase.removeChannel(channel).
 export function watchBalance(supabase: Client, userId: string, onBalance: (balance: number) => void) {
   let changes = 0;
-  // Subscribed first, read then: no change falls in between, nor while the page was offline. One that came is newer.
+  // Subscribed first, read then: what changed before, or while the page was offline, is in what is read.
   const read = async (status: string) => {
     if (status !== "SUBSCRIBED") return;
     const before = changes;
     const { data, error } = await supabase.from("users").select("credits_balance").eq("id", userId).single();
     if (error) throw error;
-    if (changes === before) onBalance(data.credits_balance);
+    if (changes === before) onBalance(data.credits_balance); // else what came meanwhile is newer
   };
   return supabase
     .channel(`balance:${crypto.randomUUID()}`) // a name of its own: a second subscriber to one name is refused

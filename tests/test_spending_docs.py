@@ -126,6 +126,7 @@ def test_python_of_the_page_that_meets_a_locked_user_gives_up(database: Database
     """A call never waits longer than the page says."""
     with pytest.raises(errors.QueryCanceled):
         python["authorize"](database.url, ALICE, 30, GENERATION)
+    assert told_of("57014")
 
 
 def test_python_of_the_page_that_meets_a_silent_server_gives_up(python: dict[str, Any]) -> None:
