@@ -17,13 +17,14 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 TOOLS := src/node_modules/.synced
+POSTGRES := src/postgres/node_modules/.synced
 
 # The machine's uv, else one of our own.
 UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: setup dev test lint advisories settlement mutants tools types bench soak
+.PHONY: setup dev test lint advisories settlement mutants tools types bench soak postgres-versions
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -52,6 +53,10 @@ tools: $(TOOLS)
 # src/types/supabase.ts, made again from the schema.
 types: $(TOOLS)
 	.venv/bin/python tests/supabase_cli.py
+
+# The tests that are about SQL on Postgres 15 to 18, a line for each. Some of them: make postgres-versions VERSIONS='15 16'.
+postgres-versions: $(POSTGRES)
+	@.venv/bin/python tests/postgres_versions.py $(VERSIONS)
 
 # How fast the worker is, beside others. Options: make bench BENCH='--only a,b --seconds 5', or BENCH=--help.
 bench: $(STAMP)
@@ -88,4 +93,8 @@ $(TOOLS): $(STAMP) uv.lock src/package-lock.json src/.npmrc
 	@export UV_PROJECT_ENVIRONMENT=src/.venv; $(UV) sync --frozen --only-group node --python .venv/bin/python
 	@# Not npm ci, which wants the lock file to name the programs of every platform.
 	@cd src && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
+	@touch $@
+
+$(POSTGRES): $(TOOLS) src/postgres/package-lock.json
+	@cd src/postgres && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@

@@ -15,11 +15,13 @@ export async function authorize(
   cost: number,
   generationId: string,
 ): Promise<number | null> {
-  const { data, error } = await supabase.rpc("authorize_generation", {
-    p_user_id: userId,
-    p_cost: cost,
-    p_generation_id: generationId,
-  });
+  const { data, error } = await supabase
+    .rpc("authorize_generation", {
+      p_user_id: userId,
+      p_cost: cost,
+      p_generation_id: generationId,
+    })
+    .abortSignal(AbortSignal.timeout(10_000));
   if (error?.code === "CR001") return null;
   if (error) throw error;
   return data;
@@ -27,11 +29,29 @@ export async function authorize(
 
 // Gives a failed generation's credits back, once however often it is called, and returns the balance.
 export async function refund(supabase: Client, generationId: string): Promise<number> {
-  const { data, error } = await supabase.rpc("refund_generation", {
-    p_generation_id: generationId,
-  });
+  const { data, error } = await supabase
+    .rpc("refund_generation", {
+      p_generation_id: generationId,
+    })
+    .abortSignal(AbortSignal.timeout(10_000));
   if (error) throw error;
   return data;
+}
+
+// No code: a time-out, a lost connection, a gateway. The others are the database's word about itself, not about the call.
+const unanswered = /^$|^(08|40|53|55|57|PGRST00)/;
+
+// Makes the call, and makes it again with the same id while it is not answered: it may have been done, and counts once.
+export async function untilAnswered<T>(call: () => Promise<T>): Promise<T> {
+  for (const seconds of [1, 2, 4, 8, 16]) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!unanswered.test((error as { code?: string }).code ?? "")) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  }
+  return await call();
 }
 
 // In the browser, with the user's own token: row-level security leaves one row, and the user's own entries.
@@ -47,10 +67,19 @@ export async function account(supabase: Client) {
   return { balance: user.credits_balance, entries };
 }
 
-// Calls back with each new balance until the channel is closed: supabase.removeChannel(channel).
+// Calls back with the balance and each new one until the channel is closed: supabase.removeChannel(channel).
 export function watchBalance(supabase: Client, userId: string, onBalance: (balance: number) => void) {
+  let changes = 0;
+  // Subscribed first, read then: what changed before, or while the page was offline, is in what is read.
+  const read = async (status: string) => {
+    if (status !== "SUBSCRIBED") return;
+    const before = changes;
+    const { data, error } = await supabase.from("users").select("credits_balance").eq("id", userId).single();
+    if (error) throw error;
+    if (changes === before) onBalance(data.credits_balance); // else what came meanwhile is newer
+  };
   return supabase
-    .channel("balance")
+    .channel(`balance:${crypto.randomUUID()}`) // a name of its own: a second subscriber to one name is refused
     .on<Tables<"users">>(
       "postgres_changes",
       {
@@ -59,7 +88,10 @@ export function watchBalance(supabase: Client, userId: string, onBalance: (balan
         table: "users",
         filter: `id=eq.${userId}`,
       },
-      (change) => onBalance(change.new.credits_balance),
+      (change) => {
+        changes += 1;
+        onBalance(change.new.credits_balance);
+      },
     )
-    .subscribe();
+    .subscribe(read);
 }

@@ -20,6 +20,7 @@ COPIED = ("pyproject.toml", "sql", "tests", "webhook")
 SUITE = (
     "test_batches.py",
     "test_customers.py",
+    "test_ledger_table.py",
     "test_reversals.py",
     "test_races.py",
     "test_settlement.py",
@@ -29,6 +30,7 @@ SUITE = (
 SETTLEMENT = "sql/20261122000004_settlement.sql"
 SPENDING = "sql/20261122000008_spending.sql"
 SPEED = "sql/20261122000010_settlement_speed.sql"
+TRIGGER = "sql/20261125000002_owners_triggers.sql"
 MINUTES_A_RUN = 5
 
 
@@ -90,6 +92,12 @@ MUTANTS = (
         SPEED,
         "    perform billing.lock_users(v_facts);\n",
         "    null;\n",
+    ),
+    Mutant(
+        "user rows of an insert in one order",
+        TRIGGER,
+        "    where id in (select user_id from entries)\n    order by id\n    for no key update;\n",
+        "    where false;\n",
     ),
     Mutant(
         "what is known keeps a payment from being fresh",

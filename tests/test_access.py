@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psycopg
 import pytest
-from conftest import Database, Server
+from conftest import WORKER, Database, Server
 from psycopg import errors, sql
 from roles import (
     ALICE,
@@ -27,6 +28,7 @@ from webhook.postgres import ADMIN
 API_ROLES = ("anon", "authenticated")
 ROLES = (*API_ROLES, "worker", "service_role", "owner")
 STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
+NAMED_ROLES = (*API_ROLES, "service_role", "authenticator", "supabase_auth_admin", WORKER, ADMIN)
 WAYS_OUT = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
 BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
 
@@ -58,6 +60,15 @@ BALANCE_WRITES = {
     """,
     "cte": "with changed as (update public.users set credits_balance = 5 returning id) select * from changed",
     "copy": f"copy public.users (id, credits_balance) from stdin\n{NOBODY}\t5\n",
+    "triggers_name": """
+        do $$begin update public.users set credits_balance = 5 /* public.update_user_credits() */; end$$
+    """,
+    "triggers_function": f"""
+        create temp table mine (user_id uuid, amount bigint);
+        create trigger mine after insert on mine referencing new table as entries
+            for each statement execute function public.update_user_credits();
+        insert into mine values ('{ALICE}', 5)
+    """,
 }
 
 LEDGER_CHANGES = {
@@ -118,13 +129,17 @@ OWNERS_WORK = (
     "set session_replication_role = replica",
 )
 
-# What everybody but the owner may do with each thing in public and billing. A new table, column or function fails here
-# until somebody has decided about it.
+# What everybody but the owner may do with each thing, what new things would be given, and what the roles may do and
+# become. A new schema, table, column, function or owner fails here until somebody has decided about it.
 PRIVILEGES = """
 column billing.reconciliations.covered_until: service_role=update
 column billing.reconciliations.finished_at: service_role=update
 column public.users.email: service_role=insert,update
 column public.users.id: service_role=insert
+database: public=connect,temporary
+function auth.jwt(): owner=supabase_auth_admin public=execute
+function auth.role(): owner=supabase_auth_admin public=execute
+function auth.uid(): owner=supabase_auth_admin public=execute
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.as_first_told(jsonb): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
@@ -178,6 +193,13 @@ function public.handle_new_user():
 function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.update_user_credits():
+role anon:
+role authenticated:
+role authenticator member of anon,authenticated,service_role:
+role service_role bypassrls:
+role supabase_auth_admin:
+role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
+role webhook_worker member of service_role:
 row billing.customers: customer_id,user_id:
 row billing.erased_users: user_hash,erased_at:
 row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
@@ -188,9 +210,11 @@ row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid
 row billing.schema_migrations: version:
 row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
 row public.users: id,email,credits_balance,created_at:
+schema auth: owner=supabase_auth_admin anon=usage authenticated=usage service_role=usage
 schema billing: service_role=usage
-schema public: public=usage
+schema public: owner=pg_database_owner public=usage
 sequence billing.reconciliations_id_seq:
+table auth.users: owner=supabase_auth_admin
 table billing.customers: service_role=insert,select
 table billing.erased_users: service_role=select
 table billing.parked_events: service_role=insert,select,update
@@ -205,17 +229,56 @@ type billing.merged_sale: service_role=usage
 type public.transaction_type: public=usage
 """
 
+# What a migration could do beside the tables and functions that everybody looks at.
+UNDECIDED = {
+    "schema": """
+        create schema api;
+        create function api.everybody() returns setof public.users
+            language sql security definer set search_path = '' return (select users from public.users limit 1);
+        grant usage on schema api to anon
+    """,
+    "table_of_new_schema": "create schema api; create table api.mine (id integer)",
+    "default_of_schema": "alter default privileges in schema public grant all on tables to anon",
+    "default_everywhere": "alter default privileges grant all on functions to anon",
+    "default_of_public": "alter default privileges revoke execute on functions from public",
+    "default_of_another": "alter default privileges for role service_role grant select on tables to anon",
+    "database": "grant create on database {database} to authenticated",
+    "accounts": "grant select on auth.users to authenticated",
+    "column_of_accounts": "grant select (email) on auth.users to anon",
+    "function_of_auth": "create function auth.mine() returns integer language sql return 1",
+    "row_level_security": "alter role authenticated bypassrls",
+    "superuser": "alter role webhook_worker superuser",
+    "making_roles": "alter role service_role createrole",
+    "becoming": "grant service_role to anon",
+    "becoming_of_postgres": "grant pg_read_all_data to authenticated",
+    "becoming_of_a_new_role": "create role backdoor login in role service_role",
+    "large_object": "select lo_create(1)",
+    "owner_of_function": "alter function public.guard_credits_balance() owner to service_role",
+    "owner_of_table": "alter table billing.schema_migrations owner to service_role",
+    "owner_of_schema": "alter schema billing owner to service_role",
+    "owner_of_type": "alter type public.transaction_type owner to service_role",
+}
+
+DECIDED = PRIVILEGES.strip().splitlines()
+
 SELF_HOSTED = """
     alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
     alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
     alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
 """
 
-_PRIVILEGES_OF_ALL = """
+# Every schema that Postgres did not bring itself.
+_SCHEMAS = "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema$)')"
+
+_PRIVILEGES_OF_ALL = f"""
     with objects (kind, name, acl, owner) as (
+        select 'database:', null, coalesce(datacl, acldefault('d', datdba)), datdba
+        from pg_database
+        where datname = current_database()
+        union all
         select 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)), nspowner
         from pg_namespace
-        where nspname in ('public', 'billing')
+        where oid in {_SCHEMAS}
         union all
         select
             case relkind when 'S' then 'sequence' else 'table' end,
@@ -223,17 +286,18 @@ _PRIVILEGES_OF_ALL = """
             coalesce(relacl, acldefault(case relkind when 'S' then 's'::"char" else 'r' end, relowner)),
             relowner
         from pg_class
-        where relnamespace::regnamespace::text in ('public', 'billing') and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
         union all
         select
             'row',
             concat(attrelid::regclass, ': ', string_agg(attname, ',' order by attnum)),
             null,
-            0
+            null
         from pg_attribute
         join pg_class on pg_class.oid = attrelid
         where
-            relnamespace::regnamespace::text in ('public', 'billing')
+            relnamespace in {_SCHEMAS}
+            and relnamespace <> 'auth'::regnamespace -- whose columns Supabase decides about
             and relkind in ('r', 'p', 'v', 'm', 'f')
             and attnum > 0
             and not attisdropped
@@ -242,23 +306,57 @@ _PRIVILEGES_OF_ALL = """
         select 'column', attrelid::regclass || '.' || attname, attacl, relowner
         from pg_attribute
         join pg_class on pg_class.oid = attrelid
-        where relnamespace::regnamespace::text in ('public', 'billing') and attacl is not null
+        where relnamespace in {_SCHEMAS} and attacl is not null
         union all
         select 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner
         from pg_proc
-        where pronamespace::regnamespace::text in ('public', 'billing')
+        where pronamespace in {_SCHEMAS}
         union all
         select 'type', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
         from pg_type
         where
-            typnamespace::regnamespace::text in ('public', 'billing')
+            typnamespace in {_SCHEMAS}
             and typelem = 0
             and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
+        union all
+        select 'large object', oid::text, lomacl, lomowner
+        from pg_largeobject_metadata
+        union all
+        -- What each new object would be given, in one schema or in all of them.
+        select
+            'default',
+            concat_ws(' in ', defaclobjtype, nullif(defaclnamespace, 0)::regnamespace),
+            defaclacl,
+            defaclrole
+        from pg_default_acl
+        union all
+        -- The roles that we know, and whoever may become one of them.
+        select
+            'role',
+            rolname || concat(
+                case when rolsuper then ' superuser' end,
+                case when rolcreaterole then ' createrole' end,
+                case when rolcreatedb then ' createdb' end,
+                case when rolreplication then ' replication' end,
+                case when rolbypassrls then ' bypassrls' end,
+                ' member of ' || (
+                    select string_agg(distinct roleid::regrole::text, ',')
+                    from pg_auth_members
+                    where member = pg_roles.oid
+                )
+            ),
+            null,
+            null
+        from pg_roles
+        where
+            rolname = any (%(roles)s)
+            or oid in (select member from pg_auth_members where roleid::regrole::text = any (%(roles)s))
     )
     select concat_ws(
         ' ',
         kind,
         name || ':',
+        'owner=' || nullif(owner, current_user::regrole)::regrole,
         (
             select string_agg(granted, ' ' order by granted)
             from (
@@ -277,15 +375,20 @@ _PRIVILEGES_OF_ALL = """
         )
     )
     from objects
-    order by kind, name collate "C"
+    order by kind collate "C", name collate "C"
 """
 
 
 def privileges(database: Database) -> list[str]:
     """What everybody but its owner may do with each object, one line each."""
     with psycopg.connect(database.admin_url) as admin:
-        admin.execute("set search_path = ''")
-        return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL)]
+        return privileges_told_to(admin)
+
+
+def privileges_told_to(admin: psycopg.Connection) -> list[str]:
+    """The same, of the database that the admin is connected to."""
+    admin.execute("set search_path = ''")
+    return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES]})]
 
 
 @pytest.fixture(scope="module")
@@ -608,7 +711,7 @@ def test_functions_refused_to_service_role_are_erasing_and_triggers(
 def test_schema_version_asked_by_service_role_is_returned(bank: Database) -> None:
     with connected(bank, "service_role") as worker:
         [(version,)] = execute(worker, "select billing.schema_version()")
-    assert version.startswith("2026")
+    assert re.fullmatch(r"\d{14}", version)
 
 
 # Becoming somebody else
@@ -659,24 +762,38 @@ def test_claim_taken_by_anon_gives_nothing(bank: Database) -> None:
 # The catalog
 
 
-def test_privileges_of_everything_are_the_decided_ones(bank: Database) -> None:
-    assert privileges(bank) == PRIVILEGES.strip().splitlines()
+def test_privileges_of_everything_are_the_decided_ones(empty_database: Database) -> None:
+    """The migrations give what was decided, the database's own rights too, which a copy of it would not have."""
+    migrate(empty_database.admin_url)
+    assert privileges(empty_database) == DECIDED
 
 
-def test_privileges_after_self_hosted_default_grants_are_the_same(bank: Database, empty_database: Database) -> None:
+@pytest.mark.parametrize("way", UNDECIDED)
+def test_privilege_that_nobody_decided_about_is_seen(bank: Database, way: str) -> None:
+    """The snapshot really looks: each of these changes it."""
+    with psycopg.connect(bank.superuser_url) as connection:
+        connection.execute(UNDECIDED[way].format(database=bank.name))
+        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(ADMIN)))
+        assert privileges_told_to(connection) != DECIDED
+        connection.rollback()
+
+
+def test_privileges_after_self_hosted_default_grants_are_the_same(empty_database: Database) -> None:
+    """What a new table is given elsewhere, ours are not."""
     with psycopg.connect(empty_database.admin_url) as owner:
         owner.execute(SELF_HOSTED)
     migrate(empty_database.admin_url)
-    assert privileges(empty_database) == privileges(bank)
+    given = privileges(empty_database)
+    assert [line for line in given if not line.startswith("default ")] == DECIDED
 
 
 def test_security_definer_functions_are_two_and_have_no_search_path(owner: psycopg.Connection) -> None:
     rows = execute(
         owner,
-        """
+        f"""
         select proname, array_to_string(proconfig, ' ')
         from pg_proc
-        where prosecdef and pronamespace::regnamespace::text in ('public', 'billing')
+        where prosecdef and pronamespace in {_SCHEMAS}
         order by 1
         """,
     )
@@ -687,11 +804,12 @@ def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection
     """A new function without one, which its caller's names could lead astray, fails here."""
     rows = execute(
         owner,
-        """
+        f"""
         select oid::regprocedure::text
         from pg_proc
         where
-            pronamespace::regnamespace::text in ('public', 'billing')
+            pronamespace in {_SCHEMAS}
+            and pronamespace <> 'auth'::regnamespace
             and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
         """,
     )
@@ -702,11 +820,11 @@ def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None
     """A new view that passes by row-level security, as its owner would, fails here."""
     rows = execute(
         owner,
-        """
+        f"""
         select oid::regclass::text
         from pg_class
         where
-            relnamespace::regnamespace::text in ('public', 'billing')
+            relnamespace in {_SCHEMAS}
             and (relkind = 'm' or (relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)))
         """,
     )
@@ -716,10 +834,10 @@ def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None
 def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> None:
     rows = execute(
         owner,
-        """
+        f"""
         select oid::regclass::text
         from pg_class
-        where relnamespace::regnamespace::text in ('public', 'billing') and relkind in ('r', 'p') and not relrowsecurity
+        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
         """,
     )
     # dbmate's own list, which no role but the owner may read.
@@ -732,7 +850,6 @@ def test_policies_are_the_two_that_show_own_rows(owner: psycopg.Connection) -> N
         """
         select tablename, roles::text, cmd, permissive
         from pg_policies
-        where schemaname in ('public', 'billing')
         order by 1
         """,
     )

@@ -152,6 +152,16 @@ def test_audit_names_a_balance_without_rows(audit: Audit, spoil: Spoil) -> None:
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its rows: expected 0, found 80"]
 
 
+def test_audit_names_a_balance_that_lacks_the_rows_of_a_table_inheriting_the_ledger(
+    audit: Audit, shop: Worker, admin: Admin
+) -> None:
+    """No trigger sees the rows that the owner adds so, but they count in the ledger's sums and are told."""
+    assert shop
+    admin.execute("create table public.mine () inherits (public.transactions)")
+    admin.execute("insert into public.mine (user_id, amount, type) values (%s, 5, 'PURCHASE')", [BOB])
+    assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its rows: expected 5, found 0"]
+
+
 def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, spoil: Spoil) -> None:
     spoil(f"delete from public.users where id = '{ALICE}'")
     assert findings(audit) == [

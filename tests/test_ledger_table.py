@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from random import Random
 from threading import Barrier
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from conftest import Database
 from psycopg import errors
 from roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, sign_up
+from worker import PATIENCE
 
 from webhook.migrate import migrate
 
@@ -20,6 +22,12 @@ MOST_CREDITS_OF_A_SALE = 1_000_000_000
 WRITERS = 20
 INSERTS_EACH = 3
 
+# Enough rows for an insert to be still at work when another one comes.
+MANY_USERS = 3_000
+LONG_WRITERS = 4
+LONG_INSERTS_EACH = 8
+
+FROM_ALL = "insert into public.transactions (user_id, amount, type) select unnest(%s::uuid[]), 1, 'PURCHASE'"
 FROM_BOTH = "insert into public.transactions (user_id, amount, type) values (%s, 1, 'PURCHASE'), (%s, 2, 'PURCHASE')"
 
 CHANGES = {
@@ -183,6 +191,27 @@ def test_balances_after_parallel_inserts_by_service_role_lose_nothing(
     with ThreadPoolExecutor(WRITERS) as writers:
         list(writers.map(write, range(WRITERS)))
     assert balances(ledger) == [60, 0]
+
+
+def test_balances_after_parallel_inserts_for_many_users_in_any_order_are_all_counted(
+    database: Database, ledger: psycopg.Connection
+) -> None:
+    """Long inserts for the same users, each in an order of its own, wait for one another and never in a circle."""
+    ledger.execute("insert into auth.users (id) select gen_random_uuid() from generate_series(3, %s)", [MANY_USERS])
+    ledger.execute("analyze public.users")
+    users, start = [user for (user,) in execute(ledger, "select id from public.users")], Barrier(LONG_WRITERS)
+
+    def write(number: int) -> None:
+        with connected(database, "service_role") as connection:
+            connection.execute(f"set statement_timeout = '{PATIENCE}s'")
+            start.wait()
+            for turn in range(LONG_INSERTS_EACH):
+                shuffled = Random(number * LONG_INSERTS_EACH + turn).sample(users, MANY_USERS)
+                connection.execute(FROM_ALL, [shuffled])
+
+    with ThreadPoolExecutor(LONG_WRITERS) as writers:
+        list(writers.map(write, range(LONG_WRITERS)))
+    assert balances(ledger) == [LONG_WRITERS * LONG_INSERTS_EACH] * MANY_USERS
 
 
 # Limits

@@ -9,7 +9,9 @@ from roles import ALICE, add, execute, sign_up
 
 from webhook.migrate import migrate
 from webhook.postgres import ADMIN
+from webhook.schema import sql_folder
 
+REALTIME = sql_folder() / "20261122000009_realtime.sql"
 PUBLISHED = """
     select schemaname || '.' || tablename
     from pg_publication_tables
@@ -65,6 +67,25 @@ def test_published_tables_of_others_stay_published(empty_database: Database) -> 
 def test_users_that_are_published_with_all_others_are_left_so(empty_database: Database, tables: str) -> None:
     """Where every table is published anyway there is nothing to do, and nothing fails."""
     assert "public.users" in published(empty_database, f"create publication supabase_realtime for {tables}")
+
+
+def test_publication_that_belongs_to_somebody_else_is_left_and_the_rest_applied(empty_database: Database) -> None:
+    """Realtime can be set up later; a schema without spending cannot wait for it."""
+    assert published(empty_database, "create publication supabase_realtime for table public.messages") == [
+        "public.messages"
+    ]
+
+
+def test_publication_that_belongs_to_somebody_else_is_told_with_what_to_run(
+    database: Database, admin: psycopg.Connection
+) -> None:
+    """Whoever applies the migration reads the one statement that is left to do."""
+    with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
+        execute(superuser, "create publication supabase_realtime")
+    hints: list[str | None] = []
+    admin.add_notice_handler(lambda notice: hints.append(notice.message_hint))
+    admin.execute(REALTIME.read_text(encoding="utf-8"))
+    assert hints == ["As a superuser: alter publication supabase_realtime add table public.users;"]
 
 
 def test_publication_where_there_is_none_is_not_made(database: Database) -> None:

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,37 @@ from webhook.schema import sql_folder
 FILES = sorted(sql_folder().glob("*.sql"))
 FIRST_RELEASE, LATER = FILES[:5], FILES[5:]
 GENERATION, FAILED = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+
+# The first release as it was applied elsewhere, by SHA-256.
+RELEASED = {
+    "20261122000001_users.sql": "2069049a0fb772e82db5edd65d3351a97c8469b915efa841dead5bb78d29d7da",
+    "20261122000002_transactions.sql": "6451ea483fb1a29bc36185984eaf739f3a3115b6ad87f4bf28dc68c3436df898",
+    "20261122000003_facts.sql": "9179ad82420bccb96fa9f8bb25c5e6709512a62d306f914ca7d682a98f760ae9",
+    "20261122000004_settlement.sql": "30eecad25c0204abfb1ebc0f03fe44e960b1b054253654cc479d0c03d2767f1c",
+    "20261122000005_erase_user.sql": "c6d150d1f20ee93a63322ec92b6afd3f8ad0fd7aa725cfd857c37bcb49360e7b",
+}
+
+# What migrations lock of tables that deliveries use. Each is held until the end of its migration, so no work that grows
+# with the ledger may come with it.
+LOCKS = {
+    # Parked events are few, and only what is parked waits.
+    "20261122000006": {
+        "billing.parked_events: AccessExclusiveLock",
+        "billing.parked_events: RowExclusiveLock",
+        "billing.parked_events: ShareUpdateExclusiveLock",
+    },
+    # An index of the few sales that are not paid yet: writers wait while the table is read once.
+    "20261122000007": {"billing.sales: ShareLock"},
+    # A trigger, without a look at any row.
+    "20261122000008": {"public.transactions: ShareRowExclusiveLock"},
+}
+STOPS = (
+    "lock table public.users in access exclusive mode",
+    "update public.users set email = lower(email)",
+    "do $$begin perform from public.users for no key update; end$$",
+    "alter table public.transactions disable trigger transactions_append_only",
+    "create index on billing.reversals (currency)",
+)
 
 Facts = list[dict[str, Any]]
 
@@ -115,6 +147,11 @@ def books(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
     )
 
 
+def test_first_release_is_as_it_was_released() -> None:
+    """A file that was applied somewhere is never edited: a later migration changes what it made."""
+    assert {file.name: sha256(file.read_bytes()).hexdigest() for file in FIRST_RELEASE} == RELEASED
+
+
 def test_upgrade_keeps_every_row_and_balance(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
     """What everybody owns and owes is the same before and after, and the sum of its rows."""
     before = books(owner)
@@ -149,6 +186,38 @@ def test_upgrade_lets_old_balances_be_spent(owner: psycopg.Connection, apply: Ca
     apply(*LATER)
     assert refund_generation(owner, GENERATION) == 717
     assert authorize(owner, ALICE, 717, "33333333-0000-4000-8000-000000000003") == 0
+
+
+def test_migrations_lock_no_table_that_nobody_decided_about(owner: psycopg.Connection) -> None:
+    """Explicit locks, backfills and changed tables have a line in LOCKS, with why no delivery waits long for them."""
+    nothing: dict[str, set[str]] = {file.name[:14]: set() for file in LATER}
+    assert {file.name[:14]: locks_of(owner, file) for file in LATER} == nothing | LOCKS
+
+
+@pytest.mark.parametrize("statement", STOPS)
+def test_migration_that_stops_deliveries_is_seen(owner: psycopg.Connection, tmp_path: Path, statement: str) -> None:
+    """It really looks: each of these would hold deliveries up, and squawk lets it pass."""
+    file = tmp_path / "20270101000000_later.sql"
+    file.write_text(statement, encoding="utf-8")
+    assert locks_of(owner, file) != set()
+
+
+def locks_of(owner: psycopg.Connection, file: Path) -> set[str]:
+    """The locks that a migration takes of the tables that were there before it, but for those of reading."""
+    ours = "select oid from pg_class where relnamespace::regnamespace::text in ('public', 'billing', 'auth')"
+    tables = [oid for (oid,) in execute(owner, f"{ours} and relkind = 'r'")]
+    with owner.transaction():
+        owner.execute(file.read_text(encoding="utf-8"))
+        locks = owner.execute(
+            """
+            select concat(relnamespace::regnamespace, '.', relname, ': ', mode)
+            from pg_locks
+            join pg_class on pg_class.oid = relation
+            where pid = pg_backend_pid() and relation = any (%s) and mode <> 'AccessShareLock'
+            """,
+            [tables],
+        )
+        return {lock for (lock,) in locks}
 
 
 def test_old_worker_goes_on_after_each_migration(

