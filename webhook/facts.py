@@ -6,7 +6,7 @@ Facts merge in the database (``sql/*_settlement.sql``) in a way that forgets the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
@@ -89,6 +89,8 @@ class Ignored:
     """The event has nothing to do with credits."""
 
     reason: str
+    lacks: str | None = field(default=None, compare=False)
+    """The setting without which nobody can tell for sure: with it, the event may be about credits after all."""
 
 
 @dataclass(frozen=True)

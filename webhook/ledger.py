@@ -41,6 +41,8 @@ class Outcome:
 
     name: str
     reason: str | None = None
+    lacks: str | None = None
+    """The setting without which it is only supposed that it is to be ignored."""
 
 
 @dataclass(frozen=True)
