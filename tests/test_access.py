@@ -126,7 +126,6 @@ column billing.reconciliations.finished_at: service_role=update
 column public.users.email: service_role=insert,update
 column public.users.id: service_role=insert
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
-function billing.as_first_told(jsonb): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute

@@ -281,6 +281,15 @@ def test_price_that_was_changed_before_a_bank_debit_came_in_grants_what_was_sold
     assert shop.balance() == 40
 
 
+def test_metadata_that_names_more_credits_now_is_recorded_as_an_event_would(shop: Shop) -> None:
+    """It stands in the object itself, where an operator has changed it."""
+    shop.deliver(session_event())
+    shop.stripe.happened(session_event(credits=150))
+    assert (shop.missing("--since", "1d"), shop.balance()) == ({SESSION: 50}, 150)
+    shop.stripe.happened(session_event(credits=50))
+    assert shop.found("--since", "1d")["exit_code"] == 0
+
+
 def test_connected_accounts_are_looked_at_where_they_count(shop: Shop) -> None:
     """In their name; not without STRIPE_ACCOUNT."""
     shop.stripe.account = "acct_1"

@@ -27,6 +27,8 @@ class Sale:
     paid: bool
     customer_id: str | None = None
     """Who bought, where the source names no user: the Stripe customer."""
+    priced: bool = False
+    """Whether the credits were read from prices, which may sell another number by the time that they are read again."""
 
 
 @dataclass(frozen=True)
