@@ -245,6 +245,22 @@ as $$
 $$;
 
 
+-- Payments that refunds and disputes noted since p_since took back, and of which neither a sale nor an invoice is known.
+create function billing.strange_payments(p_since timestamptz) returns setof text
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select distinct payment_id
+    from billing.reversals
+    where
+        recorded_at >= p_since
+        and money_amount > 0
+        and not exists (select from billing.sales where sales.payment_id = reversals.payment_id)
+        and not exists (select from billing.payment_links where payment_links.payment_id = reversals.payment_id)
+$$;
+
+
 -- Why an object that cannot be settled is not to be parked: it is 'waiting' already, or was 'discarded', under an event
 -- about it or its sale; or its sale is 'settled' by what others told, or erased. Null where it is to be.
 create function billing.parked_already(p_object_id text, p_payment_id text) returns text
@@ -286,6 +302,7 @@ billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
+billing.strange_payments(timestamptz),
 billing.parked_already(text, text)
 from public, anon, authenticated, service_role;
 
@@ -297,6 +314,7 @@ billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
+billing.strange_payments(timestamptz),
 billing.parked_already(text, text)
 to service_role;
 

@@ -144,6 +144,7 @@ def _is_asked_for(source: JSONObject, query: dict[str, str]) -> bool:
         and created < int(query.get("created[lt]", "99999999999"))
         and (not types or source["type"] in types)
         and ("payment_intent" not in query or source.get("payment_intent") == query["payment_intent"])
+        and query.get("payment[payment_intent]") in (None, (source.get("payment") or {}).get("payment_intent"))
         and ("invoice" not in query or source.get("invoice") == query["invoice"])
         and ("charge" not in query or source.get("charge") == query["charge"])
     )

@@ -169,6 +169,7 @@ function billing.sale_of(text[]): service_role=execute
 function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
 function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.strange_payments(timestamp with time zone): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
 function public.check_refunded_generation():

@@ -240,6 +240,53 @@ def test_invoice_of_many_payments_is_linked_to_all_of_them(shop: Shop) -> None:
     assert shop.admin.execute("select from billing.payment_links where invoice_id = 'in_1'").rowcount == 12
 
 
+INVOICE = invoice_event(id="in_1", credits=30, amount_paid=900)
+LINK = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_of_invoice")
+
+
+@pytest.mark.parametrize(
+    "taken_back",
+    [
+        refund_event(payment_intent="pi_of_invoice", amount=900),
+        dispute_event(payment_intent="pi_of_invoice", amount=900, balance_transactions=[-900]),
+    ],
+    ids=["refund", "dispute"],
+)
+@pytest.mark.parametrize("webhook_came", [True, False])
+def test_refund_of_an_invoice_whose_link_was_lost_finds_it_whatever_its_age(
+    shop: Shop, taken_back: dict[str, Any], *, webhook_came: bool
+) -> None:
+    """By a question for its payment; the list of invoices does not reach that far back."""
+    shop.deliver(INVOICE, *[taken_back] * webhook_came)
+    shop.stripe.happened(INVOICE, LINK, at=days_ago(300))
+    shop.stripe.forget_events()
+    shop.stripe.happened(taken_back)
+    assert shop.missing("--since", "2d")["inpay_1"] == -30
+    assert shop.balance() == 0
+    assert shop.found("--since", "2d")["exit_code"] == 0
+
+
+def test_refund_of_an_invoice_that_is_not_ours_links_nothing(shop: Shop) -> None:
+    """Neither by its question nor as something missing."""
+    shop.stripe.happened(INVOICE, LINK, at=days_ago(300))
+    shop.stripe.forget_events()
+    shop.stripe.happened(refund_event(id="re_1", payment_intent="pi_of_invoice"))
+    assert shop.missing("--since", "2d") == {"re_1": 0}
+    assert shop.admin.execute("select from billing.payment_links").rowcount == 0
+
+
+def test_refunds_of_known_sales_and_of_before_the_window_are_not_asked_about(shop: Shop) -> None:
+    """One question is made: for the one whose sale nobody knows."""
+    strange = [refund_event(event_id=new_id("evt"), id=f"re_{n}", payment_intent=f"pi_{n}") for n in (1, 2)]
+    shop.deliver(session_event(), refund_event(payment_intent=PAYMENT), *strange)
+    shop.admin.execute(
+        "update billing.reversals set recorded_at = now() - interval '3 days' where reversal_id = 're_2'"
+    )
+    shop.found("--since", "2d")
+    asked = [query["payment[payment_intent]"] for path, query in shop.stripe.requests if path == "/v1/invoice_payments"]
+    assert asked == ["pi_1"]
+
+
 def test_credits_on_a_price_are_read_from_the_line_items_in_the_list(shop: Shop) -> None:
     """No request for each session."""
     price = {"id": "price_1", "object": "price", "metadata": {"credits": "40"}, "product": "prod_1"}
@@ -426,7 +473,8 @@ def test_what_webhooks_have_told_is_not_missing(shop: Shop) -> None:
 def test_events_of_what_the_lists_show_are_not_fetched_again(shop: Shop) -> None:
     """The run costs a request a list, and none an object."""
     invoice = invoice_event(id="in_1")
-    shop.stripe.happened(session_event(), refund_event(), dispute_event(), invoice)
+    taken_back = [refund_event(payment_intent=PAYMENT), dispute_event(payment_intent=PAYMENT)]
+    shop.stripe.happened(session_event(), *taken_back, invoice)
     assert shop.found("--since", "1d")["requests"] == len(shop.stripe.requests) == 11
 
 

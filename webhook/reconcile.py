@@ -110,14 +110,21 @@ class Run:
         run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
         within = Window(int(self.since.timestamp()), int(self.until.timestamp()))
         accounts = [
-            Places(self.reader, self.guards, within, account, open_ids).sources()
-            for account in self.guards.every_account
+            Places(self.reader, self.guards, within, account, open_ids) for account in self.guards.every_account
         ]
-        self.report.begin([source for sources in accounts for source in sources])
-        for sources in accounts:
+        # A group after the other: the last one asks for what the ones before it could not explain.
+        groups = [
+            *(places.sources() for places in accounts),
+            [places.invoices_of(self._strange_payments) for places in accounts],
+        ]
+        self.report.begin([source for sources in groups for source in sources])
+        for sources in groups:
             self._read(sources)
         if run_id is not None and self.report.is_complete:
             self.ledger.finish_reconciliation(run_id)
+
+    def _strange_payments(self) -> list[str]:
+        return _patience()(self.ledger.strange_payments, self.since)
 
     def _read(self, sources: Sequence[Source]) -> None:
         stopped = threading.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from queue import Queue
@@ -18,6 +18,7 @@ from webhook.events import HANDLED_EVENTS
 from webhook.listed import (
     DISPUTES,
     INVOICE_PAYMENT,
+    INVOICE_PAYMENTS,
     INVOICES,
     KINDS,
     PAYMENT_INTENTS,
@@ -177,16 +178,38 @@ class Places:
                 objects = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
             yield self._page(title, objects, in_window=True)
 
+    def invoices_of(self, strange_payments: Callable[[], Sequence[str]]) -> Source:
+        """Return what looks for the invoices of payments that were taken back, where no sale of theirs is known.
+
+        To be read last. An invoice lists its payments, but it may have been made long before it was refunded.
+        """
+        title = self._title("invoices of refunds")
+
+        def pages() -> Iterator[Page]:
+            for payment_id in strange_payments():
+                found = self._page(title, self._payments_of_invoices(payment_id), in_window=True)
+                yield replace(found, found=[replace(each, only_known=True) for each in found.found])
+
+        return Source(title, INVOICES.right, pages, self.window.since, self.window.until)
+
+    def _payments_of_invoices(self, payment_id: str) -> list[JSONObject]:
+        payment = {"type": "payment_intent", "payment_intent": payment_id}
+        return self._of_payment(self.reader.pages(self.account, INVOICE_PAYMENTS, payment=payment))
+
+    def _of_payment(self, pages: Iterator[list[JSONObject]]) -> list[JSONObject]:
+        """Return what is listed of a payment, nothing where this account has no such payment."""
+        try:
+            return [each for page in pages for each in page]
+        except StripeUnavailable as error:
+            if error.names_nothing:
+                return []
+            raise
+
     def _session_and_payment(self, payment_id: str) -> list[JSONObject]:
         """Return the session that made a payment, and the payment, which alone tells of a capture by hand."""
         expand = [*SESSIONS.expanded(older=False), "data.payment_intent"]
         every = self.reader.pages(self.account, SESSIONS.path, payment_intent=payment_id, expand=expand)
-        try:
-            sessions: list[JSONObject] = [session for page in every for session in page]
-        except StripeUnavailable as error:
-            if error.names_nothing:
-                return []  # no payment of this account
-            raise
+        sessions = self._of_payment(every)
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
         return sessions + [payment for payment in payments if is_object(payment)]
 
@@ -222,10 +245,7 @@ class Places:
         """Return the object with all its payments, of which an invoice holds ten."""
         if not is_object(source):
             raise _NO_OBJECT
-        whole: JSONObject = source
-        if payments_in(whole) and whole["payments"].get("has_more"):
-            every = self.reader.pages(self.account, "/v1/invoice_payments", invoice=whole["id"])
-            whole = whole | {"payments": {"data": [payment for page in every for payment in page]}}
+        whole = self.reader.with_all_payments(self.account, source)
         if not all(map(is_object, payments_in(whole))):
             raise _NO_OBJECT
         return whole

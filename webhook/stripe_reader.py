@@ -12,6 +12,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_delay, stop_any, stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
+from webhook.listed import INVOICE_PAYMENTS, payments_in
 from webhook.objects import JSONObject
 from webhook.settings import StripeSettings
 from webhook.stripe_api import OPERATORS_TIMEOUT, StripeAPI, StripeUnavailable, in_path, pages
@@ -63,6 +64,13 @@ class StripeReader(StripeAPI):
                 return None
             raise
         return answer
+
+    def with_all_payments(self, account: str | None, source: JSONObject) -> JSONObject:
+        """Return the object with all its payments, of which an invoice holds ten."""
+        if not (payments_in(source) and source["payments"].get("has_more")):
+            return source
+        every = self.pages(account, INVOICE_PAYMENTS, invoice=source["id"])
+        return source | {"payments": {"data": [payment for page in every for payment in page]}}
 
     def _got(self, account: str | None, path: str, **parameters: Any) -> Any:
         return self._patience()(super()._got, account, path, **parameters)
