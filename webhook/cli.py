@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -109,15 +113,53 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="For program
 
 @contextmanager
 def _failure_is_no_answer() -> Iterator[None]:
-    """For commands whose exit code 1 is an answer: end with 2 where there is none."""
+    """For commands whose exit code 1 is an answer: end with 2 where there is none, whatever the reason."""
     try:
-        yield
-    except _FAILURES as error:
-        click.echo(f"webhook: {error}", err=True)
-        sys.exit(USAGE_ERROR)
+        with _ending_like_ctrl_c():
+            yield
+    except (SettingsError, click.ClickException):
+        raise
     except KeyboardInterrupt:
-        click.echo("webhook: interrupted", err=True)
-        sys.exit(USAGE_ERROR)
+        _end_without_answer("interrupted")
+    except (*_FAILURES, OSError) as error:  # such as a pipe that nobody reads any more
+        _end_without_answer(str(error))
+    except Exception as error:  # noqa: BLE001 - a defect, which Python would end with 1
+        with suppress(OSError):
+            traceback.print_exc()
+        _end_without_answer(f"a defect: {type(error).__name__}")
+    finally:
+        _forget_what_cannot_be_written()
+
+
+def _end_without_answer(message: str) -> NoReturn:
+    with suppress(OSError):
+        click.echo(f"webhook: {message}", err=True)
+    sys.exit(USAGE_ERROR)
+
+
+def _forget_what_cannot_be_written() -> None:
+    """Python would write it once more at its end, fail, and end with 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:
+            setattr(sys, name, io.StringIO())
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Let a host that stops the process, and a terminal that is closed, end it as an operator would.
+
+    What is ignored, as nohup has it, stays so.
+    """
+    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @commands.command("parked")

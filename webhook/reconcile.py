@@ -71,7 +71,7 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         trouble: BaseException | None = None
         try:
             Run(ledger, reader, guards, since, until, dry_run, report).go()
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, OSError) as error:
             trouble = error
         except KeyboardInterrupt:
             trouble = InterruptedError("interrupted")

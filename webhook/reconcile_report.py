@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -93,11 +94,19 @@ class Report:
         return MISSING if self._count("missing") + self._count("parked") else NOTHING_MISSING
 
     def finish(self, requests: int, trouble: BaseException | None = None) -> None:
-        """Print the summary, after so many requests; ``trouble`` is what ended the run before its end."""
+        """Print the summary, after so many requests; ``trouble`` is what ended the run before its end.
+
+        Where that was the output, nothing more is raised: what can be written still is.
+        """
         self._requests, self._trouble = requests, trouble
-        self._progress.close()
-        for line in self._stops():
-            click.echo(f"webhook: {line}", err=True)
+        with suppress(OSError) if trouble else nullcontext():
+            self._progress.close()
+            for line in self._stops():
+                click.echo(f"webhook: {line}", err=True)
+        with suppress(OSError) if trouble else nullcontext():
+            self._print_summary()
+
+    def _print_summary(self) -> None:
         if self._json:
             self._json.end(self._summary())
             return
