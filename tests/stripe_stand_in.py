@@ -50,9 +50,9 @@ class StripeStandIn:
     url: str = ""
 
     def happened(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
-        """These events happened ``at`` a time (default: now), to objects ``created`` at another (default: the same)."""
+        """These events happened ``at`` a time (default: lately) to objects ``created`` at another (or the same)."""
         for event in events:
-            moment = int(time.time() - 60 if at is None else at)
+            moment = int(time.time() - 600 if at is None else at)
             source = deepcopy(event["data"]["object"])
             if source["object"] == "invoice":
                 source["status_transitions"]["paid_at"] = moment

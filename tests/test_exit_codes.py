@@ -116,7 +116,10 @@ def test_run_that_is_stopped_tells_where_in_a_whole_document(
         process.send_signal(number)
         output, errors = process.communicate(timeout=PATIENCE)
     let_go.set()
-    assert (process.returncode, json.loads(output)["complete"]) == (2, False)
+    told = json.loads(output)
+    assert (process.returncode, told["complete"]) == (2, False)
+    assert told["not_finished"][0] == "interrupted"
+    assert "disputes: not seen; interrupted" in told["not_finished"]
     assert "webhook: disputes: not seen; interrupted" in errors
     assert "run it again with the same --since" in errors
     assert "Traceback" not in errors

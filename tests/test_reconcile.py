@@ -378,6 +378,13 @@ def test_what_is_created_after_the_window_is_not_looked_at(shop: Shop) -> None:
     assert not shop.missing("--since", "5d", "--until", "2d")
 
 
+def test_sale_of_this_minute_is_left_to_its_webhook(shop: Shop) -> None:
+    """It is on its way: no alarm. The next run finds it if it was lost; one that is told ``--until`` at once."""
+    shop.stripe.happened(session_event(), at=time.time() - 60)
+    assert shop.found("--since", "1d")["exit_code"] == 0
+    assert list(shop.missing("--since", "1d", "--until", "0m")) == [SESSION]
+
+
 def test_first_run_needs_to_be_told_since_when(shop: Shop) -> None:
     """For it grants what was paid from then on."""
     result = shop.reconcile()
@@ -398,10 +405,14 @@ def test_time_that_no_run_has_looked_at_is_told(shop: Shop) -> None:
     """Three nights were missed; a run without ``--since`` makes up for them."""
     shop.reconcile("--since", "9d", "--until", "5d")
     shop.stripe.happened(session_event(), at=days_ago(4))
-    result = shop.reconcile("--since", "2d")
+    result = shop.reconcile("--since", "2d", "--json")
     assert "no finished run has looked at the time from" in result.stderr
+    gap = json.loads(result.stdout)["gap"]
+    assert [datetime.fromisoformat(gap[end]).timestamp() for end in ("since", "until")] == pytest.approx(
+        [days_ago(5), days_ago(2)], abs=60
+    )
     assert list(shop.missing().values()) == [100]
-    assert not shop.reconcile("--since", "2d").stderr
+    assert (shop.found("--since", "2d")["gap"], shop.reconcile("--since", "2d").stderr) == (None, "")
 
 
 def test_time_that_is_yet_to_come_does_not_count_as_looked_at(shop: Shop) -> None:

@@ -184,7 +184,7 @@ def test_run_holds_no_more_memory_for_more_objects(database: Database, stripe: S
     intent = payment_intent_event(user_id=None, credits=None)
     few = peak_memory(database, stripe)
     for number in range(8000):
-        payment = intent["data"]["object"] | {"id": f"pi_{number}", "created": int(time.time()) - 60}
+        payment = intent["data"]["object"] | {"id": f"pi_{number}", "created": int(time.time()) - 600}
         stripe.objects[payment["id"]] = payment
     many = peak_memory(database, stripe)
     assert many < few + 24

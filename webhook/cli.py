@@ -219,7 +219,7 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
     type=Moment(),
     help="From when: 3d, 12h, 2w, or a date. Default: where the last run ended. What was paid before is not granted.",
 )
-@click.option("--until", type=Moment(), help="Until when. Default: now.")
+@click.option("--until", type=Moment(), help="Until when. Default: 5 minutes ago, for a webhook may be on its way.")
 @click.option("--dry-run", is_flag=True, help="Only tell what is missing; change nothing.")
 @_json_option
 def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> None:

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import click
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from webhook.database import LedgerUnavailable
@@ -23,6 +22,8 @@ from webhook.stripe_reader import StripeReader
 
 _OVERLAP = timedelta(hours=1)
 """A run begins this long before the end of the last one: Stripe's lists may lag behind for a moment."""
+_IN_FLIGHT = timedelta(minutes=5)
+"""A run ends this long before now: what has just happened may be on its way, and no webhook of it lost."""
 _OPEN_FOR = timedelta(days=180)
 """How long a sale that is not paid yet is asked for."""
 _PATIENCE = 30
@@ -37,11 +38,11 @@ def window(since: datetime | None, until: datetime | None, covered_until: dateti
     """Return from when to when to look, or raise :class:`ReconcileError`.
 
     Without ``since`` it is from where the earlier runs have looked, which the first one lacks: sales of before the
-    worker are granted only where an operator says so.
+    worker are granted only where an operator says so. Without ``until`` it is to a few minutes ago.
     """
     now = datetime.now(UTC)
     # What has yet to happen is not looked at, and must not count as looked at.
-    until = min(until or now, now)
+    until = min(until or now - _IN_FLIGHT, now)
     if since is None:
         if covered_until is None:
             raise ReconcileError(
@@ -64,12 +65,12 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         ledger.current_schema_version()
         covered_until = ledger.covered_until()
         since, until = window(since, until, covered_until)
-        if covered_until and covered_until < since:
-            click.echo(_gap(covered_until, since), err=True)
-        report = Report(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings)
         trouble: BaseException | None = None
+        report = Report(since, until, dry_run=dry_run, as_json=as_json)
         try:
+            if covered_until and covered_until < since:
+                report.warn_of_gap(covered_until, since)
             Run(ledger, reader, guards, since, until, dry_run, report).go()
         except (LedgerUnavailable, OSError) as error:
             trouble = error
@@ -81,12 +82,6 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         reader.stop()
         report.finish(reader.requests, trouble)
     return report.exit_code
-
-
-def _gap(covered_until: datetime, since: datetime) -> str:
-    """Return a warning: nights that were missed would go unnoticed where --since is always the same."""
-    begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
-    return f"webhook: no finished run has looked at the time from {begin} to {end}: run it without --since for that"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Report:
 
     def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
         """Nothing is printed yet."""
-        self._about = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
+        self._about: dict[str, Any] = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
+        self._about["gap"] = None
         self._json = JSONItems() if as_json else None
         self._objects: Counter[str] = Counter()
         self._items: Counter[tuple[str, str]] = Counter()
@@ -55,6 +56,13 @@ class Report:
         """Paid sales of before the window that the ledger does not know."""
         self._requests = 0
         self._trouble: BaseException | None = None
+
+    def warn_of_gap(self, covered_until: datetime, since: datetime) -> None:
+        """Tell of a time that no run has looked at: with the same --since each night, nobody would notice."""
+        begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
+        self._about["gap"] = {"since": covered_until.isoformat(), "until": since.isoformat()}
+        text = f"no finished run has looked at the time from {begin} to {end}: run it without --since for that"
+        click.echo(f"webhook: {text}", err=True)
 
     def begin(self, sources: Sequence[Source]) -> None:
         """Tell the places that will be looked at."""
@@ -147,6 +155,7 @@ class Report:
             "left_alone": self.left_alone,
             "requests": self._requests,
             "complete": self.is_complete,
+            "not_finished": self._stops(),
         }
 
     def _print_table(self) -> None:
