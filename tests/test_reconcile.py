@@ -620,13 +620,55 @@ def test_open_payment_that_stripe_refuses_to_tell_of_is_not_taken_for_gone(shop:
 
 
 def test_invoice_payment_that_is_no_object_leaves_the_run_incomplete(shop: Shop) -> None:
-    """And says so."""
+    """Its invoice is told as failed."""
     payment = invoice_payment_event(id="inpay_1", invoice="in_1")
     shop.stripe.happened(invoice_event(id="in_1"), payment)
     del shop.stripe.objects["inpay_1"]["id"]
-    result = shop.reconcile("--since", "1d")
-    assert result.exit_code == 2
-    assert "something that is no object" in result.stderr
+    shop.stripe.forget_events()
+    found = shop.found("--since", "1d")
+    assert [(each["id"], each["what"]) for each in found["items"]] == [("in_1", "failed")]
+    assert (found["exit_code"], "no object with an id" in found["items"][0]["reason"]) == (2, True)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "", "a\tb\x1b[0m", "x" * 300, {"id": "cs_1"}])
+def test_object_without_a_usable_id_hides_no_other_of_its_list(shop: Shop, odd: Any) -> None:
+    """It is told as failed, its id only where a terminal can show it, and the run is not finished."""
+    shop.stripe.happened(session_event(event_id="evt_2", id="cs_odd", payment_intent="pi_odd"))
+    shop.stripe.happened(session_event(), at=days_ago(0.5))
+    shop.stripe.objects["cs_odd"]["id"] = odd
+    shop.stripe.objects["evt_2"] |= {"data": {"object": shop.stripe.objects["cs_odd"]}}
+    found = shop.found("--since", "1d")
+    told = sorted((each["what"], each["kind"], each["id"]) for each in found["items"])
+    assert told == [("failed", "checkout.session", "?")] * 2 + [("missing", "checkout.session", SESSION)]
+    assert (found["exit_code"], shop.balance()) == (2, 100)
+
+
+def test_list_that_does_not_say_how_it_goes_on_is_read_as_far_as_it_goes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in it is recorded, and the run is not finished."""
+    listed = shop.stripe._list  # noqa: SLF001 - to spoil its answer
+
+    def odd(every: list[Any], path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        status, body = listed(every, path, query)
+        is_odd = path == "/v1/checkout/sessions" and body["data"]
+        return status, body | {"data": [*body["data"], "odd"], "has_more": True} if is_odd else body
+
+    monkeypatch.setattr(shop.stripe, "_list", odd)
+    shop.stripe.happened(session_event())
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], shop.balance()) == (2, 100)
+    assert "does not say how its list goes on" in found["not_finished"][0]
+
+
+def test_object_that_the_database_refuses_to_park_takes_no_other_down(shop: Shop) -> None:
+    """JSON as Python takes it, and Postgres does not."""
+    odd = session_event(event_id="evt_2", id="cs_odd", payment_intent="pi_odd", credits=None)
+    odd["data"]["object"]["metadata"] |= {"number": float("nan")}
+    shop.stripe.happened(session_event(), odd, session_event(event_id="evt_3", id="cs_3", credits=None))
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["what"] for each in found["items"]} == {SESSION: "missing", "cs_odd": "failed"}
+    assert (found["exit_code"], shop.balance()) == (2, 100)
 
 
 def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
@@ -136,8 +137,8 @@ class Run:
 
     def _settle(self, page: Page) -> None:
         """Record what a page says, park what cannot be recorded, and tell what of it was missing."""
-        for object_id, failed in page.failed.items():
-            self.report.found(Item("failed", failed.kind, object_id, None, reason=failed.why))
+        for failed in page.failed:
+            self.report.found(Item("failed", failed.kind, failed.id, None, reason=failed.why))
         told = {found.event.id: found for found in page.found if found.facts}
         for result in self._record(list(told.values())):
             found = told[result.object_id]
@@ -163,8 +164,19 @@ class Run:
             self.report.found(Item("parked", found.kind, object_id, payment_id, reason=reason))
 
     def _is_parked(self, found: Found, reason: str, payment_id: str | None) -> bool:
-        outcome = _patience()(self.ledger.park, found.event, reason, payment_id, found.payload)
-        return outcome.name == "parked"
+        park = partial(self.ledger.park, found.event, reason, payment_id, found.payload)
+        try:
+            return park().name == "parked"
+        except LedgerUnavailable:
+            _patience()(self.ledger.schema_version)  # raises where the whole database stays away
+        try:
+            return park().name == "parked"
+        except LedgerUnavailable as error:
+            self._failed(found, error)
+            return False
+
+    def _failed(self, found: Found, error: LedgerUnavailable) -> None:
+        self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
 
     def _record(self, found: Sequence[Found]) -> list[Reconciled]:
         """Record what a page says in one call; where that fails, one by one, so that one takes no other down."""
@@ -180,7 +192,7 @@ class Run:
         try:
             return self._recorded([found])
         except LedgerUnavailable as error:
-            self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
+            self._failed(found, error)
             return []
 
     def _recorded(self, found: Sequence[Found]) -> list[Reconciled]:

@@ -30,7 +30,7 @@ from webhook.listed import (
     payments_in,
     read,
 )
-from webhook.objects import JSONObject
+from webhook.objects import IDENTIFIER, JSONObject
 from webhook.questions import Question
 from webhook.sales import is_captured_by_hand
 from webhook.settings import Guards
@@ -43,7 +43,6 @@ _LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
 """Refunds are listed themselves."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _PAGES_AHEAD = 6
-_NO_OBJECT = StripeUnavailable("Stripe's answer holds something that is no object")
 _RIGHTS_FOR_CREDITS = "Prices: Read, Products: Read"
 """What a restricted key needs where credits are not in the metadata, besides the right to the object itself."""
 
@@ -57,13 +56,18 @@ class Window:
 
 
 class _Unanswerable(Exception):  # noqa: N818
-    """Stripe will never answer what an object makes us ask, such as for a price that is gone."""
+    """Stripe will never answer what an object makes us ask, such as for a price that is gone, or what it is itself."""
+
+
+_NO_OBJECT = _Unanswerable("Stripe's answer holds something that is no object with an id")
 
 
 @dataclass(frozen=True)
 class Failed:
     """An object that could not be read, and why; the others of its list could."""
 
+    id: str
+    """As far as it has one, as it may be shown."""
     kind: str
     why: str
 
@@ -76,8 +80,8 @@ class Page:
     found: list[Found]
     objects: int
     reached: int | None = None
-    failed: dict[str, Failed] = field(default_factory=dict)
-    """By id, objects that Stripe does not tell all of."""
+    failed: list[Failed] = field(default_factory=list)
+    """Objects that Stripe does not tell all of, or that are none."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ class Places:
             new = {source["id"]: source for source in older if source["id"] not in seen}
             seen |= new.keys()
             now = [each for source in new.values() for each in self._as_it_is_now(source)]
-            yield self._page(title, now, _created(events), in_window=True)
+            odd: list[Any] = [_held_by(event) for event in events if not _object_of(event)]
+            yield self._page(title, now + odd, _created(events), in_window=True)
 
     def _is_missed_by_lists(self, source: JSONObject) -> bool:
         """Whether no list tells that something happened in the window to this object, which an event is about."""
@@ -223,13 +228,13 @@ class Places:
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
     ) -> Page:
         found: list[Found] = []
-        failed: dict[str, Failed] = {}
+        failed: list[Failed] = []
         for source in objects:
-            whole = self._whole(source)
             try:
+                whole = self._whole(source)
                 found += read(whole, self.account, self.guards, self._ask, self.window.since, in_window=in_window)
             except _Unanswerable as error:
-                failed[whole["id"]] = Failed(str(whole.get("object")), str(error))
+                failed.append(_failed(source, str(error)))
         return Page(title, found, len(objects), reached, failed)
 
     def _ask(self, question: Question) -> Any:
@@ -275,6 +280,22 @@ def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event
     except Exception as error:  # noqa: BLE001 - told by whoever takes it from the queue
         trouble = error
     queue.put(End(source.title, trouble))
+
+
+def _failed(source: Any, why: str) -> Failed:
+    """Return what an object is told as; what it calls itself may be anything."""
+    names = [source.get(field) if isinstance(source, dict) else None for field in ("id", "object")]
+    shown = [name if isinstance(name, str) and IDENTIFIER.fullmatch(name) else "?" for name in names]
+    return Failed(shown[0], shown[1], why)
+
+
+def _held_by(event: Any) -> Any:
+    """Return what stands in an event where an object should, else the event."""
+    match event:
+        case {"data": {"object": dict(source)}}:
+            return source
+        case _:
+            return event
 
 
 def _object_of(event: Any) -> JSONObject | None:

@@ -179,14 +179,17 @@ def pages(page_of: Callable[..., Any], **parameters: Any) -> Iterator[list[Any]]
     while True:
         page = page_of(limit=_PAGE, **parameters)
         try:
-            objects = list(page["data"])
-            last = objects[-1]["id"] if page["has_more"] else None
-        except (KeyError, TypeError, IndexError):
+            objects, has_more = list(page["data"]), page["has_more"]
+        except (KeyError, TypeError):
             raise StripeUnavailable("Stripe's answer is no list") from None
         yield objects
-        if last is None:
-            return
-        parameters["starting_after"] = last
+        match objects:
+            case _ if not has_more:
+                return
+            case [*_, {"id": str(last)}]:
+                parameters["starting_after"] = last
+            case _:
+                raise StripeUnavailable("Stripe's answer does not say how its list goes on")
 
 
 def _request(client: StripeClient, method: str, path: str, **parameters: Any) -> Any:

@@ -25,13 +25,13 @@ class Lists(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     count = 0
     began = int(time.time())
-    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": began - 60})
+    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": began - 600})
 
     def do_GET(self) -> None:
         """Answer a page."""
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
-        is_in_window = int(query.get("created[lt]", "0")) > self.began - 60
+        is_in_window = int(query.get("created[lt]", "0")) > self.began - 600
         body = self._page(query) if parts.path == "/v1/checkout/sessions" and is_in_window else _EMPTY
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
