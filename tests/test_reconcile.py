@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -356,6 +356,21 @@ def test_sale_of_before_the_window_is_left_alone_until_since_says_so(shop: Shop)
     assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 3, 0)
     assert "3 paid before the window, unknown and left alone" in shop.reconcile("--since", "3d").stdout
     assert len(shop.missing("--since", "11d")) == 3
+
+
+@pytest.mark.parametrize("happens_late", [paid_session, unpaid_session], ids=["bank debit", "capture by hand"])
+def test_payment_of_long_ago_that_came_in_without_an_event_is_told_as_left_alone(
+    shop: Shop, happens_late: Callable[..., dict[str, Any]]
+) -> None:
+    """Nothing says when it did, so it is told, and an earlier ``--since`` grants it."""
+    shop.stripe.happened(happens_late(), at=days_ago(5))
+    captured = payment_intent_event("payment_intent.succeeded.manual_capture", id=PAYMENT)
+    shop.stripe.objects[PAYMENT] = captured["data"]["object"] | {"created": days_ago(5)}
+    shop.stripe.forget_events()
+    found = shop.found("--since", "2d")
+    assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 1, 0)
+    shop.found("--since", "6d")
+    assert shop.balance() == 100
 
 
 def test_payment_captured_by_hand_that_sells_no_credits_is_not_told_as_left_alone(shop: Shop) -> None:

@@ -201,8 +201,10 @@ class Run:
 
 
 def _is_paid_sale(found: Found) -> bool:
-    """Whether it is a sale of credits, which a payment captured by hand need not be."""
-    sales = [fact for fact in found.facts if isinstance(fact, Sale) and fact.paid]
+    """Whether it is a sale of credits, which a payment captured by hand need not be: its session tells of them."""
+    payment = found.event.object.get("payment_intent")
+    is_captured = isinstance(payment, dict) and payment.get("status") == "succeeded"
+    sales = [fact for fact in found.facts if isinstance(fact, Sale) and (fact.paid or is_captured)]
     return any(sale.user_id or sale.credits for sale in sales)
 
 
