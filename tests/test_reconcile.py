@@ -562,9 +562,12 @@ def test_subscription_of_an_erased_user_does_not_come_back(shop: Shop) -> None:
     assert shop.admin.execute("select from billing.parked_events").rowcount == 0
 
 
-def test_what_was_discarded_stays_discarded(shop: Shop) -> None:
-    """An operator has said so of its event."""
-    event = session_event(credits=None)
+@pytest.mark.parametrize(
+    "spoilt", [{}, {"amount_total": "much"}, {"amount_total": "\0\ud800"}], ids=["lacking", "unreadable", "awkward"]
+)
+def test_what_was_discarded_stays_discarded(shop: Shop, spoilt: dict[str, Any]) -> None:
+    """An operator has said so of its event, though that may have named no payment."""
+    event = session_event(credits=None, **spoilt)
     shop.stripe.happened(event)
     shop.deliver(event)
     environment = {"DATABASE_URL": shop.database.url}
