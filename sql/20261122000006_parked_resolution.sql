@@ -9,7 +9,7 @@ alter table billing.parked_events
 add column resolution text,
 add column who text,
 add column why text,
-add column object_ids text[];
+add column about text[];
 
 update billing.parked_events
 set resolution = 'settled'
@@ -32,7 +32,7 @@ comment on column billing.parked_events.resolution is
 comment on column billing.parked_events.who is
     'Who discarded it, as they said, and the database login that they did it with.';
 
-comment on column billing.parked_events.object_ids is
+comment on column billing.parked_events.about is
     'Of a discarded event that names no payment, the ids in its payload: what it was about is not parked again.';
 
 
@@ -50,7 +50,7 @@ as $$
         who = p_by || ' as ' || session_user,
         why = p_why,
         -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
-        object_ids = case
+        about = case
             when payment_id is null then array(
                 select distinct found[1]
                 from regexp_matches(payload::text, '"id":\s*"([!#-~]{1,255})"', 'g') as found

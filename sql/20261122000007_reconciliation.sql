@@ -288,7 +288,7 @@ begin
             select from billing.parked_events
             where
                 resolution = 'discarded'
-                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (object_ids))
+                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (about))
         ) then 'discarded'
         when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
     end;

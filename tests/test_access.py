@@ -179,7 +179,7 @@ function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.update_user_credits():
 row billing.customers: customer_id,user_id:
-row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why,about:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
