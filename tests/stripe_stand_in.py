@@ -77,6 +77,10 @@ class StripeStandIn:
         if paid and known["status"] == "processing":
             known["status"] = "succeeded"
 
+    def _knows(self, source: JSONObject) -> bool:
+        """Whether it is listed yet: events are kept for 30 days."""
+        return source["object"] != "event" or source["created"] >= time.time() - 30 * DAY
+
     def forget_events(self) -> None:
         """Stripe made no events, or made them too long ago."""
         self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
@@ -101,7 +105,8 @@ class StripeStandIn:
             return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
         if (payment_id := query.get("payment_intent")) and payment_id not in self.objects:
             return 400, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
-        found = [source for source in every if source["object"] == LISTS[path] and _is_asked_for(source, query)]
+        every = [source for source in every if source["object"] == LISTS[path] and self._knows(source)]
+        found = [source for source in every if _is_asked_for(source, query)]
         found.sort(key=lambda source: (source["created"], source["id"]), reverse=True)
         ids = [source["id"] for source in found]
         start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0

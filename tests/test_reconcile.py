@@ -346,6 +346,144 @@ def test_connected_accounts_are_looked_at_where_they_count(shop: Shop) -> None:
     assert (result.exit_code, shop.balance()) == (1, 100)
 
 
+# How far back
+
+
+def paid_by_card(shop: Shop, at: float) -> None:
+    """The payment of the session, and its charge, which tells when it was paid."""
+    shop.stripe.objects["ch_1"] = {"id": "ch_1", "object": "charge", "created": int(at)}
+    shop.stripe.objects[PAYMENT] |= {"latest_charge": "ch_1"}
+
+
+def late_session(shop: Shop, created: int) -> None:
+    shop.stripe.happened(session_event(), at=created)
+    paid_by_card(shop, days_ago(1))
+
+
+def late_payment(shop: Shop, created: int) -> None:
+    shop.stripe.happened(payment_intent_event(id=PAYMENT), at=created)
+    paid_by_card(shop, days_ago(1))
+
+
+def late_invoice(shop: Shop, created: int) -> None:
+    shop.stripe.happened(invoice_event(id="in_1", credits=100), at=days_ago(1), created=created)
+
+
+def failed_refund(shop: Shop, created: int) -> None:
+    shop.deliver(session_event(amount=1000), refund_event(id="re_1", payment_intent=PAYMENT, amount=1000))
+    shop.stripe.happened(refund_event("refund.failed", id="re_1", payment_intent=PAYMENT), at=created)
+
+
+def won_dispute(shop: Shop, created: int) -> None:
+    lost = dispute_event("charge.dispute.closed.lost", id="du_1", payment_intent=PAYMENT, amount=1000)
+    shop.deliver(session_event(amount=1000), lost)
+    won = dispute_event("charge.dispute.closed.won", id="du_1", payment_intent=PAYMENT)
+    shop.stripe.happened(won, at=created)
+
+
+@pytest.mark.parametrize(
+    ("tell", "days"),
+    [(late_session, 35), (late_payment, 35), (late_invoice, 180), (failed_refund, 35), (won_dispute, 180)],
+)
+def test_object_is_looked_back_at_as_long_as_its_kind_may_change(
+    shop: Shop, tell: Callable[[Shop, int], None], days: int
+) -> None:
+    """So many days before the window, and no longer: what happened to it lately is found without an event."""
+    tell(shop, days_ago(2 + days - 0.1))
+    shop.stripe.forget_events()
+    before = shop.balance()
+    shop.found("--since", "2d")
+    assert (before, shop.balance()) == (0, 100)
+
+
+@pytest.mark.parametrize(
+    ("tell", "days"),
+    [(late_session, 35), (late_payment, 35), (late_invoice, 180), (failed_refund, 35), (won_dispute, 180)],
+)
+def test_object_of_still_longer_ago_is_not_listed(shop: Shop, tell: Callable[[Shop, int], None], days: int) -> None:
+    """It would cost requests in vain, each night."""
+    tell(shop, days_ago(2 + days + 0.1))
+    shop.stripe.forget_events()
+    assert shop.found("--since", "2d")["counts"]["missing"] == 0
+
+
+@pytest.mark.parametrize(("age", "asked"), [(181.9, True), (182.1, False)])
+def test_open_sale_is_asked_for_half_a_year(shop: Shop, age: float, *, asked: bool) -> None:
+    """Since it was noted."""
+    shop.deliver(unpaid_session())
+    shop.admin.execute("update billing.sales set recorded_at = to_timestamp(%s)", [days_ago(age)])
+    shop.found("--since", "2d")
+    assert any(query.get("payment_intent") == PAYMENT for _, query in shop.stripe.requests) == asked
+
+
+def test_events_are_asked_for_as_long_as_stripe_keeps_them(shop: Shop) -> None:
+    """What is older is found by lists, or not at all."""
+    shop.stripe.happened(paid_session(), at=days_ago(40), created=days_ago(200))
+    shop.stripe.objects.pop(PAYMENT)
+    assert not shop.missing("--since", "60d")
+    [asked] = [int(query["created[gte]"]) for path, query in shop.stripe.requests if path == "/v1/events"]
+    assert asked == pytest.approx(days_ago(30), abs=60)
+
+
+def test_object_of_many_events_is_fetched_once(shop: Shop) -> None:
+    """Though they stand on two pages."""
+    for number in range(102):
+        paid = session_event(event_id=f"evt_{number}")
+        shop.stripe.happened(paid, at=days_ago(1) - number, created=days_ago(100))
+    assert shop.missing("--since", "2d") == {SESSION: 100}
+    assert [path for path, _ in shop.stripe.requests].count(f"/v1/checkout/sessions/{SESSION}") == 1
+
+
+def test_link_of_an_invoice_of_long_ago_is_found_by_its_event(shop: Shop) -> None:
+    """Which payment it was paid by never changes, so it is not fetched."""
+    shop.deliver(INVOICE)
+    shop.stripe.happened(LINK, at=days_ago(1), created=days_ago(300))
+    assert list(shop.missing("--since", "2d")) == ["inpay_1"]
+
+
+def test_link_of_an_invoice_of_before_the_window_counts_only_where_it_is_known(shop: Shop) -> None:
+    """It is no more ours than its invoice."""
+    shop.stripe.happened(INVOICE, LINK, at=days_ago(10))
+    shop.stripe.forget_events()
+    assert not shop.missing("--since", "2d")
+    assert shop.admin.execute("select from billing.payment_links").rowcount == 0
+    shop.deliver(INVOICE)
+    assert list(shop.missing("--since", "2d")) == ["inpay_1"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        refund_event(payment_intent=PAYMENT),
+        dispute_event(payment_intent=PAYMENT),
+        session_event("checkout.session.completed.subscription", customer="cus_1"),
+    ],
+    ids=["refund", "dispute", "who a customer is"],
+)
+def test_what_grants_nothing_counts_of_before_the_window_too(shop: Shop, told: dict[str, Any]) -> None:
+    """Though its sale is not known: it waits for it."""
+    shop.stripe.happened(told, at=days_ago(10))
+    assert list(shop.missing("--since", "2d")) == [told["data"]["object"]["id"]]
+
+
+def test_run_over_an_earlier_time_takes_nothing_back_of_what_was_looked_at(shop: Shop) -> None:
+    """The next run without ``--since`` begins where the latest one ended."""
+    shop.reconcile("--since", "9d", "--until", "2d")
+    covered = shop.ledger.covered_until()
+    shop.reconcile("--since", "9d", "--until", "5d")
+    assert shop.ledger.covered_until() == covered
+
+
+def test_object_whose_question_stripe_calls_wrong_takes_no_other_down(shop: Shop) -> None:
+    """A 400 is no trouble that passes."""
+    odd = priced_session(None)
+    odd["data"]["object"] |= {"id": "cs_odd", "payment_intent": "pi_odd"}
+    shop.stripe.happened(odd | {"id": "evt_odd"}, session_event())
+    shop.stripe.trouble = lambda path, _: 400 if path.startswith("/v1/prices") else None
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["what"] for each in found["items"]} == {"cs_odd": "failed", SESSION: "missing"}
+
+
 # The window
 
 
@@ -779,10 +917,16 @@ def test_database_that_goes_away_ends_the_run(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr(reconcile, "_PATIENCE", 0.1)
     shop.stripe.happened(session_event())
     shop.admin.execute("alter function billing.reconcile(jsonb, boolean) rename to reconcile_no_more")
-    shop.admin.execute("alter function billing.schema_version() rename to schema_version_no_more")
-    result = shop.reconcile("--since", "1d")
-    assert (result.exit_code, shop.balance()) == (2, 0)
-    assert "SQLSTATE 42883" in result.stderr
+    gone = threading.Lock()
+
+    def go_away(_: str) -> None:
+        if gone.acquire(blocking=False):
+            shop.admin.execute("alter function billing.schema_version() rename to schema_version_no_more")
+
+    shop.stripe.before_answer = go_away  # once the run has begun
+    found = shop.found("--since", "1d")
+    assert (found["exit_code"], shop.balance(), found["items"]) == (2, 0, [])
+    assert "SQLSTATE 42883" in found["not_finished"][0]
 
 
 def test_run_whose_end_cannot_be_noted_is_not_finished(shop: Shop) -> None:
