@@ -196,6 +196,15 @@ def test_sale_ends_the_waiting_of_its_parked_event(bank: Bank, event_id: str, pa
     assert bank.admin.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
 
 
+def test_sale_of_prices_keeps_the_credits_that_were_told_first(bank: Bank) -> None:
+    """Until an event names more itself."""
+    for credits_told in (100, 150, 50):
+        bank.record([bank.sale(credits=credits_told, priced=True)])
+    assert bank.balance() == 100
+    bank.record([bank.sale(credits=120)])
+    assert bank.balance() == 120
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_sale_that_one_source_tells_of_two_users_goes_to_the_same_one_in_any_order(bank: Bank, order: int) -> None:
     """To the one whose id sorts first."""
