@@ -8,7 +8,8 @@ set local lock_timeout = '3s';
 alter table billing.parked_events
 add column resolution text,
 add column who text,
-add column why text;
+add column why text,
+add column about text[];
 
 update billing.parked_events
 set resolution = 'settled'
@@ -31,6 +32,9 @@ comment on column billing.parked_events.resolution is
 comment on column billing.parked_events.who is
     'Who discarded it, as they said, and the database login that they did it with.';
 
+comment on column billing.parked_events.about is
+    'Of a discarded event that names no payment, the ids in its payload: what it was about is not parked again.';
+
 
 -- Ends the waiting of parked events that are not to be settled, and drops their payloads. Returns which of them are
 -- discarded now: to ask again is no error. It forbids nothing: what another event, or the same one delivered again, can
@@ -45,6 +49,13 @@ as $$
         resolved_at = now(),
         who = p_by || ' as ' || session_user,
         why = p_why,
+        -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
+        about = case
+            when payment_id is null then array(
+                select distinct found[1]
+                from regexp_matches(payload::text, '"id":\s*"([!#-~]{1,255})"', 'g') as found
+            )
+        end,
         payload = null
     where event_id = any (p_event_ids) and resolved_at is null;
 

@@ -84,7 +84,7 @@ $$;
 
 
 -- Whether a fact is recorded already, whole: then its sale was settled with it. Facts only ever grow, so that needs no lock.
--- How many credits a sale is of was told when it was made: another number now is no news, see as_first_told().
+-- What prices sell was told when the sale was made: another number now is no news, see merge_sale().
 create function billing.is_recorded(p_fact jsonb) returns boolean
     language plpgsql
     stable
@@ -98,7 +98,10 @@ begin
                 payment_id = p_fact ->> 'payment_id'
                 and version = (p_fact ->> 'version')::smallint
                 and user_id = (p_fact ->> 'user_id')::uuid
-                and credits is not null
+                and credits >= case
+                    when (p_fact ->> 'priced')::boolean then credits
+                    else (p_fact ->> 'credits')::bigint
+                end
                 and money_amount = (p_fact ->> 'money_amount')::bigint
                 and currency = p_fact ->> 'currency'
                 and paid >= (p_fact ->> 'paid')::boolean
@@ -120,27 +123,6 @@ begin
         else false
     end;
 end
-$$;
-
-
--- The facts, each sale of them with the credits that its source has told of it before. What an object sells may be read
--- from its price, which an operator can change long after: that changes what is sold from then on, and no earlier sale.
-create function billing.as_first_told(p_facts jsonb) returns jsonb
-    language sql
-    stable
-    set search_path = pg_catalog, pg_temp
-as $$
-    select jsonb_agg(fact || coalesce(told.credits, '{}') order by position)
-    from jsonb_array_elements(p_facts) with ordinality as each (fact, position)
-    left join lateral (
-        select jsonb_build_object('credits', credits) as credits
-        from billing.sales
-        where
-            fact ->> 'kind' = 'sale'
-            and payment_id = fact ->> 'payment_id'
-            and version = (fact ->> 'version')::smallint
-            and credits is not null
-    ) as told on true
 $$;
 
 
@@ -172,7 +154,7 @@ begin
     into v_taken, v_left_alone
     from (
         select
-            delivery || jsonb_build_object('facts', billing.as_first_told(delivery -> 'facts')) as delivery,
+            delivery,
             position,
             not (delivery ->> 'only_known')::boolean or billing.knows_sale(delivery -> 'facts') as counts
         from jsonb_array_elements(p_deliveries) with ordinality as each (delivery, position)
@@ -263,6 +245,22 @@ as $$
 $$;
 
 
+-- Payments that refunds and disputes noted since p_since took back, and of which neither a sale nor an invoice is known.
+create function billing.strange_payments(p_since timestamptz) returns setof text
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select distinct payment_id
+    from billing.reversals
+    where
+        recorded_at >= p_since
+        and money_amount > 0
+        and not exists (select from billing.sales where sales.payment_id = reversals.payment_id)
+        and not exists (select from billing.payment_links where payment_links.payment_id = reversals.payment_id)
+$$;
+
+
 -- Why an object that cannot be settled is not to be parked: it is 'waiting' already, or was 'discarded', under an event
 -- about it or its sale; or its sale is 'settled' by what others told, or erased. Null where it is to be.
 create function billing.parked_already(p_object_id text, p_payment_id text) returns text
@@ -288,7 +286,9 @@ begin
         ) then 'waiting'
         when exists (
             select from billing.parked_events
-            where resolution = 'discarded' and (event_id = p_object_id or payment_id = any (v_payment_ids))
+            where
+                resolution = 'discarded'
+                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (about))
         ) then 'discarded'
         when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
     end;
@@ -302,9 +302,9 @@ billing.begin_reconciliation(timestamptz, timestamptz),
 billing.finish_reconciliation(bigint),
 billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
-billing.as_first_told(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
+billing.strange_payments(timestamptz),
 billing.parked_already(text, text)
 from public, anon, authenticated, service_role;
 
@@ -314,9 +314,9 @@ billing.begin_reconciliation(timestamptz, timestamptz),
 billing.finish_reconciliation(bigint),
 billing.knows_sale(jsonb),
 billing.is_recorded(jsonb),
-billing.as_first_told(jsonb),
 billing.reconcile(jsonb, boolean),
 billing.open_objects(timestamptz),
+billing.strange_payments(timestamptz),
 billing.parked_already(text, text)
 to service_role;
 

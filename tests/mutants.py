@@ -82,6 +82,12 @@ MUTANTS = (
         "where (excluded.version, -excluded.money_amount) <> (known.version, -known.money_amount)",
     ),
     Mutant(
+        "credits of prices as first told",
+        "sql/20261125000001_first_told.sql",
+        "when (p_fact ->> 'priced')::boolean then (",
+        "when false then (",
+    ),
+    Mutant(
         "cap at the money paid",
         SETTLEMENT,
         "least(p_reversed, p_money_amount)",

@@ -50,7 +50,7 @@ class StripeStandIn:
     url: str = ""
 
     def happened(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
-        """These events happened ``at`` a time (default: now), to objects ``created`` at another (default: the same)."""
+        """These events happened ``at`` a time (default: lately) to objects ``created`` at another (or the same)."""
         for event in events:
             moment = int(time.time() - 60 if at is None else at)
             source = deepcopy(event["data"]["object"])
@@ -77,6 +77,10 @@ class StripeStandIn:
         if paid and known["status"] == "processing":
             known["status"] = "succeeded"
 
+    def _knows(self, source: JSONObject) -> bool:
+        """Whether it is listed yet: events are kept for 30 days."""
+        return source["object"] != "event" or source["created"] >= time.time() - 30 * DAY
+
     def forget_events(self) -> None:
         """Stripe made no events, or made them too long ago."""
         self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
@@ -101,7 +105,8 @@ class StripeStandIn:
             return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
         if (payment_id := query.get("payment_intent")) and payment_id not in self.objects:
             return 400, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
-        found = [source for source in every if source["object"] == LISTS[path] and _is_asked_for(source, query)]
+        every = [source for source in every if source["object"] == LISTS[path] and self._knows(source)]
+        found = [source for source in every if _is_asked_for(source, query)]
         found.sort(key=lambda source: (source["created"], source["id"]), reverse=True)
         ids = [source["id"] for source in found]
         start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
@@ -144,6 +149,7 @@ def _is_asked_for(source: JSONObject, query: dict[str, str]) -> bool:
         and created < int(query.get("created[lt]", "99999999999"))
         and (not types or source["type"] in types)
         and ("payment_intent" not in query or source.get("payment_intent") == query["payment_intent"])
+        and query.get("payment[payment_intent]") in (None, (source.get("payment") or {}).get("payment_intent"))
         and ("invoice" not in query or source.get("invoice") == query["invoice"])
         and ("charge" not in query or source.get("charge") == query["charge"])
     )

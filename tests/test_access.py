@@ -141,7 +141,6 @@ function auth.jwt(): owner=supabase_auth_admin public=execute
 function auth.role(): owner=supabase_auth_admin public=execute
 function auth.uid(): owner=supabase_auth_admin public=execute
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
-function billing.as_first_told(jsonb): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
@@ -185,6 +184,7 @@ function billing.sale_of(text[]): service_role=execute
 function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
 function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.strange_payments(timestamp with time zone): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
 function public.check_refunded_generation():
@@ -202,7 +202,7 @@ role webhook_admin createrole createdb bypassrls member of anon,authenticated,au
 role webhook_worker member of service_role:
 row billing.customers: customer_id,user_id:
 row billing.erased_users: user_hash,erased_at:
-row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why:
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why,about:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:

@@ -91,6 +91,34 @@ def test_audit_names_what_was_taken_back_and_the_ledger_does_not_know(
     assert (result.exit_code, result.stdout.splitlines()) == (1, [line])
 
 
+def test_audit_names_a_payment_of_an_invoice_that_the_ledger_does_not_know_as_such(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """Else its refunds would take nothing, and nobody would hear of it; also the eleventh of them."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE)
+    lines = ["stripe: payment in_1: a payment of the invoice: expected pi_invoice, found nothing"]
+    assert audit("--stripe").stdout.splitlines() == lines
+    deliver(LINK)
+    for number in range(10):
+        stripe.objects[f"inpay_a{number}"] = stripe.objects["inpay_1"] | {"id": f"inpay_a{number}"}
+    last = stripe.objects["inpay_1"]["payment"] | {"payment_intent": "pi_last"}
+    stripe.objects["inpay_last"] = stripe.objects["inpay_1"] | {"id": "inpay_last", "payment": last}
+    assert "a payment of the invoice: expected pi_last, found nothing" in audit("--stripe").stdout
+
+
+def test_audit_passes_over_what_is_no_dispute(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
+    """An odd answer is no defect of ours: what is a dispute counts."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    listed = stripe._list  # noqa: SLF001 - to spoil its answer
+
+    def odd(every: list[Any], path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        status, body = listed(every, path, query)
+        return status, body | {"data": ["odd", *body["data"]]} if path == "/v1/disputes" else body
+
+    stripe._list = odd  # type: ignore[method-assign] # noqa: SLF001
+    assert audit("--stripe").exit_code == 0
+
+
 def test_audit_names_a_refund_that_stripe_does_not_know(audit: Audit, deliver: Deliver) -> None:
     """It failed, and nobody told."""
     deliver(SOLD, REFUNDED, DISPUTED, refund_event(event_id="evt_2", id="re_2", payment_intent=PAYMENT, amount=100))

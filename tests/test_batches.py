@@ -196,6 +196,27 @@ def test_sale_ends_the_waiting_of_its_parked_event(bank: Bank, event_id: str, pa
     assert bank.admin.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
 
 
+def test_sale_of_prices_keeps_the_credits_that_were_told_first(bank: Bank) -> None:
+    """Until an event names more itself."""
+    for credits_told in (100, 150, 50):
+        bank.record([bank.sale(credits=credits_told, priced=True)])
+    assert bank.balance() == 100
+    bank.record([bank.sale(credits=120)])
+    assert bank.balance() == 120
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sale_that_one_source_tells_of_two_users_goes_to_the_same_one_in_any_order(bank: Bank, order: int) -> None:
+    """To the one whose id sorts first."""
+    users = sorted([bank.user_id, new_user(bank.admin)])
+    for user in users[::order]:
+        bank.record([bank.sale(user_id=user)])
+    rows = bank.admin.execute(
+        "select credits_balance from public.users where id = any(%s::uuid[]) order by id", [users]
+    )
+    assert rows.fetchall() == [(100,), (0,)]
+
+
 def test_ledger_asked_by_many_at_once_uses_eight_connections(database: Database) -> None:
     """The connections of a process can be counted on, whatever comes in."""
     ledger = Ledger(database.url)

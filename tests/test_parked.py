@@ -166,6 +166,38 @@ def test_retry_of_what_is_not_about_credits_any_more_ends_its_waiting(
     assert webhook("parked").stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("event", "environment", "reason"),
+    [
+        (session_event() | {"account": "acct_1"}, {}, "connected_account: set STRIPE_ACCOUNT"),
+        (session_event(credits=None, user_id=None), {}, "no_credits: set STRIPE_API_KEY"),
+        (
+            session_event(credits=None, user_id=None),
+            {"STRIPE_API_KEY": "rk_live_1", "STRIPE_LIVEMODE": "true"},
+            "no_credits: set STRIPE_LIVEMODE",
+        ),
+    ],
+    ids=["another account's", "no key", "the other mode's key"],
+)
+def test_retry_with_settings_that_cannot_see_what_an_event_is_about_leaves_it_parked(  # noqa: PLR0913, PLR0917 - fixtures
+    webhook: Webhook,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    event: dict[str, Any],
+    environment: dict[str, str],
+    reason: str,
+) -> None:
+    """Its payload stays; exit code 1, and the reason says what to set."""
+    admin.execute(
+        "select billing.park(%s, 'checkout.session.completed', 'missing_user', 'pi_1', %s)", [EVENT, json.dumps(event)]
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = webhook("retry")
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\t{reason}\n", 1)
+    assert admin.execute("select from billing.parked_events where payload is not null").rowcount == 1
+
+
 def test_retry_in_the_right_mode_settles_what_came_in_the_wrong_one(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

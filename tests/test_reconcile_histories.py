@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -162,27 +161,6 @@ def test_run_after_one_that_was_killed_records_the_rest(
     assert shop.ledger.covered_until() is None
     assert reconcile(database, stripe) == 1
     assert state(shop.admin) == (120 * 100, 240)
-
-
-def test_run_that_is_interrupted_tells_where_it_stopped(database: Database, stripe: StripeStandIn) -> None:
-    """Ctrl-C does not wait for Stripe."""
-    asked, let_go = threading.Event(), threading.Event()
-
-    def hold(path: str) -> None:
-        if path == "/v1/disputes":
-            asked.set()
-            let_go.wait(PATIENCE)
-
-    stripe.before_answer = hold
-    with started(database, stripe) as process:
-        assert asked.wait(PATIENCE)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
-    let_go.set()
-    assert process.returncode == 2
-    assert "webhook: disputes: not seen; interrupted" in errors
-    assert "run it again with the same --since" in errors
-    assert "Traceback" not in errors
 
 
 def peak_memory(database: Database, stripe: StripeStandIn) -> int:

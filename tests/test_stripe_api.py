@@ -154,6 +154,25 @@ def test_sale_whose_price_names_the_credits_is_recorded(client: FlaskClient, adm
     assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
 
 
+def test_sale_whose_price_was_changed_before_its_event_came_again_keeps_its_credits(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    """Whatever the price says now: more is no news, and neither is less."""
+    event = session_event(credits=None)
+    for credits_now in ("100", "150", "50"):
+        stripe_api.get(LINES, json=page(LINE | {"price": PRICE | {"metadata": {"credits": credits_now}}}))
+    outcomes = [post(client, event).json for _ in range(3)]
+    assert outcomes == [{"outcome": "recorded"}, {"outcome": "duplicate"}, {"outcome": "duplicate"}]
+    assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
+
+
+def test_sale_whose_event_names_more_credits_when_it_comes_again_is_raised(client: FlaskClient, admin: Admin) -> None:
+    """What events say themselves is merged whatever their order."""
+    for credits_said in (100, 150, 50):
+        post(client, session_event(credits=credits_said))
+    assert sum(amount for _, amount in entries(admin)) == 150
+
+
 def test_sale_that_cannot_be_asked_about_is_ours_to_try_again(
     client: FlaskClient, admin: Admin, stripe_api: Mock
 ) -> None:

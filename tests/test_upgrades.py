@@ -48,6 +48,8 @@ LOCKS = {
     "20261122000007": {"billing.sales: ShareLock"},
     # A trigger, without a look at any row.
     "20261122000008": {"public.transactions: ShareRowExclusiveLock"},
+    # A function in SQL that inserts: its text is checked against the table, whose writers go on.
+    "20261125000001": {"billing.sales: RowExclusiveLock"},
 }
 STOPS = (
     "lock table public.users in access exclusive mode",

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from webhook.audit import Comparison, Finding
-from webhook.facts import Facts, Reversal
+from webhook.facts import Facts, Link, Reversal
 from webhook.ledger import Ledger, Money
-from webhook.listed import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object
+from webhook.listed import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object, payments_in
 from webhook.objects import JSONObject, Unreadable
 from webhook.reversals import dispute
+from webhook.sales import invoice_payment
 from webhook.settings import Guards, read_guards, read_reader_settings
 from webhook.stripe_api import StripeUnavailable
 from webhook.stripe_reader import StripeReader
@@ -50,9 +51,10 @@ class StripeAudit:
             for payment, money in self._known(account, PAYMENT_INTENTS, expand=["data.latest_charge"]):
                 listed.add(money.payment_id)
                 yield from self._compare_payment(account, payment, money)
-            for invoice, money in self._known(account, INVOICES):
+            for invoice, money in self._known(account, INVOICES, expand=["data.payments"]):
                 listed.add(money.payment_id)
                 yield from _compare(invoice, "money paid", invoice.get("amount_paid"), money.paid, money)
+                yield from self._unlinked(account, invoice)
         for payment_id in self.ledger.granted(self.since, self.until):
             if payment_id not in listed and not self._is_at_stripe(payment_id):
                 yield Finding(
@@ -83,10 +85,18 @@ class StripeAudit:
             disputed = self._disputed(account, payment) if charge.get("disputed") else 0
             yield from _compare(payment, "money disputed", disputed, money.disputed, money)
 
+    def _unlinked(self, account: str | None, invoice: JSONObject) -> Iterator[Finding]:
+        """Yield which payments of the invoice are not known as such: their refunds take no credits of it."""
+        payments = payments_in(self.reader.with_all_payments(account, invoice))
+        paid = [payment for payment in payments if is_object(payment) and payment.get("status") == "paid"]
+        pairs = [(link.invoice_id, link.payment_id) for payment in paid for link in _links_of(payment)]
+        for invoice_id, payment_id in self.ledger.unlinked(pairs) if pairs else ():
+            yield Finding("stripe", {"payment_id": invoice_id}, "a payment of the invoice", payment_id, None)
+
     def _disputed(self, account: str | None, payment: JSONObject) -> int:
         """Return the money that the payment's disputes keep from us, by the rule of the ledger."""
         every = self.reader.pages(account, DISPUTES.path, payment_intent=payment["id"])
-        return sum(_money_of_dispute(source) for page in every for source in page)
+        return sum(_money_of_dispute(source) for page in every for source in page if is_object(source))
 
 
 @contextmanager
@@ -96,6 +106,15 @@ def _naming(kind: Kind) -> Iterator[None]:
         yield
     except StripeUnavailable as error:
         raise error.because_of(kind.right) from error
+
+
+def _links_of(payment: JSONObject) -> list[Link]:
+    try:
+        told = invoice_payment(payment)
+    except Unreadable:
+        return []
+    facts = told.facts if isinstance(told, Facts) else ()
+    return [fact for fact in facts if isinstance(fact, Link)]
 
 
 def _money_of_dispute(source: JSONObject) -> int:

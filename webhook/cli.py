@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import NoReturn
 
 import click
 
@@ -121,15 +125,53 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="For program
 
 @contextmanager
 def _failure_is_no_answer() -> Iterator[None]:
-    """For commands whose exit code 1 is an answer: end with 2 where there is none."""
+    """For commands whose exit code 1 is an answer: end with 2 where there is none, whatever the reason."""
     try:
-        yield
-    except _FAILURES as error:
-        click.echo(f"webhook: {error}", err=True)
-        sys.exit(USAGE_ERROR)
+        with _ending_like_ctrl_c():
+            yield
+    except (SettingsError, click.ClickException):
+        raise
     except KeyboardInterrupt:
-        click.echo("webhook: interrupted", err=True)
-        sys.exit(USAGE_ERROR)
+        _end_without_answer("interrupted")
+    except (*_FAILURES, OSError) as error:  # such as a pipe that nobody reads any more
+        _end_without_answer(str(error))
+    except Exception as error:  # noqa: BLE001 - a defect, which Python would end with 1
+        with suppress(OSError):
+            traceback.print_exc()
+        _end_without_answer(f"a defect: {type(error).__name__}")
+    finally:
+        _forget_what_cannot_be_written()
+
+
+def _end_without_answer(message: str) -> NoReturn:
+    with suppress(OSError):
+        click.echo(f"webhook: {message}", err=True)
+    sys.exit(USAGE_ERROR)
+
+
+def _forget_what_cannot_be_written() -> None:
+    """Python would write it once more at its end, fail, and end with 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:
+            setattr(sys, name, io.StringIO())
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Let a host that stops the process, and a terminal that is closed, end it as an operator would.
+
+    What is ignored, as nohup has it, stays so.
+    """
+    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @commands.command("parked")
@@ -189,7 +231,11 @@ def discard_command(event_ids: tuple[str, ...], why: str, by: str | None) -> Non
     type=Moment(),
     help="From when: 3d, 12h, 2w, or a date. Default: where the last run ended. What was paid before is not granted.",
 )
-@click.option("--until", type=Moment(), help="Until when. Default: now.")
+@click.option(
+    "--until",
+    type=Moment(),
+    help="Until when. Default: now. Of the last minutes, webhooks may be on their way: 5m leaves them to these.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what is missing; change nothing.")
 @_json_option
 def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> None:

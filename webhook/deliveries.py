@@ -134,8 +134,8 @@ def settle(event: Event, text: str, ledger: Ledger, guards: Guards, stripe_api: 
     database is held while Stripe is asked.
     """
     match interpret(event, guards, stripe_api.asker(event.account) if stripe_api else ask_nobody):
-        case Ignored(reason):
-            return Outcome("ignored", reason)
+        case Ignored(reason, lacks):
+            return Outcome("ignored", reason, lacks)
         case Unsettled(reason, payment_id):
             return ledger.park(event, reason, payment_id, text)
         case Facts(facts) as told:

@@ -52,17 +52,28 @@ class Event:
 def interpret(event: Event, guards: Guards, ask: Ask = ask_nobody) -> Interpretation:
     """Return what the event says about credits, with the help of what Stripe's API answers."""
     if isinstance(event.account, str) and event.account not in guards.accounts:
-        return Ignored("connected_account")
+        return Ignored("connected_account", lacks="STRIPE_ACCOUNT")
     is_wrong_mode = isinstance(event.livemode, bool) and event.livemode != guards.livemode
     # A key of one mode cannot see the objects of the other.
     interpretation = _interpret_object(event, ask_nobody if is_wrong_mode else ask)
     if isinstance(interpretation, Ignored):
-        return interpretation
+        return replace(
+            interpretation, lacks=_setting_to_ask_with(interpretation.reason, ask, is_wrong_mode=is_wrong_mode)
+        )
     if is_wrong_mode:
         return Unsettled("wrong_mode")
     if not isinstance(event.livemode, bool | None) or not isinstance(event.account, str | None):
         return Unsettled("unreadable")
     return interpretation
+
+
+def _setting_to_ask_with(reason: str, ask: Ask, *, is_wrong_mode: bool) -> str | None:
+    """Return what lacks where Stripe's answer could have told otherwise and nobody could be asked."""
+    if reason not in ("no_credits", "no_refunds"):
+        return None
+    if is_wrong_mode:
+        return "STRIPE_LIVEMODE"
+    return "STRIPE_API_KEY" if ask is ask_nobody else None
 
 
 def _interpret_object(event: Event, ask: Ask) -> Interpretation:  # noqa: C901, PLR0911 - one line a case

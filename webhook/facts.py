@@ -6,7 +6,7 @@ Facts merge in the database (``sql/*_settlement.sql``) in a way that forgets the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
@@ -27,6 +27,8 @@ class Sale:
     paid: bool
     customer_id: str | None = None
     """Who bought, where the source names no user: the Stripe customer."""
+    priced: bool = False
+    """Whether the credits were read from prices, which may sell another number by the time that they are read again."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Ignored:
     """The event has nothing to do with credits."""
 
     reason: str
+    lacks: str | None = field(default=None, compare=False)
+    """The setting without which nobody can tell for sure: with it, the event may be about credits after all."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Outcome:
 
     name: str
     reason: str | None = None
+    lacks: str | None = None
+    """The setting without which it is only supposed that it is to be ignored."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,20 @@ class Ledger:
     def open_objects(self, since: datetime) -> list[str]:
         """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
         return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
+
+    def strange_payments(self, since: datetime) -> list[str]:
+        """Return the ids of payments that were taken back, as noted since then, and of which no sale is known."""
+        return [str(payment_id) for (payment_id,) in self._call("select billing.strange_payments(%s)", [since])]
+
+    def unlinked(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return which of these, an invoice and a payment of it each, the ledger does not take for one sale."""
+        invoice_ids, payment_ids = ([pair[side] for pair in pairs] for side in (0, 1))
+        rows = self._call(
+            "select invoice_id, payment_id from unnest(%s::text[], %s::text[]) as pair (invoice_id, payment_id)"
+            " where payment_id <> all (billing.linked_payments(array[invoice_id]))",
+            [invoice_ids, payment_ids],
+        )
+        return [(str(invoice_id), str(payment_id)) for invoice_id, payment_id in rows]
 
     def money_of(self, payment_ids: Sequence[str]) -> list[Money]:
         """Return what the ledger knows of the money of those payments and invoices whose sale is known."""

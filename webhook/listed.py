@@ -62,6 +62,7 @@ KINDS = (SESSIONS, PAYMENT_INTENTS, INVOICES, REFUNDS, DISPUTES)
 """What reconciliation lists. An invoice's payments are in it."""
 
 INVOICE_PAYMENT = "invoice_payment"
+INVOICE_PAYMENTS = "/v1/invoice_payments"
 TITLES = {kind.name: kind.title for kind in KINDS} | {INVOICE_PAYMENT: "invoices' payments"}
 
 

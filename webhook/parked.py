@@ -125,6 +125,9 @@ def _settle(event_id: str, ledger: Ledger, guards: Guards, stripe: StripeAPI | N
     if event is None or event.payload is None:
         return Outcome("duplicate")  # Meanwhile another event of its sale settled it, or somebody else did something.
     outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
+    if outcome.name == "ignored" and outcome.lacks:
+        # It was parked with other settings than these, which only cannot see what it is about.
+        return Outcome("parked", f"{outcome.reason}: set {outcome.lacks}")
     if outcome.name == "ignored":
         ledger.resolve(event.id)
     return outcome

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-import click
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from webhook.database import LedgerUnavailable
@@ -64,14 +64,14 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         ledger.current_schema_version()
         covered_until = ledger.covered_until()
         since, until = window(since, until, covered_until)
-        if covered_until and covered_until < since:
-            click.echo(_gap(covered_until, since), err=True)
-        report = Report(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings)
         trouble: BaseException | None = None
+        report = Report(since, until, dry_run=dry_run, as_json=as_json)
         try:
+            if covered_until and covered_until < since:
+                report.warn_of_gap(covered_until, since)
             Run(ledger, reader, guards, since, until, dry_run, report).go()
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, OSError) as error:
             trouble = error
         except KeyboardInterrupt:
             trouble = InterruptedError("interrupted")
@@ -81,12 +81,6 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         reader.stop()
         report.finish(reader.requests, trouble)
     return report.exit_code
-
-
-def _gap(covered_until: datetime, since: datetime) -> str:
-    """Return a warning: nights that were missed would go unnoticed where --since is always the same."""
-    begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
-    return f"webhook: no finished run has looked at the time from {begin} to {end}: run it without --since for that"
 
 
 @dataclass(frozen=True)
@@ -110,14 +104,21 @@ class Run:
         run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
         within = Window(int(self.since.timestamp()), int(self.until.timestamp()))
         accounts = [
-            Places(self.reader, self.guards, within, account, open_ids).sources()
-            for account in self.guards.every_account
+            Places(self.reader, self.guards, within, account, open_ids) for account in self.guards.every_account
         ]
-        self.report.begin([source for sources in accounts for source in sources])
-        for sources in accounts:
+        # A group after the other: the last one asks for what the ones before it could not explain.
+        groups = [
+            *(places.sources() for places in accounts),
+            [places.invoices_of(self._strange_payments) for places in accounts],
+        ]
+        self.report.begin([source for sources in groups for source in sources])
+        for sources in groups:
             self._read(sources)
         if run_id is not None and self.report.is_complete:
             self.ledger.finish_reconciliation(run_id)
+
+    def _strange_payments(self) -> list[str]:
+        return _patience()(self.ledger.strange_payments, self.since)
 
     def _read(self, sources: Sequence[Source]) -> None:
         stopped = threading.Event()
@@ -134,8 +135,8 @@ class Run:
 
     def _settle(self, page: Page) -> None:
         """Record what a page says, park what cannot be recorded, and tell what of it was missing."""
-        for object_id, failed in page.failed.items():
-            self.report.found(Item("failed", failed.kind, object_id, None, reason=failed.why))
+        for failed in page.failed:
+            self.report.found(Item("failed", failed.kind, failed.id, None, reason=failed.why))
         told = {found.event.id: found for found in page.found if found.facts}
         for result in self._record(list(told.values())):
             found = told[result.object_id]
@@ -161,8 +162,19 @@ class Run:
             self.report.found(Item("parked", found.kind, object_id, payment_id, reason=reason))
 
     def _is_parked(self, found: Found, reason: str, payment_id: str | None) -> bool:
-        outcome = _patience()(self.ledger.park, found.event, reason, payment_id, found.payload)
-        return outcome.name == "parked"
+        park = partial(self.ledger.park, found.event, reason, payment_id, found.payload)
+        try:
+            return park().name == "parked"
+        except LedgerUnavailable:
+            _patience()(self.ledger.schema_version)  # raises where the whole database stays away
+        try:
+            return park().name == "parked"
+        except LedgerUnavailable as error:
+            self._failed(found, error)
+            return False
+
+    def _failed(self, found: Found, error: LedgerUnavailable) -> None:
+        self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
 
     def _record(self, found: Sequence[Found]) -> list[Reconciled]:
         """Record what a page says in one call; where that fails, one by one, so that one takes no other down."""
@@ -178,7 +190,7 @@ class Run:
         try:
             return self._recorded([found])
         except LedgerUnavailable as error:
-            self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
+            self._failed(found, error)
             return []
 
     def _recorded(self, found: Sequence[Found]) -> list[Reconciled]:
@@ -187,8 +199,10 @@ class Run:
 
 
 def _is_paid_sale(found: Found) -> bool:
-    """Whether it is a sale of credits, which a payment captured by hand need not be."""
-    sales = [fact for fact in found.facts if isinstance(fact, Sale) and fact.paid]
+    """Whether it is a sale of credits, which a payment captured by hand need not be: its session tells of them."""
+    payment = found.event.object.get("payment_intent")
+    is_captured = isinstance(payment, dict) and payment.get("status") == "succeeded"
+    sales = [fact for fact in found.facts if isinstance(fact, Sale) and (fact.paid or is_captured)]
     return any(sale.user_id or sale.credits for sale in sales)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,8 @@ class Report:
 
     def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
         """Nothing is printed yet."""
-        self._about = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
+        self._about: dict[str, Any] = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
+        self._about["gap"] = None
         self._json = JSONItems() if as_json else None
         self._objects: Counter[str] = Counter()
         self._items: Counter[tuple[str, str]] = Counter()
@@ -54,6 +56,13 @@ class Report:
         """Paid sales of before the window that the ledger does not know."""
         self._requests = 0
         self._trouble: BaseException | None = None
+
+    def warn_of_gap(self, covered_until: datetime, since: datetime) -> None:
+        """Tell of a time that no run has looked at: with the same --since each night, nobody would notice."""
+        begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
+        self._about["gap"] = {"since": covered_until.isoformat(), "until": since.isoformat()}
+        text = f"no finished run has looked at the time from {begin} to {end}: run it without --since for that"
+        click.echo(f"webhook: {text}", err=True)
 
     def begin(self, sources: Sequence[Source]) -> None:
         """Tell the places that will be looked at."""
@@ -93,11 +102,19 @@ class Report:
         return MISSING if self._count("missing") + self._count("parked") else NOTHING_MISSING
 
     def finish(self, requests: int, trouble: BaseException | None = None) -> None:
-        """Print the summary, after so many requests; ``trouble`` is what ended the run before its end."""
+        """Print the summary, after so many requests; ``trouble`` is what ended the run before its end.
+
+        Where that was the output, nothing more is raised: what can be written still is.
+        """
         self._requests, self._trouble = requests, trouble
-        self._progress.close()
-        for line in self._stops():
-            click.echo(f"webhook: {line}", err=True)
+        with suppress(OSError) if trouble else nullcontext():
+            self._progress.close()
+            for line in self._stops():
+                click.echo(f"webhook: {line}", err=True)
+        with suppress(OSError) if trouble else nullcontext():
+            self._print_summary()
+
+    def _print_summary(self) -> None:
         if self._json:
             self._json.end(self._summary())
             return
@@ -138,6 +155,7 @@ class Report:
             "left_alone": self.left_alone,
             "requests": self._requests,
             "complete": self.is_complete,
+            "not_finished": self._stops(),
         }
 
     def _print_table(self) -> None:

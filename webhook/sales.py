@@ -36,6 +36,8 @@ class _Named:
     user: Any
     credits: Any
     customer_id: str | None
+    priced: bool = False
+    """Whether the credits are those of line items."""
 
     @property
     def user_id(self) -> str | None:
@@ -57,7 +59,15 @@ class _Named:
         """Return the sale of this to whoever is named; the customer stands in where no user is."""
         customer_id = self.customer_id if self.user is None else None
         return Sale(
-            payment_id, version, self.user_id, self.number_of_credits, money_amount, currency, paid, customer_id
+            payment_id,
+            version,
+            self.user_id,
+            self.number_of_credits,
+            money_amount,
+            currency,
+            paid,
+            customer_id,
+            self.priced,
         )
 
     def unsettled_reason(self) -> str | None:
@@ -86,7 +96,7 @@ def checkout_session(source: JSONObject, ask: Ask) -> Interpretation:
         return Facts(customer) if customer else Ignored("no_payment")
     if named.credits is None:
         lines = ask(SessionLines(required_id(source, "id")))
-        named = named if lines is None else replace(named, credits=credits_of_lines(lines, ask))
+        named = named if lines is None else replace(named, credits=credits_of_lines(lines, ask), priced=True)
     if named.user is None and named.credits is None:
         return Ignored("no_credits")
     if named.number_of_credits == 0:
@@ -134,7 +144,7 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
             return Ignored("no_credits")
         if sold is not UNKNOWN and not are_all:
             return Unsettled("missing_api_key", required_id(source, "id"))
-        named = replace(named, credits=None if sold is UNKNOWN else sold)
+        named = replace(named, credits=None if sold is UNKNOWN else sold, priced=True)
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
     invoice_id = required_id(source, "id")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from queue import Queue
@@ -18,6 +18,7 @@ from webhook.events import HANDLED_EVENTS
 from webhook.listed import (
     DISPUTES,
     INVOICE_PAYMENT,
+    INVOICE_PAYMENTS,
     INVOICES,
     KINDS,
     PAYMENT_INTENTS,
@@ -29,7 +30,7 @@ from webhook.listed import (
     payments_in,
     read,
 )
-from webhook.objects import JSONObject
+from webhook.objects import IDENTIFIER, JSONObject
 from webhook.questions import Question
 from webhook.sales import is_captured_by_hand
 from webhook.settings import Guards
@@ -42,7 +43,6 @@ _LISTED_TYPES = [each for each in HANDLED_EVENTS if each != "charge.refunded"]
 """Refunds are listed themselves."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _PAGES_AHEAD = 6
-_NO_OBJECT = StripeUnavailable("Stripe's answer holds something that is no object")
 _RIGHTS_FOR_CREDITS = "Prices: Read, Products: Read"
 """What a restricted key needs where credits are not in the metadata, besides the right to the object itself."""
 
@@ -56,13 +56,18 @@ class Window:
 
 
 class _Unanswerable(Exception):  # noqa: N818
-    """Stripe will never answer what an object makes us ask, such as for a price that is gone."""
+    """Stripe will never answer what an object makes us ask, such as for a price that is gone, or what it is itself."""
+
+
+_NO_OBJECT = _Unanswerable("Stripe's answer holds something that is no object with an id")
 
 
 @dataclass(frozen=True)
 class Failed:
     """An object that could not be read, and why; the others of its list could."""
 
+    id: str
+    """As far as it has one, as it may be shown."""
     kind: str
     why: str
 
@@ -75,8 +80,8 @@ class Page:
     found: list[Found]
     objects: int
     reached: int | None = None
-    failed: dict[str, Failed] = field(default_factory=dict)
-    """By id, objects that Stripe does not tell all of."""
+    failed: list[Failed] = field(default_factory=list)
+    """Objects that Stripe does not tell all of, or that are none."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,8 @@ class Places:
             new = {source["id"]: source for source in older if source["id"] not in seen}
             seen |= new.keys()
             now = [each for source in new.values() for each in self._as_it_is_now(source)]
-            yield self._page(title, now, _created(events), in_window=True)
+            odd: list[Any] = [_held_by(event) for event in events if not _object_of(event)]
+            yield self._page(title, now + odd, _created(events), in_window=True)
 
     def _is_missed_by_lists(self, source: JSONObject) -> bool:
         """Whether no list tells that something happened in the window to this object, which an event is about."""
@@ -177,16 +183,38 @@ class Places:
                 objects = self._got(SESSIONS if open_id.startswith("cs_") else DISPUTES, open_id)
             yield self._page(title, objects, in_window=True)
 
+    def invoices_of(self, strange_payments: Callable[[], Sequence[str]]) -> Source:
+        """Return what looks for the invoices of payments that were taken back, where no sale of theirs is known.
+
+        To be read last. An invoice lists its payments, but it may have been made long before it was refunded.
+        """
+        title = self._title("invoices of refunds")
+
+        def pages() -> Iterator[Page]:
+            for payment_id in strange_payments():
+                found = self._page(title, self._payments_of_invoices(payment_id), in_window=True)
+                yield replace(found, found=[replace(each, only_known=True) for each in found.found])
+
+        return Source(title, INVOICES.right, pages, self.window.since, self.window.until)
+
+    def _payments_of_invoices(self, payment_id: str) -> list[JSONObject]:
+        payment = {"type": "payment_intent", "payment_intent": payment_id}
+        return self._of_payment(self.reader.pages(self.account, INVOICE_PAYMENTS, payment=payment))
+
+    def _of_payment(self, pages: Iterator[list[JSONObject]]) -> list[JSONObject]:
+        """Return what is listed of a payment, nothing where this account has no such payment."""
+        try:
+            return [each for page in pages for each in page]
+        except StripeUnavailable as error:
+            if error.names_nothing:
+                return []
+            raise
+
     def _session_and_payment(self, payment_id: str) -> list[JSONObject]:
         """Return the session that made a payment, and the payment, which alone tells of a capture by hand."""
         expand = [*SESSIONS.expanded(older=False), "data.payment_intent"]
         every = self.reader.pages(self.account, SESSIONS.path, payment_intent=payment_id, expand=expand)
-        try:
-            sessions: list[JSONObject] = [session for page in every for session in page]
-        except StripeUnavailable as error:
-            if error.names_nothing:
-                return []  # no payment of this account
-            raise
+        sessions = self._of_payment(every)
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
         return sessions + [payment for payment in payments if is_object(payment)]
 
@@ -200,13 +228,13 @@ class Places:
         self, title: str, objects: list[JSONObject], reached: int | None = None, *, in_window: bool = False
     ) -> Page:
         found: list[Found] = []
-        failed: dict[str, Failed] = {}
+        failed: list[Failed] = []
         for source in objects:
-            whole = self._whole(source)
             try:
+                whole = self._whole(source)
                 found += read(whole, self.account, self.guards, self._ask, self.window.since, in_window=in_window)
             except _Unanswerable as error:
-                failed[whole["id"]] = Failed(str(whole.get("object")), str(error))
+                failed.append(_failed(source, str(error)))
         return Page(title, found, len(objects), reached, failed)
 
     def _ask(self, question: Question) -> Any:
@@ -222,10 +250,7 @@ class Places:
         """Return the object with all its payments, of which an invoice holds ten."""
         if not is_object(source):
             raise _NO_OBJECT
-        whole: JSONObject = source
-        if payments_in(whole) and whole["payments"].get("has_more"):
-            every = self.reader.pages(self.account, "/v1/invoice_payments", invoice=whole["id"])
-            whole = whole | {"payments": {"data": [payment for page in every for payment in page]}}
+        whole = self.reader.with_all_payments(self.account, source)
         if not all(map(is_object, payments_in(whole))):
             raise _NO_OBJECT
         return whole
@@ -255,6 +280,22 @@ def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event
     except Exception as error:  # noqa: BLE001 - told by whoever takes it from the queue
         trouble = error
     queue.put(End(source.title, trouble))
+
+
+def _failed(source: Any, why: str) -> Failed:
+    """Return what an object is told as; what it calls itself may be anything."""
+    names = [source.get(field) if isinstance(source, dict) else None for field in ("id", "object")]
+    shown = [name if isinstance(name, str) and IDENTIFIER.fullmatch(name) else "?" for name in names]
+    return Failed(shown[0], shown[1], why)
+
+
+def _held_by(event: Any) -> Any:
+    """Return what stands in an event where an object should, else the event."""
+    match event:
+        case {"data": {"object": dict(source)}}:
+            return source
+        case _:
+            return event
 
 
 def _object_of(event: Any) -> JSONObject | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
@@ -24,6 +25,7 @@ _AT_ONCE = 6
 _PRICES_KEPT = 1000
 _SECONDS_KEPT = 300
 _PAGE = 100
+_SECONDS = re.compile(r"[0-9]{1,4}")
 OPERATORS_TIMEOUT = (5.0, 20.0)
 """Seconds, where a person waits and no delivery does."""
 
@@ -31,10 +33,17 @@ OPERATORS_TIMEOUT = (5.0, 20.0)
 class StripeUnavailable(Exception):  # noqa: N818
     """Stripe's API does not answer now, or not with this key; the message says which, without data of any delivery."""
 
-    def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
-        """``status`` and ``code`` are those of an answer that refuses, ``None`` where there was no answer."""
+    def __init__(
+        self, message: str, status: int | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """``status``, ``code`` and ``headers`` are those of an answer that refuses, ``None`` where there was none."""
         super().__init__(message)
+        said = headers or {}
         self.status = status
+        self.should_retry = {"true": True, "false": False}.get(str(said.get("Stripe-Should-Retry")))
+        """Whether Stripe says that the same request may be answered later; ``None`` where it says neither."""
+        self.retry_after = int(after) if _SECONDS.fullmatch(after := str(said.get("Retry-After"))) else 0
+        """Seconds that Stripe asks to wait for."""
         self.names_nothing = code == "resource_missing"
         """Whether the request named something that is not there: https://docs.stripe.com/error-codes."""
 
@@ -179,14 +188,17 @@ def pages(page_of: Callable[..., Any], **parameters: Any) -> Iterator[list[Any]]
     while True:
         page = page_of(limit=_PAGE, **parameters)
         try:
-            objects = list(page["data"])
-            last = objects[-1]["id"] if page["has_more"] else None
-        except (KeyError, TypeError, IndexError):
+            objects, has_more = list(page["data"]), page["has_more"]
+        except (KeyError, TypeError):
             raise StripeUnavailable("Stripe's answer is no list") from None
         yield objects
-        if last is None:
-            return
-        parameters["starting_after"] = last
+        match objects:
+            case _ if not has_more:
+                return
+            case [*_, {"id": str(last)}]:
+                parameters["starting_after"] = last
+            case _:
+                raise StripeUnavailable("Stripe's answer does not say how its list goes on")
 
 
 def _request(client: StripeClient, method: str, path: str, **parameters: Any) -> Any:
@@ -203,4 +215,6 @@ def _translated_errors() -> Iterator[None]:
         yield
     except StripeError as error:
         status = f"status {error.http_status}" if error.http_status else "no answer"
-        raise StripeUnavailable(f"Stripe: {type(error).__name__}, {status}", error.http_status, error.code) from error
+        raise StripeUnavailable(
+            f"Stripe: {type(error).__name__}, {status}", error.http_status, error.code, error.headers
+        ) from error

@@ -9,9 +9,18 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_delay, stop_any, stop_when_event_set
-from tenacity.wait import wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+)
+from tenacity.wait import wait_base, wait_random_exponential
 
+from webhook.listed import INVOICE_PAYMENTS, payments_in
 from webhook.objects import JSONObject
 from webhook.settings import StripeSettings
 from webhook.stripe_api import OPERATORS_TIMEOUT, StripeAPI, StripeUnavailable, in_path, pages
@@ -24,6 +33,8 @@ https://docs.stripe.com/rate-limits
 _PATIENCE = 180
 """Seconds that one request is tried for."""
 _LONGEST_WAIT = 20
+_LONGEST_ASKED_FOR = 60
+"""Seconds that Stripe is waited for where it asks for it."""
 
 
 class StripeReader(StripeAPI):
@@ -64,6 +75,13 @@ class StripeReader(StripeAPI):
             raise
         return answer
 
+    def with_all_payments(self, account: str | None, source: JSONObject) -> JSONObject:
+        """Return the object with all its payments, of which an invoice holds ten."""
+        if not (payments_in(source) and source["payments"].get("has_more")):
+            return source
+        every = self.pages(account, INVOICE_PAYMENTS, invoice=source["id"])
+        return source | {"payments": {"data": [payment for page in every for payment in page]}}
+
     def _got(self, account: str | None, path: str, **parameters: Any) -> Any:
         return self._patience()(super()._got, account, path, **parameters)
 
@@ -77,16 +95,25 @@ class StripeReader(StripeAPI):
     def _patience(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_may_pass),
-            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT),
+            wait=partial(_wait, wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT)),
             stop=stop_any(stop_after_delay(_PATIENCE), stop_when_event_set(self._stopped)),
             sleep=sleep_using_event(self._stopped),
             reraise=True,
         )
 
 
+def _wait(by_ourselves: wait_base, state: RetryCallState) -> float:
+    """Return for how many seconds to wait: by ourselves, or as long as Stripe asks for."""
+    error = state.outcome and state.outcome.exception()
+    asked_for = error.retry_after if isinstance(error, StripeUnavailable) else 0
+    return max(by_ourselves(state), min(asked_for, _LONGEST_ASKED_FOR))
+
+
 def _may_pass(error: BaseException) -> bool:
-    """Whether the same request may be answered later: Stripe is busy, in trouble, or not reached."""
+    """Whether the same request may be answered later: Stripe says so, is busy, in trouble, or not reached."""
     if not isinstance(error, StripeUnavailable):
         return False
+    if error.should_retry is not None:
+        return error.should_retry
     passing = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
     return error.status is None or error.status in passing or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR

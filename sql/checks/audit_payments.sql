@@ -40,10 +40,10 @@ linked (id, sale) as materialized (
 ),
 -- What sources say. A purchase that somebody entered by hand (without an event) is one, too, and the weakest.
 facts as (
-    select payment_id, version + 1 as version, user_id, credits, money_amount, currency, paid, erased_at
+    select payment_id, version + 1 as version, user_id, credits, money_amount, currency, paid, erased_at, recorded_at
     from billing.sales
     union all
-    select stripe_id, 0, user_id, amount, money_amount, currency, true, null
+    select stripe_id, 0, user_id, amount, money_amount, currency, true, null, created_at
     from public.transactions
     where type = 'PURCHASE' and event_id is null and num_nulls(stripe_id, money_amount, currency) = 0
 ),
@@ -58,7 +58,8 @@ payments as (
         (max(array[version, money_amount]) filter (where money_amount is not null))[2] as money_amount,
         (max(array[version::text, currency]) filter (where currency is not null))[2] as currency,
         bool_or(paid) as paid,
-        bool_or(erased_at is not null) as erased
+        bool_or(erased_at is not null) as erased,
+        max(recorded_at) as recorded_at
     from facts
     left join linked on linked.id = payment_id
     group by payment_id
@@ -70,11 +71,13 @@ sales as materialized (
         sale,
         payment_id,
         users.id as user_id,
+        num_nulls(payments.user_id, credits) = 2 as is_nameless,
         credits,
         money_amount,
         currency,
         paid and num_nulls(users.id, credits) = 0 as settled,
         paid,
+        recorded_at,
         bool_or(erased) over (partition by sale) as erased
     from payments
     left join public.users on users.id = payments.user_id
@@ -84,6 +87,13 @@ sales as materialized (
         paid desc,
         version desc,
         payment_id collate "C"
+),
+-- Sales of which an event waits for an operator, or did until one discarded it.
+waiting as (
+    select coalesce(linked.sale, payment_id) collate "C" as sale
+    from billing.parked_events
+    left join linked on linked.id = payment_id
+    where payment_id is not null and resolution is distinct from 'settled'
 ),
 reversals as materialized (
     select
@@ -116,20 +126,24 @@ targets as (
     where settled
 ),
 -- Ledger rows of sales: by the payment that they name, else by the refund, dispute or payment that their stripe_id is.
--- cause is the sale that the fact named in stripe_id is of.
+-- cause is the sale that the fact named in stripe_id is of, kind the type that a row of it has.
 entries as materialized (
     select
         coalesce(by_payment.sale, payment_id, reversals.sale, by_id.sale, cause_id) collate "C" as sale,
         coalesce(reversals.sale, by_id.sale, cause_id) collate "C" as cause,
         coalesce(stripe_id, rows.id::text) as name,
         split_part(stripe_id, ':', 2) like 'merge%' as merges,
+        case when reversal_id is null and stripe_id = cause_id then 'PURCHASE' else 'REFUND' end as kind,
         user_id,
         amount,
         type,
         event_id,
         stripe_id,
+        rows.money_amount,
+        rows.currency,
         concat_ws(
             ', ',
+            case when stripe_id is null then 'stripe_id' end,
             case when payment_id is null then 'payment_id' end,
             case when rows.money_amount is null then 'money_amount' end,
             case when rows.currency is null then 'currency' end
@@ -139,11 +153,32 @@ entries as materialized (
             *,
             split_part(stripe_id, ':', 1) as cause_id
         from public.transactions
-        where stripe_id is not null or payment_id is not null
+        where num_nonnulls(stripe_id, payment_id, event_id) > 0
     ) as rows
     left join linked as by_payment on by_payment.id = payment_id
     left join linked as by_id on by_id.id = cause_id
     left join reversals on reversal_id = cause_id
+),
+-- Purchases whose money is not what counts for their sale. Few: they alone are compared with each fact.
+suspects as materialized (
+    select
+        sale,
+        entries.user_id,
+        stripe_id,
+        entries.money_amount,
+        entries.currency,
+        sales.money_amount as told_money,
+        sales.currency as told_currency
+    from entries
+    join sales using (sale)
+    where
+        type = 'PURCHASE'
+        and kind = 'PURCHASE'
+        and event_id is not null
+        and lacks = ''
+        and cause = sale
+        and (entries.money_amount, entries.currency) is distinct from (sales.money_amount, sales.currency)
+        and not erased
 ),
 found as (
     select
@@ -198,7 +233,7 @@ select
     to_json(amount)
 from entries
 left join sales using (sale)
-where sales.sale is null and (type <> 'PURCHASE' or event_id is not null)
+where entries.sale is not null and sales.sale is null and (type <> 'PURCHASE' or event_id is not null)
 
 union all
 
@@ -218,7 +253,62 @@ select
     'row',
     json_build_object('payment_id', sale, 'user_id', user_id, 'row', name),
     'a row of Stripe''s is not whole',
-    to_json('payment_id, money_amount and currency'::text),
+    to_json('stripe_id, payment_id, money_amount and currency'::text),
     to_json('no ' || lacks)
 from entries
-where stripe_id is not null and lacks <> ''
+where (stripe_id is not null or event_id is not null) and lacks <> ''
+
+union all
+
+select
+    'row',
+    json_build_object('payment_id', sale, 'user_id', entries.user_id, 'row', name),
+    'its type is not that of what caused it',
+    to_json(kind),
+    to_json(type)
+from entries
+join sales using (sale)
+where (type = 'GENERATION' or (type::text <> kind and cause = sale and stripe_id is not null)) and not erased
+
+union all
+
+-- As one of its facts said when it was written: what a closer one said later is no reason for a row where no credits change.
+select
+    'row',
+    json_build_object('payment_id', sale, 'user_id', suspects.user_id, 'row', stripe_id),
+    'its money is none that its facts say',
+    to_json(concat_ws(' ', told_money, told_currency)),
+    to_json(concat_ws(' ', suspects.money_amount, suspects.currency))
+from suspects
+left join billing.sales as told on told.payment_id = stripe_id
+group by
+    sale,
+    suspects.user_id,
+    stripe_id,
+    suspects.money_amount,
+    suspects.currency,
+    told_money,
+    told_currency
+having
+    bool_or(told.money_amount = suspects.money_amount) is not true
+    or bool_or(told.currency = suspects.currency) is not true
+
+union all
+
+-- Facts that name neither user nor credits are of a payment that is none of ours, until its session says otherwise. Between
+-- recording a sale and parking its event lies a moment.
+select
+    'settlement',
+    json_build_object('payment_id', payment_id),
+    'a paid sale that was not settled, and of which no event waits',
+    to_json('a ledger row or a parked event'::text),
+    null
+from sales
+where
+    paid
+    and not settled
+    and not erased
+    and not is_nameless
+    and recorded_at < now() - interval '5 minutes'
+    and not exists (select from entries where entries.sale = sales.sale)
+    and not exists (select from waiting where waiting.sale = sales.sale)
