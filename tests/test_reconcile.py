@@ -963,4 +963,4 @@ def test_clock_process_of_the_page_retries_each_hour_and_reconciles_each_night(t
     environment = {"PATH": f"{tmp_path}:{os.defpath}"}
     subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, timeout=20, check=False)
     asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
-    assert asked == ["retry", "retry", "reconcile --since 2d"]
+    assert asked == ["retry", "retry", "reconcile --since 2d --until 5m"]
