@@ -1,7 +1,8 @@
 -- migrate:up
 
--- A sale that is what its facts say is left as it is. A refund too small to take a credit has no row, so it does not count
--- as booked: correct() gave back the credit that it and a later one take together, and took it again, at each redelivery.
+-- A sale that is what its facts say is left as it is, and a refund or dispute that alone makes a difference has one row. A
+-- refund too small to take a credit has none, so it does not count as booked: correct() gave back the credit that it and a
+-- later one take together, and took it again, at each redelivery and before each further refund.
 
 set local lock_timeout = '3s';
 
@@ -54,9 +55,84 @@ begin
 end
 $$;
 
-revoke all on function billing.is_settled(text[], billing.merged_sale) from public, anon, authenticated, service_role;
+-- Books a refund or dispute, p_fact, that alone keeps a sale from being settled: one row, for all that is between the
+-- sale's rows and what its facts say. Returns null, and does nothing, where others wait, too, or the fact is none.
+create function billing.book_reversal(
+    p_payment_ids text[],
+    p_sale billing.merged_sale,
+    p_purchase_id text,
+    p_fact jsonb,
+    p_event_id text
+) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_reversal billing.reversals;
+    v_others numeric;
+    v_entries record;
+begin
+    select * into v_reversal
+    from billing.reversals
+    where p_fact ->> 'kind' = 'reversal' and reversal_id = p_fact ->> 'id';
+    if
+        not found
+        or exists (
+            select from billing.entries_of(p_payment_ids)
+            where user_id <> p_sale.user_id
+            group by user_id
+            having sum(amount) <> 0
+        )
+    then
+        return null;
+    end if;
 
-grant execute on function billing.is_settled(text[], billing.merged_sale) to service_role;
+    select coalesce(sum(case when currency = p_sale.currency then money_amount else p_sale.money_amount end), 0)
+    into v_others
+    from billing.reversals
+    where
+        payment_id = any (p_payment_ids)
+        and money_amount > 0
+        and reversal_id <> v_reversal.reversal_id;
+    select
+        coalesce(sum(amount) filter (where user_id = p_sale.user_id), 0)::bigint as amount,
+        coalesce(sum(money_amount) filter (where split_part(stripe_id, ':', 1) = v_reversal.reversal_id), 0)::bigint as money,
+        coalesce(bool_or(stripe_id = v_reversal.reversal_id), false) as are_its_own
+    into v_entries
+    from billing.entries_of(p_payment_ids);
+    if v_entries.amount > billing.kept_credits(p_sale.credits, p_sale.money_amount, v_others) then
+        return null;
+    end if;
+
+    return billing.add_entry(
+        p_sale.user_id,
+        billing.kept_credits(
+            p_sale.credits,
+            p_sale.money_amount,
+            v_others + case
+                when v_reversal.currency = p_sale.currency or v_reversal.money_amount = 0 then v_reversal.money_amount
+                else p_sale.money_amount
+            end
+        ) - v_entries.amount,
+        'REFUND',
+        case
+            when v_entries.are_its_own then billing.next_stripe_id(v_reversal.reversal_id, v_reversal.version::text)
+            else v_reversal.reversal_id
+        end,
+        p_purchase_id, -v_reversal.money_amount - v_entries.money, v_reversal.currency, p_event_id
+    );
+end
+$$;
+
+revoke all on function
+    billing.is_settled(text[], billing.merged_sale),
+    billing.book_reversal(text[], billing.merged_sale, text, jsonb, text)
+from public, anon, authenticated, service_role;
+
+grant execute on function
+    billing.is_settled(text[], billing.merged_sale),
+    billing.book_reversal(text[], billing.merged_sale, text, jsonb, text)
+to service_role;
 
 
 -- Brings the ledger of one sale (p_payment_ids: all ids of it) to what its facts say, and returns whether that took a
@@ -94,6 +170,10 @@ begin
     elsif billing.is_settled(p_payment_ids, p_sale) then
         return false;
     else
+        v_changed := billing.book_reversal(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
+        if v_changed is not null then
+            return v_changed;
+        end if;
         v_changed := billing.correct(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
         select coalesce(sum(money), 0)
         into v_reversed

@@ -142,6 +142,7 @@ function auth.role(): owner=supabase_auth_admin public=execute
 function auth.uid(): owner=supabase_auth_admin public=execute
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
+function billing.book_reversal(text[],billing.merged_sale,text,jsonb,text): service_role=execute
 function billing.concerned_payments(text[]): service_role=execute
 function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
 function billing.covered_until(): service_role=execute

@@ -37,6 +37,11 @@ class Shop:
     def deliver(self, event: Event) -> str:
         return deliver_to(self.ledger, event).name
 
+    def rows(self) -> list[tuple[str, int, int]]:
+        """The ledger, oldest first: stripe_id, credits, money."""
+        query = "select stripe_id, amount, money_amount from public.transactions order by created_at, stripe_id"
+        return [(name, amount, money) for name, amount, money in self.admin.execute(query)]
+
     def balances(self) -> dict[str, int]:
         """The balances, which are the ledger's sums at every moment."""
         rows = self.admin.execute(
@@ -111,6 +116,25 @@ def test_sale_told_again_after_a_refund_too_small_for_a_credit_adds_nothing(shop
     assert [shop.deliver(event) for event in (sold, *refunds)] == ["duplicate"] * 3
     assert shop.size() == size
     assert shop.balances()[shop.users[0]] == 166
+
+
+def test_refunds_too_small_for_a_credit_each_have_at_most_a_row_under_their_own_id(shop: Shop) -> None:
+    """The row of whichever takes a credit at last, and of one that gives it back when it fails."""
+    shop.open()
+    sold = session_event(user_id=shop.users[0], credits=10, payment_intent="pi_1", amount=1000)
+    shop.deliver(sold)
+    told = []
+    for name, money in (("re_1", 60), ("re_2", 60), ("re_3", 100), ("re_4", 90)):
+        shop.deliver(refund_event(id=name, payment_intent="pi_1", amount=money))
+        told.append((shop.rows()[-1], shop.balances()[shop.users[0]]))
+    assert told == [
+        (("pi_1", 10, 1000), 10),
+        (("re_2", -1, -60), 9),
+        (("re_3", -1, -100), 8),
+        (("re_4", -1, -90), 7),
+    ]
+    shop.deliver(refund_event(id="re_1", payment_intent="pi_1", amount=60, status="failed"))
+    assert (shop.rows()[-1], shop.balances()[shop.users[0]]) == (("re_1", 1, 0), 8)
 
 
 def test_settling_reads_a_few_rows_however_long_the_ledger_is(shop: Shop) -> None:
