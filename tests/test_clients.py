@@ -104,6 +104,23 @@ def test_client_that_sends_most_is_let_go_where_all_send_too_much(
         assert received.result(5) == b""
 
 
+def test_client_that_sends_little_stays_while_the_one_that_sends_most_is_let_go(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is enough, though it takes a moment until it is gone; and who sends nothing makes no room."""
+    monkeypatch.setattr(clients, "MOST_HELD", 100)
+    crowd, least = in_crowd(ends[0])
+    most, idle = Client(ends[1], crowd), Client(ends[1], crowd)
+    for client, size in ((least, 30), (most, 60)):
+        client.held = size
+        crowd.hold(size)
+    crowd.waited_for = {least, most, idle}
+    crowd.hold(20)
+    assert crowd.waited_for == {least, idle}
+    crowd.hold(1)
+    assert crowd.waited_for == {least, idle}
+
+
 def test_client_that_has_sent_something_is_not_idle(ends: tuple[socket.socket, socket.socket]) -> None:
     _, client = in_crowd(ends[0])
     assert not client.has_sent()

@@ -57,8 +57,9 @@ class Crowd:
     def hold(self, size: int) -> None:
         """Note so many bytes more (or less) of requests; too many, and whoever sent most of them is let go."""
         self._held += size
-        if self._held > MOST_HELD and self.waited_for:
-            max(self.waited_for, key=lambda each: each.held).let_go()
+        senders = [each for each in self.waited_for if each.held] if self._held > MOST_HELD else []
+        if senders:
+            max(senders, key=lambda each: each.held).let_go()
 
     def end(self, seconds: float) -> None:
         """Wait for no new request any more once that time has passed."""
@@ -151,3 +152,4 @@ class Client:
         self._crowd.waited_for.discard(self)
         with suppress(OSError):  # it hung up itself
             self._connection.shutdown(socket.SHUT_RDWR)
+        self.forget_request()  # at once: nobody else is to be let go for it
