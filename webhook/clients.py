@@ -8,13 +8,13 @@ import socket
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 PATIENCE = 10.0
 """Seconds for a whole request from its first byte on, and for taking an answer."""
 
-MOST_HELD = 32 << 20
+MOST_HELD = 16 << 20
 """Bytes of requests that a process holds; a delivery has some thousand, and at most a million."""
 
 
@@ -54,12 +54,13 @@ class Crowd:
             return client.since + PATIENCE
         return min(client.since + self._idle_seconds, self._ends_at)
 
-    def hold(self, size: int) -> None:
-        """Note so many bytes more (or less) of requests; too many, and whoever sent most of them is let go."""
+    def hold(self, size: int) -> bool:
+        """Note so many bytes more (or less) of requests; too many, and whoever sent most is let go: return if so."""
         self._held += size
         senders = [each for each in self.waited_for if each.held] if self._held > MOST_HELD else []
         if senders:
             max(senders, key=lambda each: each.held).let_go()
+        return bool(senders)
 
     def end(self, seconds: float) -> None:
         """Wait for no new request any more once that time has passed."""
@@ -102,7 +103,8 @@ class Client:
         elif not self.held:
             self.since = monotonic()
         self.held += len(received)
-        self._crowd.hold(len(received))
+        if self._crowd.hold(len(received)):
+            sleep(0)  # whoever was let go takes a turn to go, before more is read
         return received
 
     def _receive(self, size: int) -> bytes:
