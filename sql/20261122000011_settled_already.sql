@@ -27,6 +27,26 @@ as $$
 $$;
 
 
+-- The money of a sale that is gone, by all its refunds and disputes or by all but one: all of the sale's, where the
+-- currencies differ.
+create function billing.reversed_money(p_payment_ids text[], p_sale billing.merged_sale, p_but text) returns numeric
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select coalesce(sum(case when currency = p_sale.currency then money_amount else p_sale.money_amount end), 0)
+        from billing.reversals
+        where
+            payment_id = any (p_payment_ids)
+            and money_amount > 0
+            and reversal_id is distinct from p_but
+    );
+end
+$$;
+
+
 -- Whether the ledger rows of a sale come to what its facts say: to the credits that its user keeps, and to 0 for others.
 create function billing.is_settled(p_payment_ids text[], p_sale billing.merged_sale) returns boolean
     language plpgsql
@@ -34,11 +54,9 @@ create function billing.is_settled(p_payment_ids text[], p_sale billing.merged_s
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_target constant bigint := billing.kept_credits(p_sale.credits, p_sale.money_amount, (
-        select coalesce(sum(case when currency = p_sale.currency then money_amount else p_sale.money_amount end), 0)
-        from billing.reversals
-        where payment_id = any (p_payment_ids) and money_amount > 0
-    ));
+    v_target constant bigint := billing.kept_credits(
+        p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, null)
+    );
 begin
     return (
         select
@@ -69,7 +87,6 @@ create function billing.book_reversal(
 as $$
 declare
     v_reversal billing.reversals;
-    v_others numeric;
     v_entries record;
 begin
     select * into v_reversal
@@ -87,32 +104,24 @@ begin
         return null;
     end if;
 
-    select coalesce(sum(case when currency = p_sale.currency then money_amount else p_sale.money_amount end), 0)
-    into v_others
-    from billing.reversals
-    where
-        payment_id = any (p_payment_ids)
-        and money_amount > 0
-        and reversal_id <> v_reversal.reversal_id;
     select
         coalesce(sum(amount) filter (where user_id = p_sale.user_id), 0)::bigint as amount,
         coalesce(sum(money_amount) filter (where split_part(stripe_id, ':', 1) = v_reversal.reversal_id), 0)::bigint as money,
         coalesce(bool_or(stripe_id = v_reversal.reversal_id), false) as are_its_own
     into v_entries
     from billing.entries_of(p_payment_ids);
-    if v_entries.amount > billing.kept_credits(p_sale.credits, p_sale.money_amount, v_others) then
+    if
+        v_entries.amount > billing.kept_credits(
+            p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, v_reversal.reversal_id)
+        )
+    then
         return null;
     end if;
 
     return billing.add_entry(
         p_sale.user_id,
         billing.kept_credits(
-            p_sale.credits,
-            p_sale.money_amount,
-            v_others + case
-                when v_reversal.currency = p_sale.currency or v_reversal.money_amount = 0 then v_reversal.money_amount
-                else p_sale.money_amount
-            end
+            p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, null)
         ) - v_entries.amount,
         'REFUND',
         case
@@ -125,11 +134,13 @@ end
 $$;
 
 revoke all on function
+    billing.reversed_money(text[], billing.merged_sale, text),
     billing.is_settled(text[], billing.merged_sale),
     billing.book_reversal(text[], billing.merged_sale, text, jsonb, text)
 from public, anon, authenticated, service_role;
 
 grant execute on function
+    billing.reversed_money(text[], billing.merged_sale, text),
     billing.is_settled(text[], billing.merged_sale),
     billing.book_reversal(text[], billing.merged_sale, text, jsonb, text)
 to service_role;

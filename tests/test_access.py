@@ -181,6 +181,7 @@ function billing.record_fresh(jsonb,text[],uuid[]): service_role=execute
 function billing.refusal_of(jsonb): service_role=execute
 function billing.resolve(text): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,boolean): service_role=execute
+function billing.reversed_money(text[],billing.merged_sale,text): service_role=execute
 function billing.sale_of(text[]): service_role=execute
 function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
