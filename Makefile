@@ -17,7 +17,7 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 # Holds the folder it was made in: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 TOOLS := src/node_modules/.synced
-POSTGRES := src/postgres/node_modules/.synced
+POSTGRES := tools/postgres/node_modules/.synced
 
 # The machine's uv, else one of our own.
 UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
@@ -37,26 +37,26 @@ test: lint
 
 # The property test of the settlement, for long.
 settlement: $(STAMP)
-	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/test_settlement.py
+	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
 
 # 200,000 deliveries, a part of them malformed: does any process grow?
 soak: $(STAMP)
-	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/test_soak.py
+	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py
 
 # Takes each safeguard of settlement and spending out in turn, RUNS times (default 10), and sees the tests go red.
 mutants: $(STAMP)
-	.venv/bin/python tests/mutants.py
+	.venv/bin/python -m tools.mutants
 
 # Node, Supabase's CLI and the other pinned tools of src/. Once they are there, make test runs the tests that need them.
 tools: $(TOOLS)
 
 # src/types/supabase.ts, made again from the schema.
 types: $(TOOLS)
-	.venv/bin/python tests/supabase_cli.py
+	.venv/bin/python -m tools.supabase_cli
 
 # The tests that are about SQL on Postgres 15 to 18, a line for each. Some of them: make postgres-versions VERSIONS='15 16'.
 postgres-versions: $(POSTGRES)
-	@.venv/bin/python tests/postgres_versions.py $(VERSIONS)
+	@.venv/bin/python -m tools.postgres_versions $(VERSIONS)
 
 # How fast the worker is, beside others. Options: make bench BENCH='--only a,b --seconds 5', or BENCH=--help.
 bench: $(STAMP)
@@ -95,6 +95,6 @@ $(TOOLS): $(STAMP) uv.lock src/package-lock.json src/.npmrc
 	@cd src && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@
 
-$(POSTGRES): $(TOOLS) src/postgres/package-lock.json
-	@cd src/postgres && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
+$(POSTGRES): $(TOOLS) tools/postgres/package-lock.json
+	@cd tools/postgres && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@

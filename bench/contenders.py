@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bench.database import Database
 from bench.deliveries import SECRET
-from webhook import leash
-from webhook.postgres import free_port
+from webhook.dev import supervise as leash
+from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
 PEERS = Path(__file__).parent / "peers"
@@ -50,7 +50,7 @@ def _gunicorn(*options: str) -> list[str]:
     return [sys.executable, "-m", "gunicorn", *options]
 
 
-_OURS = ("--config", "python:webhook.gunicorn_conf")
+_OURS = ("--config", "python:webhook.server.gunicorn_conf")
 WORKER = Contender("a", "this worker", lambda _: _gunicorn(*_OURS), "/readyz", is_ours=True)
 CONTENDERS = (
     WORKER,

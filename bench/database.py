@@ -12,8 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from bench.deliveries import USERS
-from webhook import postgres
-from webhook.migrate import migrate
+from webhook.dev import postgres
+from webhook.ledger.migrate import migrate
 
 _PASSWORD = "only-for-the-bench"  # noqa: S105
 _WORKER = "bench_worker"

@@ -14,15 +14,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
 
-from webhook.database import LedgerUnavailable
-from webhook.deliveries import BadDelivery, Problem, read_event, settle, verify
-from webhook.ledger import Ledger, Outcome
-from webhook.metrics import Metrics
-from webhook.parked_gauge import ParkedGauge
+from webhook.delivery import BadDelivery, Problem, read_event, settle, verify
+from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.ledger import Ledger, Outcome
+from webhook.observability.instrumentation import Watch
+from webhook.observability.metrics import Metrics
+from webhook.observability.parked_gauge import ParkedGauge
+from webhook.observability.spans import Spans, spans
 from webhook.settings import Settings, read_settings
-from webhook.spans import Spans, spans
-from webhook.stripe_api import StripeUnavailable, stripe_api
-from webhook.watch import Watch
+from webhook.stripe_api.client import StripeUnavailable, stripe_api
 
 LARGEST_BODY = 1024 * 1024
 RETRY_AFTER = "10"

@@ -14,28 +14,23 @@ from typing import NoReturn
 
 import click
 
-from webhook import (
-    __version__,
-    audit,
-    audit_stripe,
-    demo,
-    dev,
-    doctor,
-    endpoint,
-    migrate,
-    parked,
-    reconcile,
-    rotation,
-    serve,
-)
-from webhook.database import LedgerUnavailable
-from webhook.dev_folder import DevError
-from webhook.endpoint import AmbiguousEndpointError, EndpointError
-from webhook.migrate import MigrationError
-from webhook.moments import Moment
-from webhook.parked import NotParked
-from webhook.postgres_files import PostgresError
-from webhook.reconcile import ReconcileError
+from webhook import __version__
+from webhook.audit import checks as audit
+from webhook.audit import stripe as audit_stripe
+from webhook.commands import doctor, endpoint, parked, rotation
+from webhook.commands.endpoint import AmbiguousEndpointError, EndpointError
+from webhook.commands.parked import NotParked
+from webhook.commands.time_option import Moment
+from webhook.dev import demo
+from webhook.dev import server as dev
+from webhook.dev.cluster import PostgresError
+from webhook.dev.state import DevError
+from webhook.ledger import migrate
+from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.migrate import MigrationError
+from webhook.reconcile import run as reconcile
+from webhook.reconcile.run import ReconcileError
+from webhook.server import command as serve
 from webhook.settings import (
     SettingsError,
     read_migration_database_url,
@@ -43,7 +38,7 @@ from webhook.settings import (
     read_server_settings,
     read_settings,
 )
-from webhook.stripe_api import StripeOperator, StripeUnavailable
+from webhook.stripe_api.client import StripeOperator, StripeUnavailable
 
 _FAILURES = (
     DevError,

@@ -10,8 +10,8 @@ from pathlib import Path
 from bench.database import Database
 from bench.lines.bench import Bench
 from bench.report import Goal, Section
-from webhook import leash
-from webhook.postgres import free_port
+from webhook.dev import supervise as leash
+from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
 _SESSIONS = 10_000

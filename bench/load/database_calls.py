@@ -11,9 +11,9 @@ from pathlib import Path
 from bench.database import Database
 from bench.deliveries import USERS
 from bench.load import CONNECTIONS, Result, output_of
-from webhook.database import PREAMBLE
-from webhook.facts import SESSION, Sale, as_json
-from webhook.postgres_files import programs
+from webhook.dev.cluster import programs
+from webhook.events.facts import SESSION, Sale, as_json
+from webhook.ledger.connections import PREAMBLE
 
 
 def saturate_database(database: Database, seconds: float) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 
-from webhook.spans import Spans
+from webhook.observability.spans import Spans
 
 
 def create_app() -> Flask:

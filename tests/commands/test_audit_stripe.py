@@ -1,0 +1,217 @@
+"""``webhook audit --stripe``: silent where the money of each payment is Stripe's, and loud where it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from click.testing import CliRunner, Result
+
+from support.databases import Database
+from support.delivery import deliver_to
+from support.recorded import USER_ID, dispute_event, invoice_event, invoice_payment_event, refund_event, session_event
+from support.stripe_stand_in import StripeStandIn, serving
+from webhook.cli import commands
+from webhook.ledger.ledger import Ledger
+from webhook.settings import SettingsError
+from webhook.stripe_api import bulk as stripe_reader
+
+Audit = Callable[..., Result]
+Admin = psycopg.Connection[Any]
+Deliver = Callable[..., None]
+
+PAYMENT = session_event()["data"]["object"]["payment_intent"]
+SOLD = session_event(amount=1000)
+REFUNDED = refund_event(payment_intent=PAYMENT, amount=250)
+DISPUTED = dispute_event(payment_intent=PAYMENT, amount=400, balance_transactions=[-400])
+INVOICE = invoice_event(id="in_1", amount_paid=900)
+LINK = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_invoice")
+
+
+@pytest.fixture
+def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
+    with serving(StripeStandIn()) as stand_in:
+        stripe_api.add_passthru(stand_in.url)
+        stand_in.happened(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+        charge = {"object": "charge", "created": 1, "amount_refunded": 250, "disputed": True}
+        stand_in.objects["ch_1"] = charge | {"id": "ch_1"}
+        stand_in.objects["ch_2"] = charge | {"id": "ch_2", "amount_refunded": 0, "disputed": False}
+        stand_in.objects[PAYMENT] |= {"amount_received": 1000, "latest_charge": "ch_1"}
+        stand_in.objects["pi_invoice"] |= {"amount_received": 900, "latest_charge": "ch_2"}
+        yield stand_in
+
+
+@pytest.fixture
+def deliver(database: Database, admin: Admin) -> Iterator[Deliver]:
+    """Deliver events to the worker."""
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    with closing(Ledger(database.url)) as ledger:
+
+        def deliver(*events: dict[str, Any]) -> None:
+            for event in events:
+                deliver_to(ledger, event)
+
+        yield deliver
+
+
+@pytest.fixture
+def audit(database: Database, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
+    monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
+    return lambda *arguments: CliRunner().invoke(commands, ["audit", *arguments], catch_exceptions=False)
+
+
+def test_audit_of_payments_that_are_as_stripe_says_finds_nothing(audit: Audit, deliver: Deliver) -> None:
+    """Paid, refunded, disputed; and an invoice with its payment."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    result = audit("--stripe")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("lost", "line"),
+    [
+        (REFUNDED, f"stripe: payment {PAYMENT}: money refunded, in minor units: expected 250, found 0"),
+        (DISPUTED, f"stripe: payment {PAYMENT}: money disputed, in minor units: expected 400, found 0"),
+    ],
+    ids=["refund", "dispute"],
+)
+def test_audit_names_what_was_taken_back_and_the_ledger_does_not_know(
+    audit: Audit, deliver: Deliver, lost: dict[str, Any], line: str
+) -> None:
+    """Its webhook never came."""
+    deliver(*(event for event in (SOLD, REFUNDED, DISPUTED, INVOICE, LINK) if event is not lost))
+    result = audit("--stripe")
+    assert (result.exit_code, result.stdout.splitlines()) == (1, [line])
+
+
+def test_audit_names_a_payment_of_an_invoice_that_the_ledger_does_not_know_as_such(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """Else its refunds would take nothing, and nobody would hear of it; also the eleventh of them."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE)
+    lines = ["stripe: payment in_1: a payment of the invoice: expected pi_invoice, found nothing"]
+    assert audit("--stripe").stdout.splitlines() == lines
+    deliver(LINK)
+    for number in range(10):
+        stripe.objects[f"inpay_a{number}"] = stripe.objects["inpay_1"] | {"id": f"inpay_a{number}"}
+    last = stripe.objects["inpay_1"]["payment"] | {"payment_intent": "pi_last"}
+    stripe.objects["inpay_last"] = stripe.objects["inpay_1"] | {"id": "inpay_last", "payment": last}
+    assert "a payment of the invoice: expected pi_last, found nothing" in audit("--stripe").stdout
+
+
+def test_audit_passes_over_what_is_no_dispute(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
+    """An odd answer is no defect of ours: what is a dispute counts."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    listed = stripe._list  # noqa: SLF001 - to spoil its answer
+
+    def odd(every: list[Any], path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        status, body = listed(every, path, query)
+        return status, body | {"data": ["odd", *body["data"]]} if path == "/v1/disputes" else body
+
+    stripe._list = odd  # type: ignore[method-assign] # noqa: SLF001
+    assert audit("--stripe").exit_code == 0
+
+
+def test_audit_names_a_refund_that_stripe_does_not_know(audit: Audit, deliver: Deliver) -> None:
+    """It failed, and nobody told."""
+    deliver(SOLD, REFUNDED, DISPUTED, refund_event(event_id="evt_2", id="re_2", payment_intent=PAYMENT, amount=100))
+    assert "money refunded, in minor units: expected 250, found 350" in audit("--stripe").stdout
+
+
+def test_audit_names_other_money_of_a_payment_and_of_an_invoice(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """What was paid in truth."""
+    deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    stripe.objects[PAYMENT]["amount_received"] = 999
+    stripe.objects["in_1"]["amount_paid"] = 800
+    found = json.loads(audit("--stripe", "--json").stdout)
+    assert [(each["payment_id"], each["expected"], each["found"]) for each in found] == [
+        (PAYMENT, 999, 1000),
+        ("in_1", 800, 900),
+    ]
+
+
+def test_audit_names_a_payment_that_the_ledger_takes_for_unpaid(audit: Audit, deliver: Deliver) -> None:
+    """A bank debit came in, and nobody told."""
+    deliver(session_event("checkout.session.completed.unpaid", payment_intent=PAYMENT, amount=1000))
+    assert f"payment {PAYMENT}: money paid, in minor units: expected 1000, found 0" in audit("--stripe").stdout
+
+
+def test_audit_leaves_payments_alone_that_the_ledger_does_not_know(audit: Audit, deliver: Deliver) -> None:
+    """They are no sales of credits, or reconciliation's matter."""
+    deliver(REFUNDED)
+    assert audit("--stripe").exit_code == 0
+
+
+def test_audit_looks_at_payments_of_its_time_alone(audit: Audit, deliver: Deliver) -> None:
+    """``--since`` and ``--until``."""
+    deliver(SOLD)
+    assert audit("--stripe", "--since", "3d", "--until", "1d").exit_code == 0
+    assert audit("--stripe", "--since", "3d").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--since", "3d"], {}, "--since and --until go with --stripe"),
+        (["--stripe"], {"STRIPE_API_KEY": ""}, "STRIPE_API_KEY is not set"),
+    ],
+)
+def test_audit_that_cannot_be_meant_or_asked_says_so(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    """In one line."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        text = audit(*arguments).stderr
+    except SettingsError as error:
+        text = str(error)
+    assert message in text
+
+
+def test_audit_that_stripe_refuses_could_not_look(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2, and the right that is missing; what was found before is a whole document."""
+    monkeypatch.setattr(stripe_reader, "_PATIENCE", 0.1)
+    deliver(SOLD)
+    stripe.trouble = lambda path, _: 403 if path == "/v1/payment_intents" else None
+    result = audit("--stripe")
+    assert result.exit_code == 2
+    assert "add PaymentIntents: Read" in result.stderr
+    assert json.loads(audit("--stripe", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("payment", ["pi_made_up", "in_made_up", "cs_made_up", "made_up"])
+def test_audit_names_a_sale_that_stripe_does_not_know(
+    audit: Audit, deliver: Deliver, admin: Admin, payment: str
+) -> None:
+    """Somebody had the signing secret, or wrote the row and said that it was an event's."""
+    deliver(SOLD, REFUNDED, DISPUTED)
+    admin.execute(
+        "insert into public.transactions"
+        " (user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)"
+        " values (%s, 5, 'PURCHASE', %s, %s, 1, 'usd', 'evt_made_up')",
+        [USER_ID, payment, payment],
+    )
+    lines = audit("--stripe").stdout.splitlines()
+    assert f"stripe: payment {payment}: a sale that Stripe does not know: expected nothing, found {payment}" in lines
+    assert len([line for line in lines if line.startswith("stripe:")]) == 1
+
+
+def test_audit_of_a_payment_made_before_its_time_asks_stripe_for_it(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """It is no made-up one: it was paid late."""
+    stripe.objects[PAYMENT]["created"] = 1
+    deliver(SOLD, REFUNDED, DISPUTED)
+    assert audit("--stripe").exit_code == 0

@@ -1,0 +1,160 @@
+"""Exit code 1 is an answer of `reconcile` and `audit`: what keeps them from one ends with 2 and a whole document."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from click.testing import CliRunner
+
+from support.databases import Database
+from support.model import new_id
+from support.recorded import USER_ID, session_event
+from support.stripe_stand_in import StripeStandIn, serving
+from support.worker import WAITS, eventually, sessions
+from webhook import cli
+from webhook.audit import checks as audit
+from webhook.settings import child_environment
+
+Admin = psycopg.Connection[Any]
+
+PATIENCE = 60
+WEBHOOK = str(Path(sys.executable).with_name("webhook"))
+RECONCILE = ("reconcile", "--since", "1d")
+
+
+@pytest.fixture
+def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
+    with serving(StripeStandIn()) as stand_in:
+        stripe_api.add_passthru(stand_in.url)
+        for _ in range(3):
+            stand_in.happened(session_event(event_id=new_id("evt"), id=new_id("cs"), payment_intent=new_id("pi")))
+        yield stand_in
+
+
+@pytest.fixture
+def environment(database: Database, admin: Admin, stripe: StripeStandIn) -> dict[str, str]:
+    """The command's, with a user, and two findings for an audit."""
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    for event_id, reason in (("evt_1", "unreadable"), ("evt_2", "missing_user")):
+        payload = json.dumps(session_event(event_id=event_id, user_id=None, customer=None))
+        admin.execute("select billing.park(%s, 'a.type', %s, null, %s)", [event_id, reason, payload])
+    return child_environment(stripe.settings(database.url))
+
+
+@contextmanager
+def started(environment: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process of its own, killed at the end."""
+    process = subprocess.Popen(
+        [WEBHOOK, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def nobody_reads() -> Iterator[int]:
+    ours, its = os.pipe()
+    os.close(ours)
+    yield its
+    os.close(its)
+
+
+@contextmanager
+def full_disk() -> Iterator[int]:
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no file
+        yield full.fileno()
+
+
+@pytest.mark.parametrize("output", [nobody_reads, full_disk])
+@pytest.mark.parametrize(
+    "command",
+    [RECONCILE, (*RECONCILE, "--json"), ("audit",), ("audit", "--json"), ("retry",)],
+    ids=["reconcile", "reconcile as json", "audit", "audit as json", "retry"],
+)
+def test_command_whose_output_cannot_be_written_gives_no_answer(
+    environment: dict[str, str], command: tuple[str, ...], output: Any
+) -> None:
+    """Exit code 2 and why, with no traceback."""
+    with output() as stdout:
+        done = subprocess.run(
+            [WEBHOOK, *command], env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE
+        )
+    errors = done.stderr.decode()
+    assert (done.returncode, "Traceback" in errors, "Exception ignored" in errors) == (2, False, False)
+    assert "webhook: [Errno" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_that_is_stopped_tells_where_in_a_whole_document(
+    environment: dict[str, str], stripe: StripeStandIn, number: signal.Signals
+) -> None:
+    """By an operator, by the host, or with the terminal; it does not wait for Stripe."""
+    asked, let_go = threading.Event(), threading.Event()
+
+    def hold(path: str) -> None:
+        if path == "/v1/disputes":
+            asked.set()
+            let_go.wait(PATIENCE)
+
+    stripe.before_answer = hold
+    with started(environment, *RECONCILE, "--json") as process:
+        assert asked.wait(PATIENCE)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=PATIENCE)
+    let_go.set()
+    told = json.loads(output)
+    assert (process.returncode, told["complete"]) == (2, False)
+    assert told["not_finished"][0] == "interrupted"
+    assert "disputes: not seen; interrupted" in told["not_finished"]
+    assert "webhook: disputes: not seen; interrupted" in errors
+    assert "run it again with the same --since" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_audit_that_is_stopped_leaves_a_whole_document(
+    environment: dict[str, str], database: Database, number: signal.Signals
+) -> None:
+    """While it waits for a table."""
+    with psycopg.connect(database.superuser_url) as other:
+        other.execute("lock table billing.parked_events in access exclusive mode")
+        with started(environment, "audit", "--json") as process:
+            eventually(lambda: sessions(other, WAITS))
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, json.loads(output), errors) == (2, [], "webhook: interrupted\n")
+
+
+def test_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nohup has it."""
+    during = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(audit, "run", lambda *_, **__: during.append(signal.getsignal(signal.SIGHUP)) or True)
+    result = CliRunner().invoke(cli.commands, ["audit"])
+    assert (result.exit_code, during, signal.signal(signal.SIGHUP, before)) == (0, [signal.SIG_IGN], signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("command", [["audit"], [*RECONCILE]])
+def test_command_that_meets_a_defect_gives_no_answer(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """Exit code 2, with a traceback for whoever mends it, and a line for whoever ran it."""
+    for module in (audit, cli.reconcile):
+        monkeypatch.setattr(module, "run", lambda *_, **__: json.loads(""))
+    result = CliRunner().invoke(cli.commands, command)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("webhook: a defect: JSONDecodeError\n")

@@ -1,0 +1,262 @@
+"""``webhook migrate``: the schema, applied by an admin that is no superuser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from support.databases import PASSWORD, WORKER, Database, Server, login, new_folder
+from webhook.cli import commands, main
+from webhook.dev import postgres
+from webhook.ledger import migrate as migrate_module
+from webhook.ledger.migrate import MigrationError, apply_plain_postgres, connect, migrate
+from webhook.ledger.schema import expected_version, sql_folder
+
+FILES = tuple(sorted(path.name for path in sql_folder().glob("*.sql")))
+
+
+def query(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def with_query(url: str, parameters: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(query=parameters))
+
+
+def webhook_migrate(url: str, *options: str) -> Result:
+    return CliRunner().invoke(commands, ["migrate", *options], env={"DATABASE_URL": url, "MIGRATION_DATABASE_URL": ""})
+
+
+@pytest.fixture
+def bare(server: Server) -> Iterator[Database]:
+    """A plain Postgres database: nothing of Supabase's in it."""
+    with server.new_database("template1") as database:
+        yield database
+
+
+def test_migrate_empty_database_applies_every_file_and_then_none(empty_database: Database) -> None:
+    assert migrate(empty_database.admin_url).applied == FILES
+    again = migrate(empty_database.admin_url)
+    assert (again.applied, again.version) == ((), expected_version())
+
+
+def test_migrate_database_with_accounts_brings_them_in(empty_database: Database) -> None:
+    account = uuid4()
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute("insert into auth.users (id, email) values (%s, 'old@example.com')", [account])
+    migrate(empty_database.admin_url)
+    rows = query(empty_database.admin_url, "select id, email, credits_balance from public.users")
+    assert rows == [(account, "old@example.com", 0)]
+
+
+def test_migrate_by_several_at_once_applies_every_file_once(empty_database: Database) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        done = list(pool.map(migrate, [empty_database.admin_url] * 5))
+    assert sorted(name for each in done for name in each.applied) == sorted(FILES)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "sslmode=prefer",
+        "sslmode=disable&gssencmode=disable&channel_binding=prefer&target_session_attrs=read-write",
+        "connect_timeout=5&application_name=release&keepalives=1",
+        "options=-c%20search_path%3Dnowhere%20-c%20statement_timeout%3D60000",
+    ],
+)
+def test_migrate_takes_every_parameter_that_psycopg_takes(empty_database: Database, parameters: str) -> None:
+    assert migrate(with_query(empty_database.admin_url, parameters)).applied == FILES
+
+
+def test_migrate_with_special_characters_in_the_login_works(server: Server, empty_database: Database) -> None:
+    server.connection.execute("""create role "o'dd @/:%" login superuser password 'p@/:?#% "'""")
+    try:
+        place = urlsplit(empty_database.admin_url).netloc.rpartition("@")[2]
+        user, password = "o'dd%20%40%2F%3A%25", "p%40%2F%3A%3F%23%25%20%22"
+        migrate(urlunsplit(urlsplit(empty_database.admin_url)._replace(netloc=f"{user}:{password}@{place}")))
+    finally:
+        with psycopg.connect(empty_database.superuser_url, autocommit=True) as connection:
+            connection.execute("""drop owned by "o'dd @/:%" cascade""")
+            connection.execute("""drop role "o'dd @/:%" """)
+
+
+def test_migrate_ignores_dbmate_settings_of_the_folder_and_the_environment(
+    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("DBMATE_MIGRATIONS_TABLE=public.elsewhere\nDATABASE_URL=postgresql://nowhere/x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DBMATE_MIGRATIONS_DIR", "/nowhere")
+    monkeypatch.setenv("PGOPTIONS", "")
+    migrate(empty_database.admin_url)
+    assert query(empty_database.admin_url, "select count(*) from billing.schema_migrations") == [(len(FILES),)]
+    assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
+
+
+def test_migrate_history_supabase_fills_the_table_of_its_cli(empty_database: Database) -> None:
+    migrate(empty_database.admin_url, history="supabase")
+    rows = query(
+        empty_database.admin_url, "select version, statements, name from supabase_migrations.schema_migrations"
+    )
+    assert sorted(rows) == [(name[:14], None, None) for name in FILES]
+    assert migrate(empty_database.admin_url, history="supabase").applied == ()
+
+
+def test_migrate_history_supabase_with_rows_of_the_cli_keeps_them(empty_database: Database) -> None:
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute("create schema supabase_migrations")
+        connection.execute(
+            "create table supabase_migrations.schema_migrations"
+            " (version text primary key, statements text[], name text)"
+        )
+        connection.execute(
+            "insert into supabase_migrations.schema_migrations values ('20200101000000', '{x}', 'theirs')"
+        )
+    assert migrate(empty_database.admin_url, history="supabase").applied == FILES
+    statement = "select version from supabase_migrations.schema_migrations where name = 'theirs'"
+    assert query(empty_database.admin_url, statement) == [("20200101000000",)]
+
+
+@pytest.mark.parametrize(("first", "then"), [("supabase", "billing"), ("billing", "supabase")])
+def test_migrate_with_the_other_history_refuses(empty_database: Database, first: str, then: str) -> None:
+    migrate(empty_database.admin_url, history=first)
+    with pytest.raises(MigrationError, match=f"not by the {then} history"):
+        migrate(empty_database.admin_url, history=then)
+
+
+def test_migrate_with_a_broken_file_names_it_and_keeps_nothing_of_it(
+    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "-- migrate:up\ncreate table public.half (a int);\nselect no_such_column;\n-- migrate:down\n"
+    (tmp_path / "20260101000001_broken.sql").write_text(script)
+    monkeypatch.setattr(migrate_module, "sql_folder", lambda: tmp_path)
+    with pytest.raises(
+        MigrationError, match=r'^20260101000001_broken\.sql: .*"no_such_column" does not exist'
+    ) as raised:
+        migrate(empty_database.admin_url)
+    assert PASSWORD not in str(raised.value)
+    assert query(empty_database.admin_url, "select to_regclass('public.half')") == [(None,)]
+
+
+def test_migrate_from_before_resolutions_calls_what_was_resolved_settled(
+    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in FILES[: FILES.index("20261122000006_parked_resolution.sql")]:
+        (tmp_path / name).symlink_to(sql_folder() / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate_module, "sql_folder", lambda: tmp_path)
+        migrate(empty_database.admin_url)
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute(
+            "insert into billing.parked_events (event_id, event_type, reason, payload, resolved_at)"
+            " values ('evt_1', 'a.type', 'unreadable', null, now()), ('evt_2', 'a.type', 'unreadable', '{}', null)"
+        )
+    migrate(empty_database.admin_url)
+    resolutions = query(empty_database.admin_url, "select resolution from billing.parked_events order by event_id")
+    assert resolutions == [("settled",), (None,)]
+
+
+def test_migrate_plain_postgres_without_what_supabase_has_says_how(bare: Database) -> None:
+    with pytest.raises(MigrationError, match="--plain-postgres"):
+        migrate(bare.superuser_url)
+
+
+def test_migrate_plain_postgres_by_a_superuser_applies_everything_twice_over(bare: Database) -> None:
+    assert migrate(bare.superuser_url, plain_postgres=True).applied == FILES
+    assert migrate(bare.superuser_url, plain_postgres=True).applied == ()
+
+
+def test_migrate_plain_postgres_without_rights_says_which_in_one_line(bare: Database) -> None:
+    with pytest.raises(MigrationError, match=r"^--plain-postgres needs a superuser, or .*permission denied") as raised:
+        migrate(login(bare.superuser_url, WORKER), plain_postgres=True)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def creator_url() -> Iterator[str]:
+    """The URL of an admin with attributes of its own, no superuser's help, on a server that has no other roles."""
+    with new_folder() as folder, postgres.running(folder / "data", durable=False) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"create role creator login createrole bypassrls password '{PASSWORD}'")
+            connection.execute("create database creators owner creator")
+        yield urlunsplit(urlsplit(login(url, "creator"))._replace(path="/creators"))
+
+
+def test_migrate_plain_postgres_by_an_admin_with_the_attributes_is_enough(creator_url: str) -> None:
+    assert migrate(creator_url, plain_postgres=True).applied == FILES
+    assert migrate(creator_url, plain_postgres=True).applied == ()
+    memberships = "select from pg_auth_members where roleid = 'supabase_auth_admin'::regrole and set_option"
+    assert query(creator_url, memberships) == []
+
+
+def test_plain_postgres_leaves_the_admin_all_of_auth_users_but_its_ownership(admin: psycopg.Connection) -> None:
+    admin.execute("insert into auth.users (id) values (gen_random_uuid())")
+    assert admin.execute("update auth.users set email = 'new@example.com'").rowcount == 1
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
+        admin.execute("alter table auth.users add column mine int")
+    assert admin.execute("delete from auth.users").rowcount == 1
+
+
+def test_plain_postgres_on_supabase_itself_is_refused(server: Server, bare: Database) -> None:
+    server.connection.execute("create role supabase_admin")
+    try:
+        with connect(bare.superuser_url) as connection, pytest.raises(MigrationError, match="is Supabase"):
+            apply_plain_postgres(connection)
+    finally:
+        server.connection.execute("drop role supabase_admin")
+
+
+@pytest.mark.parametrize(
+    ("claims", "uid"),
+    [
+        ({"request.jwt.claims": '{"sub": "00000000-0000-0000-0000-000000000001"}'}, 1),
+        ({"request.jwt.claim.sub": "00000000-0000-0000-0000-000000000002"}, 2),
+        ({"request.jwt.claims": "", "request.jwt.claim.sub": ""}, None),
+        ({}, None),
+    ],
+)
+def test_auth_uid_is_who_the_token_names(admin: psycopg.Connection, claims: dict[str, str], uid: int | None) -> None:
+    for name, value in claims.items():
+        admin.execute("select set_config(%s, %s, false)", [name, value])
+    [(found,)] = admin.execute("select auth.uid()").fetchall()
+    assert (found and found.int) == uid
+
+
+def test_command_migrate_prints_what_it_applied_and_the_version(empty_database: Database) -> None:
+    first, again = webhook_migrate(empty_database.admin_url), webhook_migrate(empty_database.admin_url)
+    assert first.output.splitlines() == [f"Applied {name}" for name in FILES] + again.output.splitlines()
+    assert (again.exit_code, again.output) == (0, f"Schema {expected_version()} is up to date\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "exit_code", "message"),
+    [
+        ("postgresql://admin:hunter2@127.0.0.1:1/x", 1, "cannot connect to the database"),
+        ("postgresql://admin:hunter2@127.0.0.1:6543/x", 2, "DATABASE_URL goes through a transaction pooler"),
+        ("", 2, "DATABASE_URL is not set"),
+    ],
+)
+def test_command_migrate_that_fails_says_why_in_one_line(
+    url: str, exit_code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["webhook", "migrate"])
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.delenv("MIGRATION_DATABASE_URL", raising=False)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    error = capsys.readouterr().err
+    assert (raised.value.code, error.count("\n")) == (exit_code, 1)
+    assert error.startswith(f"webhook: {message}")
+    assert "hunter2" not in error
+
+
+def test_expected_version_is_that_of_the_newest_file() -> None:
+    assert expected_version() == FILES[-1][:14]

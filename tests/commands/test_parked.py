@@ -1,0 +1,461 @@
+"""`webhook parked`, `retry` and `discard`, as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from click.testing import CliRunner, Result
+
+from support.databases import Database
+from support.delivery import deliver_to
+from support.recorded import USER_ID, session_event
+from webhook.cli import commands
+from webhook.commands import parked
+from webhook.ledger.ledger import Ledger
+
+Webhook = Callable[..., Result]
+EVENT = session_event()["id"]
+
+
+@pytest.fixture
+def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
+    """The command, on a pipe."""
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setenv("STRIPE_LIVEMODE", "false")
+    return lambda *arguments: CliRunner().invoke(commands, arguments, catch_exceptions=False)
+
+
+@pytest.fixture
+def deliver(database: Database) -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Deliver an event, and return what became of it."""
+    with closing(Ledger(database.url)) as ledger:
+
+        def deliver(event: dict[str, Any]) -> str:
+            return deliver_to(ledger, event).name
+
+        yield deliver
+
+
+@pytest.fixture
+def park(deliver: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], None]:
+    """Deliver an event that will be parked."""
+
+    def park(event: dict[str, Any]) -> None:
+        assert deliver(event) == "parked"
+
+    return park
+
+
+Park = Callable[[dict[str, Any]], None]
+Deliver = Callable[[dict[str, Any]], str]
+
+
+def sign_up(admin: psycopg.Connection[Any]) -> None:
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+
+
+def test_parked_on_a_pipe_prints_id_reason_and_age_separated_by_tabs(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t0s\n"
+
+
+def test_parked_oldest_event_comes_first(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+    for event_id in ("evt_b", "evt_a"):
+        park(session_event(event_id=event_id))
+    admin.execute("update billing.parked_events set parked_at = now() - interval '50 hours' where event_id = 'evt_a'")
+    assert webhook("parked").stdout == "evt_a\tunknown_user\t2d 2h\nevt_b\tunknown_user\t0s\n"
+
+
+def test_parked_with_nothing_waiting_prints_nothing_on_a_pipe(webhook: Webhook) -> None:
+    assert (webhook("parked").stdout, webhook("parked").exit_code) == ("", 0)
+
+
+def test_parked_on_a_terminal_is_a_table_that_says_what_to_do(
+    webhook: Webhook, park: Park, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del webhook
+    park(session_event())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    parked.show_all(as_json=False)
+    heading, row, _, remedy = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["EVENT", "TYPE", "AGE", "REASON"]
+    assert row.split() == [EVENT, "checkout.session.completed", "0s", "unknown_user"]
+    assert remedy == f"unknown_user: {parked.REMEDIES['unknown_user']}"
+
+
+def test_parked_on_a_terminal_with_nothing_waiting_says_so(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del webhook
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    parked.show_all(as_json=False)
+    assert capsys.readouterr().out == "Nothing is parked.\n"
+
+
+def test_parked_event_named_is_shown_whole(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    fields, payload = webhook("parked", EVENT).stdout.split("{", 1)
+    assert [line.split()[0] for line in fields.splitlines()] == ["event", "type", "reason", "age", "to"]
+    assert json.loads("{" + payload) == session_event()
+
+
+def test_parked_reasons_of_the_database_each_have_a_remedy(admin: psycopg.Connection[Any]) -> None:
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'parked_events_reason_known'"
+    [(definition,)] = admin.execute(query).fetchall()
+    assert all(f"'{reason}'" in definition for reason in parked.REMEDIES)
+    assert definition.count("::text") == len(parked.REMEDIES)
+
+
+def test_retry_after_the_sign_up_settles_the_event(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    sign_up(admin)
+    result = webhook("retry")
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\trecorded\n", 0)
+    assert result.stderr == "1 settled, 0 still parked\n"
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+
+
+def test_retry_that_settles_drops_the_payload(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+    park(session_event())
+    sign_up(admin)
+    webhook("retry", EVENT)
+    assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
+    assert webhook("parked").stdout == ""
+
+
+def test_retry_of_what_cannot_be_settled_leaves_it_parked(webhook: Webhook, park: Park) -> None:
+    park(session_event(user_id=None))
+    result = webhook("retry")
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\tmissing_user\n", 1)
+    assert webhook("parked").stdout.startswith(f"{EVENT}\tmissing_user")
+
+
+def test_retry_after_a_grant_by_hand_settles_the_event(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    sign_up(admin)
+    park(session_event(credits="ten", payment_intent="pi_1"))
+    admin.execute(
+        "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
+        " values (%s, 100, 'PURCHASE', 'pi_1', 'pi_1', 1000, 'usd')",
+        [USER_ID],
+    )
+    assert webhook("retry").stdout == f"{EVENT}\tduplicate\n"
+    assert webhook("parked").stdout == ""
+
+
+def test_retry_of_what_is_not_about_credits_any_more_ends_its_waiting(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    admin.execute("""update billing.parked_events set payload = replace(payload::text, '"100"', '"0"')::json""")
+    assert webhook("retry").stdout == f"{EVENT}\tignored\tzero_credits\n"
+    assert webhook("parked").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "environment", "reason"),
+    [
+        (session_event() | {"account": "acct_1"}, {}, "connected_account: set STRIPE_ACCOUNT"),
+        (session_event(credits=None, user_id=None), {}, "no_credits: set STRIPE_API_KEY"),
+        (
+            session_event(credits=None, user_id=None),
+            {"STRIPE_API_KEY": "rk_live_1", "STRIPE_LIVEMODE": "true"},
+            "no_credits: set STRIPE_LIVEMODE",
+        ),
+    ],
+    ids=["another account's", "no key", "the other mode's key"],
+)
+def test_retry_with_settings_that_cannot_see_what_an_event_is_about_leaves_it_parked(  # noqa: PLR0913, PLR0917 - fixtures
+    webhook: Webhook,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    event: dict[str, Any],
+    environment: dict[str, str],
+    reason: str,
+) -> None:
+    """Its payload stays; exit code 1, and the reason says what to set."""
+    admin.execute(
+        "select billing.park(%s, 'checkout.session.completed', 'missing_user', 'pi_1', %s)", [EVENT, json.dumps(event)]
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = webhook("retry")
+    assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\t{reason}\n", 1)
+    assert admin.execute("select from billing.parked_events where payload is not null").rowcount == 1
+
+
+def test_retry_in_the_right_mode_settles_what_came_in_the_wrong_one(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(session_event() | {"livemode": True})
+    sign_up(admin)
+    monkeypatch.setenv("STRIPE_LIVEMODE", "true")
+    assert webhook("retry").stdout == f"{EVENT}\trecorded\n"
+
+
+def test_retry_of_named_events_leaves_the_others(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+    for event_id in ("evt_a", "evt_b"):
+        park(session_event(event_id=event_id, payment_intent=f"pi_{event_id}"))
+    sign_up(admin)
+    assert webhook("retry", "evt_b").stdout == "evt_b\trecorded\n"
+    assert webhook("parked").stdout.startswith("evt_a\t")
+
+
+def test_retry_that_meets_trouble_settles_the_others_and_says_so(
+    webhook: Webhook,
+    park: Park,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    stripe_api: responses.RequestsMock,
+) -> None:
+    park(session_event(event_id="evt_a", credits=None, payment_intent="pi_a"))
+    park(session_event(event_id="evt_b", payment_intent="pi_b"))
+    sign_up(admin)
+    monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
+    stripe_api.get(re.compile(".*/line_items"), status=401, json={"error": {"message": "no"}})
+    result = webhook("retry")
+    assert (result.exit_code, result.stdout) == (2, "evt_a\tparked\tmissing_credits\nevt_b\trecorded\n")
+    assert result.stderr.startswith("1 settled, 1 still parked\nwebhook: Stripe: AuthenticationError, status 401\n")
+    assert webhook("parked").stdout.startswith("evt_a\tmissing_credits")
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+
+
+def waiting(admin: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return admin.execute("select event_id from billing.parked_events where resolved_at is null").fetchall()
+
+
+def test_retry_with_nothing_waiting_is_a_success(webhook: Webhook) -> None:
+    result = webhook("retry")
+    assert (result.stdout, result.stderr, result.exit_code) == ("", "0 settled, 0 still parked\n", 0)
+
+
+def test_retry_of_two_events_of_one_sale_settles_both(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event(event_id="evt_a"))
+    park(session_event(event_id="evt_b"))
+    sign_up(admin)
+    assert webhook("retry").stdout == "evt_a\trecorded\nevt_b\tduplicate\n"
+
+
+def test_retry_on_a_terminal_shows_a_bar_and_then_the_lines(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    del webhook
+    park(session_event())
+    sign_up(admin)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    assert parked.retry([])
+    out, err = capfd.readouterr()
+    assert out == f"{EVENT}\trecorded\n"
+    assert "1/1" in err
+
+
+# The halves of a surrogate pair alone, and a null: valid in JSON's text, unknown to Postgres' own.
+AWKWARD = {"nul": "\0", "half": "\ud800", "euro": "€"}
+
+
+def awkward_event() -> dict[str, Any]:
+    event = session_event()
+    event["data"]["object"]["metadata"] |= AWKWARD
+    return event
+
+
+def test_parked_as_json_is_an_array_of_events_without_their_payloads(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    [event] = json.loads(webhook("parked", "--json").stdout)
+    assert datetime.fromisoformat(event.pop("parked_at")).tzinfo is not None
+    assert event == {
+        "event_id": EVENT,
+        "event_type": "checkout.session.completed",
+        "reason": "unknown_user",
+        "payment_id": session_event()["data"]["object"]["payment_intent"],
+        "age_seconds": 0,
+        "what_to_do": parked.REMEDIES["unknown_user"],
+        "resolution": None,
+        "resolved_at": None,
+        "who": None,
+        "why": None,
+    }
+
+
+def test_parked_as_json_with_nothing_waiting_is_an_empty_array(webhook: Webhook) -> None:
+    assert webhook("parked", "--json").stdout == "[]\n"
+
+
+def test_parked_event_named_as_json_has_its_payload(webhook: Webhook, park: Park) -> None:
+    park(awkward_event())
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] == awkward_event()
+
+
+def test_parked_event_named_as_json_keeps_the_numbers_of_its_payload(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    admin.execute("""update billing.parked_events set payload = '{"huge": 1e999, "exact": 0.10}'""")
+    assert webhook("parked", EVENT, "--json").stdout.endswith(', "payload": {"huge": 1e999, "exact": 0.10}}\n')
+
+
+def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    result = webhook("discard", EVENT, "--why", "a test of ours")
+    assert (result.stdout, result.exit_code, webhook("parked").stdout) == (f"{EVENT}\tdiscarded\n", 0, "")
+    assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
+
+
+def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
+    event = json.loads(webhook("parked", EVENT, "--json").stdout)
+    assert (event["resolution"], event["who"], event["why"]) == (
+        "discarded",
+        "Ann as webhook_worker",
+        "a test of ours",
+    )
+    assert datetime.now(UTC) - datetime.fromisoformat(event["resolved_at"]) < timedelta(minutes=5)
+    assert (event["payload"], event["what_to_do"]) == (None, None)
+
+
+def test_discarded_event_is_shown_with_who_did_it_and_why(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
+    *_, end, by, why = webhook("parked", EVENT).stdout.splitlines()
+    assert end.startswith("end      discarded 2")
+    assert (by, why) == ("by       Ann as webhook_worker", "why      a test of ours")
+
+
+def test_discard_by_nobody_in_particular_names_the_machines_user(webhook: Webhook, park: Park) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["who"] == f"{user} as webhook_worker"
+
+
+def test_discard_of_events_of_which_one_is_not_parked_discards_none(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    assert webhook("discard", EVENT, "evt_none", "--why", "a test of ours").exit_code == 2
+    assert waiting(admin) == [(EVENT,)]
+
+
+def test_discard_whose_answer_was_lost_can_be_asked_again(
+    park: Park, database: Database, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    with closing(Ledger(database.url)) as ledger:
+        assert [ledger.discard([EVENT, "evt_none"], "Ann", why) for why in ("first", "second")] == [[EVENT], [EVENT]]
+    assert admin.execute("select why from billing.parked_events").fetchall() == [("first",)]
+
+
+@pytest.mark.parametrize("why", [(), ("--why", ""), ("--why", " "), ("--why", "two\nlines"), ("--why", "\udcff")])
+def test_discard_without_a_reason_is_refused(
+    why: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    assert webhook("discard", EVENT, *why).exit_code == 2
+    assert waiting(admin) == [(EVENT,)]
+
+
+def test_discarded_event_delivered_again_stays_off_the_list(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    assert deliver(session_event()) == "duplicate"
+    assert waiting(admin) == []
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
+
+
+def test_discarded_event_delivered_again_once_it_can_be_settled_is_settled(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    sign_up(admin)
+    assert deliver(session_event()) == "recorded"
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["why"] == "a test of ours"
+
+
+def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
+    webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    webhook("discard", EVENT, "--why", "a test of ours")
+    sign_up(admin)
+    assert deliver(session_event(event_id="evt_other")) == "recorded"
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "'discarded', now(), 'Ann', null",
+        "'discarded', now(), null, 'why'",
+        "'settled', now(), 'Ann', 'why'",
+        "'settled', null, null, null",
+        "'lost', now(), null, null",
+        "null, now(), null, null",
+        "null, null, 'Ann', 'why'",
+    ],
+)
+def test_parked_event_half_resolved_is_refused_by_the_database(values: str, admin: psycopg.Connection[Any]) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match="parked_events_resolution_whole"):
+        admin.execute(f"""
+            insert into billing.parked_events (event_id, event_type, reason, payload, resolution, resolved_at, who, why)
+            values ('evt_1', 'some.type', 'unreadable', {"null" if "now()" in values else "'{}'"}, {values})
+        """)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("webhook")), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        (("parked", "evt_none"), 1, "never parked: evt_none"),
+        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff"),
+        (("retry", "evt_none"), 2, "not parked (any more): evt_none"),
+        (("discard", "--why", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
+    ],
+)
+def test_event_that_is_not_parked_ends_the_command_with_one_line(
+    command: tuple[str, ...], code: int, message: str, database: Database
+) -> None:
+    done = run(*command, DATABASE_URL=database.url, STRIPE_LIVEMODE="false")
+    assert (done.returncode, done.stderr) == (code, f"webhook: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--why", "mine", "evt_1"), 2)]
+)
+def test_database_away_ends_the_command_with_one_line(command: tuple[str, ...], code: int) -> None:
+    done = run(*command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert done.stderr.startswith("webhook: no connection: ")
+
+
+def test_retry_without_a_mode_names_the_variable(database: Database) -> None:
+    done = run("retry", DATABASE_URL=database.url)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "STRIPE_LIVEMODE" in done.stderr

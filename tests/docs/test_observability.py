@@ -1,0 +1,161 @@
+"""docs/observability.md, the dashboard and the alerts speak of metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from support.databases import Server
+from support.project import DOCS
+from support.worker import new_user, sale, working
+
+PAGE = DOCS / "observability.md"
+HEADING = "| metric | type | labels | |\n| --- | --- | --- | --- |\n"
+END = "<!-- end of the table -->"
+
+GIVEN_BY_PROMETHEUS = {"job", "instance"}
+"""Labels that every metric has once it is scraped."""
+
+Labels = dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def exposed(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What two processes tell after a few deliveries."""
+    with (
+        server.new_database(template) as database,
+        working(database.url, Path(tmp_path_factory.mktemp("worker"))) as worker,
+    ):
+        with psycopg.connect(database.admin_url, autocommit=True) as admin:
+            user_id = new_user(admin)
+        worker.deliver(sale(user_id, "one"))
+        worker.deliver(sale("nobody", "two"))
+        worker.deliver({"id": "evt_1", "type": "customer.created", "data": {"object": {}}})
+        with worker.connected() as connection:
+            connection.request("GET", "/metrics")
+            yield connection.getresponse().read().decode()
+
+
+@pytest.fixture(scope="module")
+def labels(exposed: str) -> Labels:
+    """The labels of each series that is told."""
+    found: Labels = defaultdict(set)
+    for name, inside in re.findall(r"^(webhook_\w+)(?:\{(.*)\})? ", exposed, re.MULTILINE):
+        found[name].update(re.findall(r'(\w+)="', inside))
+    return found
+
+
+def queries(node: Any) -> Iterator[str]:
+    """Every PromQL expression of a dashboard or of rules."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("expr", "definition") and isinstance(value, str):
+                yield value
+            else:
+                yield from queries(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from queries(each)
+
+
+def dashboard() -> Any:
+    return json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
+
+
+def rules() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((DOCS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    assert set(group) == {"name", "rules"}
+    return list(group["rules"])
+
+
+def alert_queries() -> list[str]:
+    return [rule["expr"] for rule in rules()]
+
+
+@pytest.mark.parametrize("query", [*queries(dashboard()), *alert_queries()])
+def test_query_of_dashboard_and_alerts_names_metrics_and_labels_that_are_told(query: str, labels: Labels) -> None:
+    """A metric or label that is renamed is renamed there, too."""
+    names = set(re.findall(r"\bwebhook_\w+", query))
+    assert names
+    assert names <= labels.keys()
+    known = GIVEN_BY_PROMETHEUS.union(*(labels[name] for name in names))
+    grouped = [label for inside in re.findall(r"\bby \(([^)]*)\)", query) for label in re.split(r",\s*", inside)]
+    matched = re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', query)
+    assert {*grouped, *matched} <= known
+
+
+def test_every_metric_is_on_the_dashboard(labels: Labels) -> None:
+    """Whoever imports it sees all there is."""
+    shown = " ".join(queries(dashboard()))
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in labels}
+    assert [name for name in families if name not in shown] == []
+
+
+def test_dashboard_has_what_an_import_needs() -> None:
+    """Grafana asks for the data source, and every panel uses the one that was chosen."""
+    board = dashboard()
+    assert board["schemaVersion"] >= 36
+    assert [(each["name"], each["type"]) for each in board["templating"]["list"]] == [
+        ("datasource", "datasource"),
+        ("job", "query"),
+    ]
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["title"]
+        assert {"x", "y", "w", "h"} == set(panel["gridPos"])
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_dashboard_panels_do_not_overlap() -> None:
+    """Each has its place."""
+    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+
+
+def test_alerts_have_what_prometheus_needs() -> None:
+    """Name, expression, patience, severity, and what to do."""
+    for rule in rules():
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"\d+m", rule["for"])
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_alerts_of_the_page_are_those_of_the_file() -> None:
+    """In the same order."""
+    told = re.findall(r"^\| `(Webhook\w+)` ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert told == [rule["alert"] for rule in rules()]
+
+
+def test_table_of_the_page_has_the_metrics_that_are_told(exposed: str, labels: Labels) -> None:
+    """With their types, labels and help."""
+    rows = []
+    for family, text in re.findall(r"^# HELP (\w+) (.*)$", exposed, re.MULTILINE):
+        kind = re.search(rf"^# TYPE {family} (\w+)$", exposed, re.MULTILINE)
+        assert kind
+        found = labels[family] | labels[f"{family}_count"]
+        rows.append(f"| `{family}` | {kind[1]} | {', '.join(f'`{each}`' for each in sorted(found))} | {text} |\n")
+    before, heading, rest = PAGE.read_text(encoding="utf-8").partition(HEADING)
+    table, end, after = rest.partition(END)
+    if "UPDATE_DOCS" in os.environ:
+        PAGE.write_text(before + heading + "".join(sorted(rows)) + end + after, encoding="utf-8")
+        return
+    assert table == "".join(sorted(rows))

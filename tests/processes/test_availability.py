@@ -1,0 +1,425 @@
+"""What the worker answers while its database is away, and that it works again by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from support.databases import PASSWORD, WORKER, Database, Server
+from support.postgres_server import TERMINATE, Machine
+from support.worker import (
+    PATIENCE,
+    SECRET,
+    WAITS,
+    Answer,
+    Wire,
+    Worker,
+    amounts,
+    eventually,
+    held,
+    lock_of,
+    new_user,
+    read_answer,
+    sale,
+    sessions,
+    wired,
+    working,
+)
+from webhook.ledger.migrate import migrate
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    with tempfile.TemporaryDirectory() as folder:
+        machine = Machine(Path(folder))
+        yield machine
+        machine.stop()
+
+
+@pytest.fixture(scope="module")
+def worker(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(machine.database.url, tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
+
+
+@contextmanager
+def stopped(machine: Machine, _user_id: str) -> Iterator[None]:
+    machine.stop()
+    yield
+    machine.start()
+
+
+@contextmanager
+def standby(machine: Machine, _user_id: str) -> Iterator[None]:
+    with machine.demoted():
+        yield
+
+
+@contextmanager
+def user_locked(machine: Machine, user_id: str) -> Iterator[None]:
+    with held(machine.database.superuser_url, lock_of(user_id)):
+        yield
+
+
+def changed(change: str, back: str) -> Callable[[Machine, str], AbstractContextManager[None]]:
+    """The statement ``change`` was executed and all of the worker's connections were lost, until ``back``."""
+
+    @contextmanager
+    def happening(machine: Machine, _user_id: str) -> Iterator[None]:
+        machine.execute(change, TERMINATE)
+        yield
+        machine.execute(back)
+
+    return happening
+
+
+@dataclass(frozen=True)
+class Outage:
+    happening: Callable[[Machine, str], AbstractContextManager[None]]
+    is_ready: bool = False
+    """Whether /readyz cannot know."""
+
+
+OUTAGES = {
+    "server stopped": Outage(stopped),
+    "server demoted to standby": Outage(standby),
+    "wrong password": Outage(
+        changed(f"alter role {WORKER} password 'changed'", f"alter role {WORKER} password '{PASSWORD}'")
+    ),
+    "too many connections": Outage(
+        changed(f"alter role {WORKER} connection limit 0", f"alter role {WORKER} connection limit -1")
+    ),
+    "not a member of service_role": Outage(
+        changed(f"revoke service_role from {WORKER}", f"grant service_role to {WORKER}")
+    ),
+    "schema missing": Outage(changed("alter schema billing rename to away", "alter schema away rename to billing")),
+    "usage of the schema not granted": Outage(
+        changed("revoke usage on schema billing from service_role", "grant usage on schema billing to service_role")
+    ),
+    "function missing": Outage(
+        changed(
+            "alter function billing.record(jsonb) rename to away", "alter function billing.away(jsonb) rename to record"
+        ),
+        is_ready=True,
+    ),
+    "insert not granted": Outage(
+        changed(
+            "revoke insert on public.transactions from service_role",
+            "grant insert on public.transactions to service_role",
+        ),
+        is_ready=True,
+    ),
+    "user locked": Outage(user_locked, is_ready=True),
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """One outage from its beginning to its end, as seen from outside."""
+
+    outage: Outage
+    event: dict[str, Any]
+    delivery: Answer
+    readiness: Answer
+    health: Answer
+    recorded_meanwhile: list[int]
+    redelivery: Answer
+    second_redelivery: Answer
+    recorded: list[int]
+    readiness_afterwards: Answer
+    log: str
+
+
+@pytest.fixture(scope="module", params=OUTAGES)
+def story(request: pytest.FixtureRequest, machine: Machine, worker: Worker) -> Story:
+    outage, log_before = OUTAGES[request.param], len(worker.log)
+    with machine.superuser() as superuser:
+        user_id = new_user(superuser)
+    event = sale(user_id, user_id)
+    worker.deliver(sale(user_id, f"warm_{user_id}", credits=1))
+    with outage.happening(machine, user_id):
+        delivery, readiness, health = worker.deliver(event), worker.get("/readyz"), worker.get("/healthz")
+    with machine.superuser() as superuser:
+        recorded_meanwhile = amounts(superuser, user_id)
+        redelivery, second_redelivery = worker.deliver(event), worker.deliver(event)
+        recorded = amounts(superuser, user_id)
+    return Story(
+        outage=outage,
+        event=event,
+        delivery=delivery,
+        readiness=readiness,
+        health=health,
+        recorded_meanwhile=recorded_meanwhile,
+        redelivery=redelivery,
+        second_redelivery=second_redelivery,
+        recorded=recorded,
+        readiness_afterwards=worker.get("/readyz"),
+        log=worker.log[log_before:],
+    )
+
+
+def test_delivery_in_an_outage_is_answered_503_with_retry_after(story: Story) -> None:
+    assert (story.delivery.status, story.delivery.headers["Retry-After"]) == (503, "10")
+
+
+def test_delivery_in_an_outage_is_answered_in_json_without_details(story: Story) -> None:
+    assert story.delivery.headers["Content-Type"] == "application/json"
+    assert story.delivery.body == {"error": "try again later"}
+
+
+def test_delivery_in_an_outage_records_nothing(story: Story) -> None:
+    assert story.recorded_meanwhile == [1]
+
+
+def test_readyz_in_an_outage_tells_of_it(story: Story) -> None:
+    assert story.readiness.status == (200 if story.outage.is_ready else 503)
+
+
+def test_healthz_in_an_outage_is_200(story: Story) -> None:
+    assert story.health.status == 200
+
+
+def test_log_of_an_outage_names_it_and_neither_secret_nor_payload(story: Story) -> None:
+    sold = story.event["data"]["object"]
+    private = [SECRET, PASSWORD, "changed", sold["id"], sold["payment_intent"], *sold["customer_details"].values()]
+    assert '"outcome": "unavailable", "reason": "database"' in story.log
+    assert [value for value in private if isinstance(value, str) and value in story.log] == []
+
+
+def test_first_delivery_after_an_outage_is_recorded(story: Story) -> None:
+    assert (story.redelivery.status, story.redelivery.outcome) == (200, "recorded")
+
+
+def test_deliveries_after_an_outage_record_the_sale_once(story: Story) -> None:
+    assert story.second_redelivery.outcome == "duplicate"
+    assert story.recorded == [1, 100]
+
+
+def test_readyz_after_an_outage_is_200(story: Story) -> None:
+    assert story.readiness_afterwards.status == 200
+
+
+def test_worker_started_before_its_database_records_the_first_delivery_once_it_is_there(
+    machine: Machine, tmp_path: Path
+) -> None:
+    with machine.superuser() as superuser:
+        user_id = new_user(superuser)
+    machine.stop()
+    with working(machine.database.url, tmp_path, until="/healthz") as early:
+        refused = early.get("/readyz")
+        machine.start()
+        assert (refused.status, early.deliver(sale(user_id, user_id)).outcome) == (503, "recorded")
+
+
+def test_readyz_while_and_after_the_schema_is_applied_is_503_and_200(empty_database: Database, tmp_path: Path) -> None:
+    with working(empty_database.url, tmp_path, until="/healthz") as worker:
+        before = worker.get("/readyz").status
+        migrate(empty_database.admin_url)
+        assert (before, worker.get("/readyz").status) == (503, 200)
+
+
+def test_delivery_after_a_crash_of_postgres_is_recorded_once(machine: Machine, worker: Worker) -> None:
+    with machine.superuser() as superuser:
+        user_id = new_user(superuser)
+        worker.deliver(sale(user_id, f"warm_{user_id}", credits=1))
+        [(backend,)] = superuser.execute(
+            f"select pid from pg_stat_activity where usename = '{WORKER}' limit 1"
+        ).fetchall()
+        os.kill(backend, signal.SIGKILL)
+    eventually(lambda: worker.deliver(sale(user_id, user_id)).status == 200)
+    with machine.superuser() as superuser:
+        assert amounts(superuser, user_id) == [1, 100]
+
+
+@pytest.fixture(scope="module")
+def wired_database(server: Server, template: str) -> Iterator[Database]:
+    with server.new_database(template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def wire(wired_database: Database) -> Iterator[Wire]:
+    with wired(wired_database.url) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def wired_worker(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(wire.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def superuser(wired_database: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(wired_database.superuser_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def user_id(superuser: psycopg.Connection, wire: Wire, wired_worker: Worker) -> str:
+    """A user, and a worker that has just talked to Postgres."""
+    user_id = new_user(superuser)
+    assert wired_worker.answers("/readyz")
+    wire.asked.clear()
+    wire.answered.clear()
+    return user_id
+
+
+def test_recorded_delivery_on_a_warm_connection_is_one_round_trip(
+    wire: Wire, wired_worker: Worker, user_id: str
+) -> None:
+    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+    assert (wire.asked, wire.answered.count(b"Z")) == ([b"Q"], 1)
+
+
+def test_duplicate_delivery_on_a_warm_connection_is_one_round_trip(
+    wire: Wire, wired_worker: Worker, user_id: str
+) -> None:
+    wired_worker.deliver(sale(user_id, user_id))
+    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
+    assert (wire.asked, wire.answered.count(b"Z")) == ([b"Q"] * 2, 2)
+
+
+def test_delivery_whose_answer_from_postgres_is_lost_is_answered_200_and_recorded_once(
+    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    wire.answers_to_lose = 1
+    answer = wired_worker.deliver(sale(user_id, user_id))
+    assert (answer.status, answer.outcome, wire.answers_to_lose) == (200, "duplicate", 0)
+    assert amounts(superuser, user_id) == [100]
+
+
+def test_delivery_whose_connection_is_cut_before_its_query_arrives_is_recorded(
+    wire: Wire, wired_worker: Worker, user_id: str
+) -> None:
+    wire.queries_to_lose = 1
+    answer = wired_worker.deliver(sale(user_id, user_id))
+    assert (answer.outcome, wire.queries_to_lose) == ("recorded", 0)
+
+
+def test_delivery_whose_answers_from_postgres_are_lost_twice_is_answered_503(
+    wire: Wire, wired_worker: Worker, user_id: str
+) -> None:
+    wire.answers_to_lose = 2
+    answer = wired_worker.deliver(sale(user_id, user_id))
+    assert (answer.status, wire.answers_to_lose) == (503, 0)
+
+
+def test_redelivery_after_answers_from_postgres_were_lost_records_once(
+    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    wire.answers_to_lose = 2
+    wired_worker.deliver(sale(user_id, user_id))
+    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
+    assert amounts(superuser, user_id) == [100]
+
+
+def test_delivery_after_all_connections_were_terminated_is_recorded(
+    wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    assert superuser.execute(TERMINATE).rowcount >= 1
+    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+
+
+def test_delivery_after_all_connections_were_terminated_still_has_its_second_try(
+    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    superuser.execute(TERMINATE)
+    eventually(lambda: not wire.open)
+    wire.queries_to_lose = 1
+    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+
+
+def test_delivery_to_a_server_that_goes_silent_is_answered_503(
+    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    wire.is_silent = True
+    try:
+        assert wired_worker.deliver(sale(user_id, user_id), seconds=12).status == 503
+    finally:
+        wire.is_silent = False
+        superuser.execute(TERMINATE)
+
+
+@contextmanager
+def in_flight(database: Database, worker: Worker, event: dict[str, Any], user_id: str) -> Iterator[Future[Answer]]:
+    """A delivery that Postgres has, and cannot finish until the block ends."""
+    with ThreadPoolExecutor(1) as sender, held(database.superuser_url, lock_of(user_id)) as lock_holder:
+        answer = sender.submit(worker.deliver, event)
+        eventually(lambda: sessions(lock_holder, WAITS))
+        yield answer
+
+
+def test_delivery_whose_connection_was_terminated_in_flight_is_recorded(
+    wired_database: Database, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+) -> None:
+    with in_flight(wired_database, wired_worker, sale(user_id, user_id), user_id) as answer:
+        superuser.execute(TERMINATE)
+        eventually(lambda: sessions(superuser, WAITS))
+    assert answer.result(PATIENCE).outcome == "recorded"
+
+
+def terminate_in_flight(worker: Worker) -> None:
+    """Send SIGTERM, and return once the worker takes nothing new (the kernel still lets connections queue up)."""
+    worker.terminate()
+    eventually(lambda: not worker.answers("/healthz", seconds=0.3))
+
+
+def test_delivery_in_flight_at_sigterm_is_answered_200(
+    database: Database, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    user_id = new_user(admin)
+    with working(database.url, tmp_path, processes=1) as worker:
+        with in_flight(database, worker, sale(user_id, user_id), user_id) as answer:
+            terminate_in_flight(worker)
+        assert (answer.result(PATIENCE).status, answer.result().outcome) == (200, "recorded")
+
+
+def test_delivery_after_sigterm_is_refused(database: Database, admin: psycopg.Connection, tmp_path: Path) -> None:
+    user_id, late_user_id = new_user(admin), new_user(admin)
+    with working(database.url, tmp_path, processes=1) as worker, ThreadPoolExecutor(1) as sender:
+        with in_flight(database, worker, sale(user_id, user_id), user_id):
+            terminate_in_flight(worker)
+            late = sender.submit(worker.deliver, sale(late_user_id, late_user_id))
+        assert isinstance(late.exception(PATIENCE), ConnectionError)
+    assert amounts(admin, late_user_id) == []
+
+
+def test_worker_after_sigterm_ends_well(database: Database, tmp_path: Path) -> None:
+    with working(database.url, tmp_path, processes=1) as worker:
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None)
+        assert worker.process.exit_code == 0
+
+
+def test_worker_after_sigterm_does_not_wait_for_an_idle_connection(database: Database, tmp_path: Path) -> None:
+    """A load balancer keeps its connections: a deploy would take as long as the longest delivery may."""
+    with working(database.url, tmp_path, processes=1) as worker, worker.connected() as connection:
+        connection.request("GET", "/healthz")
+        read_answer(connection)
+        worker.terminate()
+        eventually(lambda: worker.process.exit_code is not None, seconds=10)
+
+
+def test_delivery_whose_process_was_killed_is_recorded_once_on_redelivery(
+    database: Database, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    event = sale(user_id := new_user(admin), "killed")
+    with working(database.url, tmp_path) as worker:
+        with in_flight(database, worker, event, user_id) as answer:
+            for pid in worker.pids:
+                os.kill(pid, signal.SIGKILL)
+            assert isinstance(answer.exception(PATIENCE), ConnectionError)
+        eventually(lambda: worker.answers("/readyz"))
+        assert worker.deliver(event).status == 200
+    assert amounts(admin, user_id) == [100]

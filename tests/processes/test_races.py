@@ -1,0 +1,214 @@
+"""Events of one sale racing each other: through real gunicorn workers, and in calls of several facts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from support.databases import Database
+from support.model import Event, Payment, Refund, Sale, Told, deliveries, events_of, expected_balances, new_id, sales
+from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
+from support.worker import PATIENCE, Worker, amounts, eventually, new_user, working
+from webhook.delivery import read_event
+from webhook.events.facts import SESSION, Facts, as_json
+from webhook.events.facts import Sale as SaleFact
+from webhook.events.interpret import interpret
+from webhook.settings import Guards
+
+IN_FLIGHT = 16
+
+Admin = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def shared(server: Any, template: str) -> Iterator[Database]:
+    """One database for the module: users are each test's own."""
+    with server.new_database(template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def owner(shared: Database) -> Iterator[Admin]:
+    with psycopg.connect(shared.admin_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def worker(shared: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(shared.url, Path(tmp_path_factory.mktemp("worker"))) as worker:
+        yield worker
+
+
+def race(worker: Worker, *lanes: Sequence[Event]) -> None:
+    """Deliver the events of each lane in their order, those of the same place at one moment; each is answered 200."""
+    answers = worker.deliver_rounds(list(zip(*lanes, strict=True)))
+    assert {answer.status for answer in answers} == {200}
+
+
+def flood(worker: Worker, events: Sequence[Event]) -> None:
+    """Deliver all events, many at a time; each is answered 200."""
+    rounds = [events[first : first + IN_FLIGHT] for first in range(0, len(events), IN_FLIGHT)]
+    assert {answer.status for answer in worker.deliver_rounds(rounds)} == {200}
+
+
+def invoice(user_id: str, name: str) -> Event:
+    return invoice_event(event_id=new_id("evt"), id=f"in_{name}", user_id=user_id, credits=50, amount_paid=1000)
+
+
+def link(name: str, payment_id: str) -> Event:
+    return invoice_payment_event(
+        event_id=new_id("evt"), id=new_id("inpay"), invoice=f"in_{name}", payment_intent=payment_id
+    )
+
+
+def refund(payment_id: str) -> Event:
+    return refund_event(event_id=new_id("evt"), id=new_id("re"), payment_intent=payment_id, amount=1000)
+
+
+def test_invoices_racing_refunds_that_know_only_the_linked_payment_keep_nothing(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(200)]
+    flood(worker, [link(name, f"pi_{name}") for name in names])
+    race(worker, [invoice(user, name) for name in names], [refund(f"pi_{name}") for name in names])
+    assert sum(amounts(owner, user)) == 0
+
+
+def test_invoices_racing_the_links_to_their_refunded_payments_keep_nothing(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(100)]
+    flood(worker, [refund(f"pi_{name}") for name in names])
+    race(worker, [invoice(user, name) for name in names], [link(name, f"pi_{name}") for name in names])
+    assert sum(amounts(owner, user)) == 0
+
+
+def test_refunds_at_once_of_both_payments_of_an_invoice_take_it_once(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(100)]
+    flood(worker, [invoice(user, name) for name in names])
+    flood(worker, [link(name, f"pi_{name}_{part}") for name in names for part in "ab"])
+    race(worker, [refund(f"pi_{name}_a") for name in names], [refund(f"pi_{name}_b") for name in names])
+    assert sum(amounts(owner, user)) == 0
+
+
+def test_sessions_racing_the_invoices_they_made_grant_once(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(100)]
+    sessions = [
+        session_event(
+            event_id=new_id("evt"),
+            id=new_id("cs"),
+            payment_intent=f"pi_{name}",
+            invoice=f"in_{name}",
+            user_id=user,
+            credits=50,
+            amount=1000,
+        )
+        for name in names
+    ]
+    race(worker, sessions, [invoice(user, name) for name in names])
+    assert sum(amounts(owner, user)) == 50 * len(names)
+
+
+def test_invoices_racing_the_sessions_that_tell_their_customers_are_all_granted(worker: Worker, owner: Admin) -> None:
+    user, names = new_user(owner), [new_id("s") for _ in range(100)]
+    invoices, sessions = [], []
+    for name in names:
+        common = {"credits": 50, "customer": f"cus_{name}"}
+        invoices.append(invoice_event(event_id=new_id("evt"), id=f"in_{name}", user_id=None, **common))
+        began = "checkout.session.completed.subscription"
+        sessions.append(session_event(began, event_id=new_id("evt"), id=new_id("cs"), user_id=user, **common))
+    race(worker, invoices, sessions)
+    assert sum(amounts(owner, user)) == 50 * len(names)
+    assert owner.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
+
+
+def test_sales_racing_their_refunds_keep_nothing(worker: Worker, owner: Admin) -> None:
+    user = new_user(owner)
+    told = Told(user, 50, 1000)
+    stories = [Sale({"session": told}, [Payment([Refund(1000, ["succeeded"])])]) for _ in range(200)]
+    race(worker, *zip(*(story.events() for story in stories), strict=True))
+    assert sum(amounts(owner, user)) == 0
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+)
+@given(data=st.data())
+def test_balances_after_any_events_all_in_flight_are_the_models(
+    worker: Worker, owner: Admin, data: st.DataObject
+) -> None:
+    users = [new_user(owner) for _ in range(3)]
+    stories = data.draw(st.lists(sales(users), min_size=4, max_size=10))
+    flood(worker, data.draw(deliveries(events_of(stories))))
+    assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(stories, users)
+
+
+def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared: Database, owner: Admin) -> None:
+    """Both have looked for links before there was one: once it is there, neither goes on beside the other."""
+    user, name = new_user(owner), new_id("s")
+    with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
+        linking, *racing = [opened.enter_context(psycopg.connect(shared.url)) for _ in range(3)]
+        call(linking, link(name, f"pi_{name}"))
+        events = (invoice(user, name), refund(f"pi_{name}"))
+        called = {pool.submit(call, each, event): each for each, event in zip(racing, events, strict=True)}
+        eventually(lambda: waiting(owner) == 2)
+        linking.commit()
+        # Each goes as far as it can before either commits.
+        eventually(lambda: sum(each.done() for each in called) + waiting(owner) == 2)
+        for done in as_completed(called, timeout=PATIENCE):
+            called[done].commit()
+    assert sum(amounts(owner, user)) == 0
+
+
+def call(connection: Admin, event: Event) -> None:
+    """Record an event in a transaction that stays open."""
+    connection.execute("set local role service_role")
+    connection.execute("select billing.record(%s)", [call_of(event)])
+
+
+def waiting(connection: Admin) -> int:
+    """How many sessions wait for a sale's lock."""
+    return connection.execute("select from pg_locks where locktype = 'advisory' and not granted").rowcount
+
+
+def call_of(event: Event) -> str:
+    """The delivery of one event, as billing.record takes it."""
+    interpretation = interpret(read_event(json.dumps(event)), Guards(livemode=False))
+    assert isinstance(interpretation, Facts)
+    return json.dumps([{"event_id": event["id"], "facts": [as_json(fact) for fact in interpretation.facts]}])
+
+
+def recorded_calls(url: str, calls: Sequence[str], start: threading.Barrier | None = None) -> None:
+    """Make the calls one after the other, as the worker does, but never a second time."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set role service_role")
+        if start:
+            start.wait()
+        for call in calls:
+            connection.execute("select billing.record(%s)", [call])
+
+
+def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(shared: Database, owner: Admin) -> None:
+    users = [new_user(owner), new_user(owner)]
+
+    def call(order: Sequence[str]) -> str:
+        facts = [SaleFact(new_id("pi"), SESSION, user, 1, 100, "usd", paid=True) for user in order]
+        return json.dumps([{"event_id": new_id("evt"), "facts": [as_json(fact) for fact in facts]}])
+
+    connections, rounds = 8, 40
+    start = threading.Barrier(connections, timeout=PATIENCE)
+    with ThreadPoolExecutor(connections) as pool:
+        ordered = [users if number % 2 else users[::-1] for number in range(connections)]
+        calls = [[call(order) for _ in range(rounds)] for order in ordered]
+        for done in [pool.submit(recorded_calls, shared.url, each, start) for each in calls]:
+            done.result(timeout=60)
+    assert [sum(amounts(owner, user)) for user in users] == [connections * rounds] * 2

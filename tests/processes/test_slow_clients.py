@@ -1,0 +1,147 @@
+"""Clients that say nothing, or say it slowly, more of them than a process takes in: deliveries are answered."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import pytest
+
+from support.databases import Database, Server
+from support.worker import Worker, eventually, new_user, sale, working
+from webhook.app import LARGEST_BODY
+from webhook.server.connection_limits import MOST_HELD, PATIENCE
+
+LARGEST_CROWD = 60
+"""gunicorn's worker_connections here."""
+CONNECTIONS = LARGEST_CROWD + 10
+PROMPTLY = 3
+"""Seconds for any one answer, on a machine that has other things to do."""
+
+HEAD = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@dataclass(frozen=True)
+class Client:
+    """What a client sends at first, and again and again then; it never reads."""
+
+    first: bytes
+    then: bytes = b""
+
+
+CLIENTS = {
+    "say nothing": Client(b""),
+    "send a header a moment": Client(HEAD, b"X-Slow: 1\r\n"),
+    "stop within the headers": Client(HEAD),
+    "send a byte of the body a moment": Client(HEAD + b"Content-Length: 100000\r\n\r\n", b"{"),
+    "stop within the body": Client(HEAD + b"Content-Length: 100000\r\n\r\n{"),
+    "send chunks slowly": Client(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def database(server: Server, template: str) -> Iterator[Database]:
+    with server.new_database(template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def worker(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    options = f"--worker-connections={LARGEST_CROWD}"
+    folder = tmp_path_factory.mktemp("worker")
+    with working(database.url, folder, processes=1, GUNICORN_CMD_ARGS=options) as worker:
+        yield worker
+
+
+@pytest.fixture
+def user_id(database: Database) -> str:
+    with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
+        return new_user(superuser)
+
+
+@contextmanager
+def crowd(worker: Worker, client: Client, count: int = CONNECTIONS) -> Iterator[list[socket.socket]]:
+    """So many of such clients, which go on until the block ends."""
+    place = urlsplit(worker.url)
+    is_over = threading.Event()
+    with ExitStack() as opened:
+        clients = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for each in clients:
+            each.connect((place.hostname, place.port))
+            each.setblocking(False)  # noqa: FBT003
+        send(clients, client.first)
+        thread = threading.Thread(target=drip, args=(clients, client.then, is_over))
+        thread.start()
+        try:
+            yield clients
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def drip(clients: list[socket.socket], piece: bytes, is_over: threading.Event) -> None:
+    while not is_over.wait(0.5):
+        send(clients, piece)
+
+
+def send(clients: list[socket.socket], piece: bytes) -> None:
+    for each in clients:
+        with suppress(OSError):  # it takes no more, or is closed
+            each.send(piece)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_deliveries_among_more_clients_than_it_takes_in_are_answered_promptly(
+    kind: str, worker: Worker, user_id: str
+) -> None:
+    """No crowd of slow clients takes the place of a delivery."""
+    with crowd(worker, CLIENTS[kind]):
+        for number in range(10):
+            started = time.monotonic()
+            answer = worker.deliver(sale(user_id, f"{user_id}_{number}"), seconds=PROMPTLY * 5)
+            assert (answer.outcome, time.monotonic() - started < PROMPTLY) == ("recorded", True)
+
+
+def test_clients_that_are_too_slow_are_hung_up_on(worker: Worker) -> None:
+    """A request has to come whole within clients.PATIENCE."""
+    [process] = worker.master.children()
+    with ExitStack() as opened:
+        clients = [
+            client
+            for name, kind in CLIENTS.items()
+            if name != "say nothing"
+            for client in opened.enter_context(crowd(worker, kind, 1))
+        ]
+        eventually(lambda: connections(process, clients) == len(clients))
+        eventually(lambda: connections(process, clients) == 0, PATIENCE + PROMPTLY)
+
+
+def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
+    """How many of the clients the process still talks to."""
+    ports = {client.getsockname()[1] for client in clients}
+    return sum(bool(each.raddr) and each.raddr.port in ports for each in process.net_connections())
+
+
+def test_large_bodies_that_stop_before_their_end_take_little_memory(
+    database: Database, user_id: str, tmp_path: Path
+) -> None:
+    """Whoever sent most is let go, before all of them together take more than clients.MOST_HELD."""
+    body = b"x" * (LARGEST_BODY - 1)
+    client = Client(HEAD + b"Content-Length: %d\r\n\r\n" % LARGEST_BODY)
+    with working(database.url, tmp_path, processes=1) as worker, crowd(worker, client, 300) as clients:
+        [process] = worker.master.children()
+        before = process.memory_info().rss
+        for each in clients:
+            each.setblocking(True)  # noqa: FBT003
+            with suppress(OSError):  # it was let go
+                each.sendall(body)
+        assert worker.deliver(sale(user_id, user_id), seconds=PROMPTLY * 5).outcome == "recorded"
+        assert process.memory_info().rss - before < 8 * MOST_HELD

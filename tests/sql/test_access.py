@@ -1,0 +1,873 @@
+"""Who may do what (design section 7), by attack; each deny leaves everything as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from support.databases import WORKER, Database, Server
+from support.roles import (
+    ALICE,
+    BOB,
+    NOBODY,
+    assert_refused,
+    balance,
+    connected,
+    contents,
+    execute,
+    open_accounts,
+    sign_up,
+)
+from webhook.dev.postgres import ADMIN
+from webhook.ledger.migrate import migrate
+
+API_ROLES = ("anon", "authenticated")
+ROLES = (*API_ROLES, "worker", "service_role", "owner")
+STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
+NAMED_ROLES = (*API_ROLES, "service_role", "authenticator", "supabase_auth_admin", WORKER, ADMIN)
+WAYS_OUT = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
+BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
+
+# PostgreSQL 18 tells "on delete restrict" apart from other foreign keys.
+HISTORY_STANDS = ("23001", "23503")
+
+BALANCE_WRITES = {
+    "update": "update public.users set credits_balance = 1000000",
+    "insert": f"insert into public.users (id, credits_balance) values ('{NOBODY}', 5)",
+    "upsert": f"""
+        insert into public.users (id, email) values ('{ALICE}', 'a@example.com')
+        on conflict (id) do update set credits_balance = 5
+    """,
+    "upsert_of_new": f"""
+        insert into public.users (id, credits_balance) values ('{ALICE}', 5)
+        on conflict (id) do update set credits_balance = excluded.credits_balance
+    """,
+    "view": """
+        create temp view mine as select * from public.users;
+        update mine set credits_balance = 5
+    """,
+    "merge": f"""
+        merge into public.users using (select '{ALICE}'::uuid as id) as given on users.id = given.id
+        when matched then update set credits_balance = 5
+    """,
+    "merge_of_new": f"""
+        merge into public.users using (select '{NOBODY}'::uuid as id) as given on users.id = given.id
+        when not matched then insert (id, credits_balance) values (given.id, 5)
+    """,
+    "cte": "with changed as (update public.users set credits_balance = 5 returning id) select * from changed",
+    "copy": f"copy public.users (id, credits_balance) from stdin\n{NOBODY}\t5\n",
+    "triggers_name": """
+        do $$begin update public.users set credits_balance = 5 /* public.update_user_credits() */; end$$
+    """,
+    "triggers_function": f"""
+        create temp table mine (user_id uuid, amount bigint);
+        create trigger mine after insert on mine referencing new table as entries
+            for each statement execute function public.update_user_credits();
+        insert into mine values ('{ALICE}', 5)
+    """,
+}
+
+LEDGER_CHANGES = {
+    "update": "update public.transactions set amount = amount + 1",
+    "update_of_nothing_new": "update public.transactions set event_id = event_id",
+    "delete": "delete from public.transactions",
+    "truncate": "truncate public.transactions",
+    "truncate_cascade": "truncate public.users cascade",
+    "upsert": f"""
+        insert into public.transactions (user_id, amount, type, stripe_id) values ('{ALICE}', 5, 'PURCHASE', 'pi_a')
+        on conflict (stripe_id) do update set amount = 5
+    """,
+    "merge_update": """
+        merge into public.transactions using (select 'pi_a' as id) as given on stripe_id = given.id
+        when matched then update set amount = 5
+    """,
+    "merge_delete": """
+        merge into public.transactions using (select 'pi_a' as id) as given on stripe_id = given.id
+        when matched then delete
+    """,
+    "view": "create temp view mine as select * from public.transactions; delete from mine",
+}
+
+LEDGER_INSERTS = {
+    "insert": f"insert into public.transactions (user_id, amount, type) values ('{ALICE}', 5, 'PURCHASE')",
+    "copy": f"copy public.transactions (user_id, amount, type) from stdin\n{ALICE}\t5\tPURCHASE\n",
+    "merge": f"""
+        merge into public.transactions using (select '{ALICE}'::uuid as id) as given on false
+        when not matched then insert (user_id, amount, type) values (given.id, 5, 'PURCHASE')
+    """,
+}
+
+OWNERS_WORK = (
+    "alter table public.transactions disable trigger all",
+    "alter table public.users disable trigger users_update_without_credits",
+    "alter table public.users disable row level security",
+    "alter table public.transactions owner to current_user",
+    "alter function public.update_user_credits() security invoker",
+    "alter role current_user bypassrls",
+    "comment on table public.users is ''",
+    "create function public.mine() returns integer language sql return 1",
+    "create policy everybody on public.transactions using (true)",
+    "create rule quietly as on insert to public.transactions do instead nothing",
+    "create schema mine",
+    "create table billing.mine (id integer)",
+    "create table public.mine (id integer)",
+    "create temp table mine () inherits (public.transactions)",
+    "create trigger mine after insert on public.users for each row execute function public.update_user_credits()",
+    """
+        create temp table mine (user_id uuid, amount bigint);
+        create trigger mine after insert on mine referencing new table as entries
+            for each statement execute function public.update_user_credits()
+    """,
+    "drop table public.transactions",
+    "drop trigger transactions_append_only on public.transactions",
+    "begin; lock table public.transactions in exclusive mode",
+    "begin; lock table public.users in exclusive mode",
+    "set session_replication_role = replica",
+)
+
+# What everybody but the owner may do with each thing, what new things would be given, and what the roles may do and
+# become. A new schema, table, column, function or owner fails here until somebody has decided about it.
+PRIVILEGES = """
+column billing.reconciliations.covered_until: service_role=update
+column billing.reconciliations.finished_at: service_role=update
+column public.users.email: service_role=insert,update
+column public.users.id: service_role=insert
+database: public=connect,temporary
+function auth.jwt(): owner=supabase_auth_admin public=execute
+function auth.role(): owner=supabase_auth_admin public=execute
+function auth.uid(): owner=supabase_auth_admin public=execute
+function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
+function billing.book_reversal(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.concerned_payments(text[]): service_role=execute
+function billing.correct(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.covered_until(): service_role=execute
+function billing.discard(text[],text,text): service_role=execute
+function billing.entries_of(text[]): service_role=execute
+function billing.erase_user(uuid):
+function billing.find_user(text[]): service_role=execute
+function billing.finish_reconciliation(bigint): service_role=execute
+function billing.fresh_payments(jsonb,text[]): service_role=execute
+function billing.ids_in(jsonb): service_role=execute
+function billing.ids_of(jsonb): service_role=execute
+function billing.is_recorded(jsonb): service_role=execute
+function billing.is_settled(text[],billing.merged_sale): service_role=execute
+function billing.kept_credits(bigint,bigint,numeric): service_role=execute
+function billing.knows_sale(jsonb): service_role=execute
+function billing.lacks_refunds(text[],jsonb): service_role=execute
+function billing.learn_customer(jsonb,text): service_role=execute
+function billing.linked_payments(text[]): service_role=execute
+function billing.lock_named_users(jsonb): service_role=execute
+function billing.lock_payments(text[]): service_role=execute
+function billing.lock_users(jsonb): service_role=execute
+function billing.merge_link(jsonb): service_role=execute
+function billing.merge_reversal(jsonb,text): service_role=execute
+function billing.merge_sale(jsonb): service_role=execute
+function billing.names_user(json,uuid): service_role=execute
+function billing.next_stripe_id(text,text): service_role=execute
+function billing.open_objects(timestamp with time zone): service_role=execute
+function billing.park(text,text,text,text,text): service_role=execute
+function billing.parked_already(text,text): service_role=execute
+function billing.payments_of_user(uuid): service_role=execute
+function billing.reconcile(jsonb,boolean): service_role=execute
+function billing.record(jsonb): service_role=execute
+function billing.record_delivery(jsonb,text): service_role=execute
+function billing.record_fact(jsonb,text): service_role=execute
+function billing.record_fresh(jsonb,text[],uuid[]): service_role=execute
+function billing.refusal_of(jsonb): service_role=execute
+function billing.resolve(text): service_role=execute
+function billing.reversals_of(text[],billing.merged_sale,boolean): service_role=execute
+function billing.reversed_money(text[],billing.merged_sale,text): service_role=execute
+function billing.sale_of(text[]): service_role=execute
+function billing.schema_version(): service_role=execute
+function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
+function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.strange_payments(timestamp with time zone): service_role=execute
+function billing.unsettled_reason(billing.merged_sale): service_role=execute
+function public.authorize_generation(uuid,bigint,uuid): service_role=execute
+function public.check_refunded_generation():
+function public.guard_credits_balance():
+function public.handle_new_user():
+function public.refund_generation(uuid): service_role=execute
+function public.refuse_ledger_change():
+function public.update_user_credits():
+role anon:
+role authenticated:
+role authenticator member of anon,authenticated,service_role:
+role service_role bypassrls:
+role supabase_auth_admin:
+role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
+role webhook_worker member of service_role:
+row billing.customers: customer_id,user_id:
+row billing.erased_users: user_hash,erased_at:
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,who,why,about:
+row billing.payment_links: invoice_id,payment_id:
+row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
+row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
+row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
+row billing.schema_migrations: version:
+row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
+row public.users: id,email,credits_balance,created_at:
+schema auth: owner=supabase_auth_admin anon=usage authenticated=usage service_role=usage
+schema billing: service_role=usage
+schema public: owner=pg_database_owner public=usage
+sequence billing.reconciliations_id_seq:
+table auth.users: owner=supabase_auth_admin
+table billing.customers: service_role=insert,select
+table billing.erased_users: service_role=select
+table billing.parked_events: service_role=insert,select,update
+table billing.payment_links: service_role=insert,select
+table billing.reconciliations: service_role=insert,select
+table billing.reversals: service_role=insert,select,update
+table billing.sales: service_role=insert,select,update
+table billing.schema_migrations:
+table public.transactions: authenticated=select service_role=insert,select
+table public.users: authenticated=select service_role=select
+type billing.merged_sale: service_role=usage
+type public.transaction_type: public=usage
+"""
+
+# What a migration could do beside the tables and functions that everybody looks at.
+UNDECIDED = {
+    "schema": """
+        create schema api;
+        create function api.everybody() returns setof public.users
+            language sql security definer set search_path = '' return (select users from public.users limit 1);
+        grant usage on schema api to anon
+    """,
+    "table_of_new_schema": "create schema api; create table api.mine (id integer)",
+    "default_of_schema": "alter default privileges in schema public grant all on tables to anon",
+    "default_everywhere": "alter default privileges grant all on functions to anon",
+    "default_of_public": "alter default privileges revoke execute on functions from public",
+    "default_of_another": "alter default privileges for role service_role grant select on tables to anon",
+    "database": "grant create on database {database} to authenticated",
+    "accounts": "grant select on auth.users to authenticated",
+    "column_of_accounts": "grant select (email) on auth.users to anon",
+    "function_of_auth": "create function auth.mine() returns integer language sql return 1",
+    "row_level_security": "alter role authenticated bypassrls",
+    "superuser": "alter role webhook_worker superuser",
+    "making_roles": "alter role service_role createrole",
+    "becoming": "grant service_role to anon",
+    "becoming_of_postgres": "grant pg_read_all_data to authenticated",
+    "becoming_of_a_new_role": "create role backdoor login in role service_role",
+    "large_object": "select lo_create(1)",
+    "owner_of_function": "alter function public.guard_credits_balance() owner to service_role",
+    "owner_of_table": "alter table billing.schema_migrations owner to service_role",
+    "owner_of_schema": "alter schema billing owner to service_role",
+    "owner_of_type": "alter type public.transaction_type owner to service_role",
+}
+
+DECIDED = PRIVILEGES.strip().splitlines()
+
+SELF_HOSTED = """
+    alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+"""
+
+# Every schema that Postgres did not bring itself.
+_SCHEMAS = "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema$)')"
+
+_PRIVILEGES_OF_ALL = f"""
+    with objects (kind, name, acl, owner) as (
+        select 'database:', null, coalesce(datacl, acldefault('d', datdba)), datdba
+        from pg_database
+        where datname = current_database()
+        union all
+        select 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)), nspowner
+        from pg_namespace
+        where oid in {_SCHEMAS}
+        union all
+        select
+            case relkind when 'S' then 'sequence' else 'table' end,
+            oid::regclass::text,
+            coalesce(relacl, acldefault(case relkind when 'S' then 's'::"char" else 'r' end, relowner)),
+            relowner
+        from pg_class
+        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+        union all
+        select
+            'row',
+            concat(attrelid::regclass, ': ', string_agg(attname, ',' order by attnum)),
+            null,
+            null
+        from pg_attribute
+        join pg_class on pg_class.oid = attrelid
+        where
+            relnamespace in {_SCHEMAS}
+            and relnamespace <> 'auth'::regnamespace -- whose columns Supabase decides about
+            and relkind in ('r', 'p', 'v', 'm', 'f')
+            and attnum > 0
+            and not attisdropped
+        group by attrelid
+        union all
+        select 'column', attrelid::regclass || '.' || attname, attacl, relowner
+        from pg_attribute
+        join pg_class on pg_class.oid = attrelid
+        where relnamespace in {_SCHEMAS} and attacl is not null
+        union all
+        select 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner
+        from pg_proc
+        where pronamespace in {_SCHEMAS}
+        union all
+        select 'type', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
+        from pg_type
+        where
+            typnamespace in {_SCHEMAS}
+            and typelem = 0
+            and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
+        union all
+        select 'large object', oid::text, lomacl, lomowner
+        from pg_largeobject_metadata
+        union all
+        -- What each new object would be given, in one schema or in all of them.
+        select
+            'default',
+            concat_ws(' in ', defaclobjtype, nullif(defaclnamespace, 0)::regnamespace),
+            defaclacl,
+            defaclrole
+        from pg_default_acl
+        union all
+        -- The roles that we know, and whoever may become one of them.
+        select
+            'role',
+            rolname || concat(
+                case when rolsuper then ' superuser' end,
+                case when rolcreaterole then ' createrole' end,
+                case when rolcreatedb then ' createdb' end,
+                case when rolreplication then ' replication' end,
+                case when rolbypassrls then ' bypassrls' end,
+                ' member of ' || (
+                    select string_agg(distinct roleid::regrole::text, ',')
+                    from pg_auth_members
+                    where member = pg_roles.oid
+                )
+            ),
+            null,
+            null
+        from pg_roles
+        where
+            rolname = any (%(roles)s)
+            or oid in (select member from pg_auth_members where roleid::regrole::text = any (%(roles)s))
+    )
+    select concat_ws(
+        ' ',
+        kind,
+        name || ':',
+        'owner=' || nullif(owner, current_user::regrole)::regrole,
+        (
+            select string_agg(granted, ' ' order by granted)
+            from (
+                select concat(
+                    case grantee when 0 then 'public' else grantee::regrole::text end,
+                    '=',
+                    string_agg(
+                        lower(privilege_type) || case when is_grantable then '*' else '' end,
+                        ',' order by privilege_type
+                    )
+                ) as granted
+                from aclexplode(acl)
+                where grantee not in (owner, current_user::regrole)
+                group by grantee
+            ) as grants
+        )
+    )
+    from objects
+    order by kind collate "C", name collate "C"
+"""
+
+
+def privileges(database: Database) -> list[str]:
+    """What everybody but its owner may do with each object, one line each."""
+    with psycopg.connect(database.admin_url) as admin:
+        return privileges_told_to(admin)
+
+
+def privileges_told_to(admin: psycopg.Connection) -> list[str]:
+    """The same, of the database that the admin is connected to."""
+    admin.execute("set search_path = ''")
+    return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES]})]
+
+
+@pytest.fixture(scope="module")
+def bank(server: Server, template: str) -> Iterator[Database]:
+    """Alice's and Bob's database, for all tests that leave it as it is."""
+    with server.new_database(template) as database:
+        with psycopg.connect(database.admin_url) as admin:
+            open_accounts(admin)
+        yield database
+
+
+@pytest.fixture
+def owner(admin: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection to Alice's and Bob's database, for tests that change it."""
+    open_accounts(admin)
+    return admin
+
+
+# Reading
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+@pytest.mark.parametrize("role", ["anon", "worker"])
+def test_reading_by_who_has_no_business_there_is_refused(bank: Database, role: str, table: str) -> None:
+    assert_refused(bank, role, f"select * from public.{table}")
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_reading_auth_users_through_the_api_is_refused(bank: Database, table: str) -> None:
+    assert_refused(bank, "authenticated", f"select * from public.{table} join auth.users on true")
+
+
+@pytest.mark.parametrize("table", BILLING_TABLES)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_reading_billing_by_anyone_but_service_role_is_refused(bank: Database, role: str, table: str) -> None:
+    assert_refused(bank, role, f"select * from billing.{table}")
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_locking_own_rows_through_the_api_is_refused(bank: Database, table: str) -> None:
+    assert_refused(bank, "authenticated", f"select * from public.{table} for share")
+
+
+def test_users_read_with_a_claim_are_the_own_row(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        rows = execute(alice, "select id::text, credits_balance from public.users")
+    assert rows == [(ALICE, 100)]
+
+
+def test_transactions_read_with_a_claim_are_the_own_rows(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        rows = execute(alice, "select user_id::text, amount, stripe_id from public.transactions")
+    assert rows == [(ALICE, 100, "pi_a")]
+
+
+def test_users_copied_with_a_claim_are_the_own_row(bank: Database) -> None:
+    with connected(bank, "authenticated", user=BOB) as bob:
+        assert execute(bob, "copy public.users (id, credits_balance) to stdout") == [(BOB, "50")]
+
+
+@pytest.mark.parametrize(("table", "column"), [("users", "id"), ("transactions", "user_id")])
+def test_rows_of_others_asked_for_by_id_are_not_found(bank: Database, table: str, column: str) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        assert execute(alice, f"select * from public.{table} where {column} = '{BOB}'") == []
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+@pytest.mark.parametrize("user", [None, NOBODY])
+def test_rows_read_without_a_users_claim_are_none(bank: Database, user: str | None, table: str) -> None:
+    with connected(bank, "authenticated", user=user) as stranger:
+        assert execute(stranger, f"select * from public.{table}") == []
+
+
+def test_rows_of_others_are_never_seen_by_the_readers_condition(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        # Fails with a division by zero at Bob's row.
+        rows = execute(alice, "select id::text from public.users where 1 / (credits_balance - 50) = 0")
+    assert rows == [(ALICE,)]
+
+
+def test_rows_of_others_are_not_shown_to_a_readers_cheap_function(bank: Database) -> None:
+    with connected(bank, "authenticated", user=ALICE) as alice:
+        alice.execute("""
+            create function pg_temp.seen(uuid) returns boolean language plpgsql cost 0.0000001
+            as $$
+            begin
+                perform set_config('test.seen', current_setting('test.seen') || $1, false);
+                return true;
+            end
+            $$
+        """)
+        alice.execute("select set_config('test.seen', '', false)")
+        execute(alice, "select from public.transactions where pg_temp.seen(user_id)")
+        assert execute(alice, "show test.seen") == [(ALICE,)]
+
+
+@pytest.mark.parametrize("table", ["users", "transactions"])
+def test_rows_read_by_service_role_are_all(bank: Database, table: str) -> None:
+    with connected(bank, "service_role") as worker:
+        assert len(execute(worker, f"select * from public.{table}")) == 2
+
+
+# Writing users
+
+
+@pytest.mark.parametrize("way", BALANCE_WRITES)
+@pytest.mark.parametrize("role", ROLES)
+def test_balance_written_by_hand_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, BALANCE_WRITES[way])
+
+
+def test_balance_written_through_the_owners_view_is_refused(database: Database, owner: psycopg.Connection) -> None:
+    owner.execute("create view public.mine as select * from public.users")
+    owner.execute("grant all on public.mine to anon")
+    assert_refused(database, "anon", "update public.mine set credits_balance = 5")
+
+
+def test_balance_written_by_another_tables_trigger_is_refused(database: Database, owner: psycopg.Connection) -> None:
+    owner.execute("create table public.generations (cost bigint)")
+    owner.execute("""
+        create function public.spend() returns trigger language plpgsql
+        as $$begin update public.users set credits_balance = credits_balance - new.cost; return new; end$$
+    """)
+    owner.execute("create trigger spend after insert on public.generations for each row execute function spend()")
+    assert_refused(database, "owner", "insert into public.generations values (5)")
+
+
+@pytest.mark.parametrize("column", ["id = gen_random_uuid()", "created_at = now()"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_user_columns_of_the_account_changed_are_refused(bank: Database, role: str, column: str) -> None:
+    assert_refused(bank, role, f"update public.users set {column}")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update public.users set email = 'mine@example.com'",
+        f"insert into public.users (id, email) values ('{NOBODY}', 'c@example.com')",
+        f"insert into public.users (id) values ('{ALICE}') on conflict do nothing",
+    ],
+)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_users_written_by_anyone_but_service_role_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+@pytest.mark.parametrize("statement", ["delete from public.users", "truncate public.users"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_users_emptied_by_anyone_but_the_owner_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+def test_user_row_inserted_by_service_role_is_returned(database: Database, owner: psycopg.Connection) -> None:
+    sign_up(owner, NOBODY)
+    owner.execute("delete from public.users where id = %s", [NOBODY])
+    with connected(database, "service_role") as worker:
+        statement = f"insert into public.users (id, email) values ('{NOBODY}', 'c') returning email, credits_balance"
+        assert execute(worker, statement) == [("c", 0)]
+
+
+def test_user_row_inserted_without_an_account_is_refused(bank: Database) -> None:
+    assert_refused(bank, "service_role", f"insert into public.users (id, email) values ('{NOBODY}', 'c')", "23503")
+
+
+@pytest.mark.usefixtures("owner")
+def test_email_updated_by_service_role_is_returned(database: Database) -> None:
+    with connected(database, "service_role") as worker:
+        statement = f"update public.users set email = 'new' where id = '{ALICE}' returning email, credits_balance"
+        assert execute(worker, statement) == [("new", 100)]
+
+
+@pytest.mark.usefixtures("owner")
+def test_email_upserted_by_service_role_is_returned(database: Database) -> None:
+    with connected(database, "service_role") as worker:
+        rows = execute(
+            worker,
+            f"""
+            insert into public.users (id, email) values ('{ALICE}', 'new')
+            on conflict (id) do update set email = excluded.email returning email, credits_balance
+            """,
+        )
+    assert rows == [("new", 100)]
+
+
+# Writing transactions
+
+
+@pytest.mark.parametrize("way", LEDGER_INSERTS)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_ledger_insert_by_anyone_but_service_role_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, LEDGER_INSERTS[way])
+
+
+@pytest.mark.parametrize("way", LEDGER_INSERTS)
+@pytest.mark.parametrize("role", ["service_role", "owner"])
+def test_ledger_insert_by_service_role_and_owner_is_stored(
+    database: Database, owner: psycopg.Connection, role: str, way: str
+) -> None:
+    with connected(database, role) as writer:
+        execute(writer, LEDGER_INSERTS[way])
+    assert balance(owner, ALICE) == 105
+
+
+@pytest.mark.parametrize("way", LEDGER_CHANGES)
+@pytest.mark.parametrize("role", ROLES)
+def test_ledger_changed_by_anyone_is_refused(bank: Database, role: str, way: str) -> None:
+    assert_refused(bank, role, LEDGER_CHANGES[way])
+
+
+@pytest.mark.parametrize("statement", OWNERS_WORK)
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_owners_work_by_anyone_else_is_refused(bank: Database, role: str, statement: str) -> None:
+    assert_refused(bank, role, statement)
+
+
+@pytest.mark.parametrize("table", BILLING_TABLES)
+@pytest.mark.parametrize("verb", ["delete from", "truncate"])
+def test_facts_deleted_by_service_role_are_refused(bank: Database, verb: str, table: str) -> None:
+    assert_refused(bank, "service_role", f"{verb} billing.{table}")
+
+
+@pytest.mark.parametrize("call", ["nextval('{}')", "setval('{}', 1)"])
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_sequences_moved_by_anyone_but_the_owner_are_refused(bank: Database, role: str, call: str) -> None:
+    """Nobody uses up or turns back the numbers of a table's rows."""
+    assert_refused(bank, role, f"select {call.format('billing.reconciliations_id_seq')}")
+
+
+# Accounts
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_account_deleted_with_history_is_refused(bank: Database, role: str) -> None:
+    assert_refused(bank, role, "delete from auth.users", *HISTORY_STANDS)
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_accounts_truncated_with_history_are_refused(bank: Database, role: str) -> None:
+    assert_refused(bank, role, "truncate auth.users cascade")
+
+
+def test_users_row_deleted_by_the_owner_with_history_is_refused(bank: Database) -> None:
+    assert_refused(bank, "owner", "delete from public.users", *HISTORY_STANDS)
+
+
+@pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
+def test_account_deleted_without_history_takes_its_users_row(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    sign_up(owner, NOBODY)
+    with connected(database, role) as deleter:
+        assert execute(deleter, f"delete from auth.users where id = '{NOBODY}' returning id::text") == [(NOBODY,)]
+    assert execute(owner, f"select * from public.users where id = '{NOBODY}'") == []
+
+
+# Functions
+
+
+def _calls(owner: psycopg.Connection) -> dict[str, str]:
+    """A call of every function, with nulls, by the function's signature."""
+    return dict(
+        owner.execute("""
+            select
+                oid::regprocedure::text,
+                format(
+                    'select %s.%I(%s)',
+                    pronamespace::regnamespace,
+                    proname,
+                    (select string_agg('null::' || argument::regtype, ', ') from unnest(proargtypes) as argument)
+                )
+            from pg_proc
+            where pronamespace::regnamespace::text in ('public', 'billing')
+        """).fetchall()
+    )
+
+
+def _callable(attacker: psycopg.Connection, calls: dict[str, str]) -> set[str]:
+    """The functions whose calls are not refused."""
+    refused = set()
+    for function, call in calls.items():
+        try:
+            attacker.execute(call)
+        except errors.InsufficientPrivilege as error:
+            if "permission denied" in str(error):
+                refused.add(function)
+        except psycopg.Error:
+            pass
+    return calls.keys() - refused
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_functions_called_by_anyone_but_service_role_are_all_refused(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    calls, before = _calls(owner), contents(owner)
+    with connected(database, role, user=ALICE) as attacker:
+        assert _callable(attacker, calls) == set()
+    assert contents(owner) == before
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+def test_functions_of_an_opened_billing_are_still_refused(
+    database: Database, owner: psycopg.Connection, role: str
+) -> None:
+    owner.execute("grant usage on schema billing to public")
+    with connected(database, role, user=ALICE) as attacker:
+        assert _callable(attacker, _calls(owner)) == set()
+
+
+def test_functions_refused_to_service_role_are_erasing_and_triggers(
+    database: Database, owner: psycopg.Connection
+) -> None:
+    calls = _calls(owner)
+    triggers = execute(owner, "select oid::regprocedure::text from pg_proc where prorettype = 'trigger'::regtype")
+    with connected(database, "service_role") as worker:
+        refused = calls.keys() - _callable(worker, calls)
+    assert refused == {"billing.erase_user(uuid)"} | {name for (name,) in triggers if name in calls}
+
+
+def test_schema_version_asked_by_service_role_is_returned(bank: Database) -> None:
+    with connected(bank, "service_role") as worker:
+        [(version,)] = execute(worker, "select billing.schema_version()")
+    assert re.fullmatch(r"\d{14}", version)
+
+
+# Becoming somebody else
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, "service_role"])
+@pytest.mark.parametrize("role", API_ROLES)
+def test_role_of_the_api_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+    with connected(bank, role, login=role) as attacker, pytest.raises(errors.InsufficientPrivilege):
+        attacker.execute(way.format(target))
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES])
+@pytest.mark.parametrize("role", ["worker", "service_role"])
+def test_role_of_the_worker_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+    with connected(bank, role) as attacker, pytest.raises(errors.InsufficientPrivilege):
+        attacker.execute(way.format(target))
+
+
+@pytest.mark.parametrize("target", [ADMIN, "service_role", "authenticator"])
+def test_session_given_to_another_login_is_refused(bank: Database, target: str) -> None:
+    with psycopg.connect(bank.url) as worker, pytest.raises(errors.InsufficientPrivilege):
+        worker.execute(f"set session authorization {target}")
+
+
+def test_role_reset_by_the_worker_leaves_it_with_nothing(bank: Database) -> None:
+    with psycopg.connect(bank.url, autocommit=True) as worker:
+        worker.execute("set role service_role")
+        worker.execute("reset role")
+        with pytest.raises(errors.InsufficientPrivilege):
+            worker.execute("select from public.users")
+
+
+def test_role_taken_by_the_worker_is_service_role(bank: Database) -> None:
+    with psycopg.connect(bank.url) as worker:
+        worker.execute("set local role service_role")
+        assert len(execute(worker, "select * from public.users")) == 2
+
+
+def test_claim_taken_by_anon_gives_nothing(bank: Database) -> None:
+    assert_refused(
+        bank, "anon", f"select set_config('request.jwt.claims', '{{\"sub\": \"{ALICE}\"}}', false); table public.users"
+    )
+
+
+# The catalog
+
+
+def test_privileges_of_everything_are_the_decided_ones(empty_database: Database) -> None:
+    """The migrations give what was decided, the database's own rights too, which a copy of it would not have."""
+    migrate(empty_database.admin_url)
+    assert privileges(empty_database) == DECIDED
+
+
+@pytest.mark.parametrize("way", UNDECIDED)
+def test_privilege_that_nobody_decided_about_is_seen(bank: Database, way: str) -> None:
+    """The snapshot really looks: each of these changes it."""
+    with psycopg.connect(bank.superuser_url) as connection:
+        connection.execute(UNDECIDED[way].format(database=bank.name))
+        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(ADMIN)))
+        assert privileges_told_to(connection) != DECIDED
+        connection.rollback()
+
+
+def test_privileges_after_self_hosted_default_grants_are_the_same(empty_database: Database) -> None:
+    """What a new table is given elsewhere, ours are not."""
+    with psycopg.connect(empty_database.admin_url) as owner:
+        owner.execute(SELF_HOSTED)
+    migrate(empty_database.admin_url)
+    given = privileges(empty_database)
+    assert [line for line in given if not line.startswith("default ")] == DECIDED
+
+
+def test_security_definer_functions_are_two_and_have_no_search_path(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        f"""
+        select proname, array_to_string(proconfig, ' ')
+        from pg_proc
+        where prosecdef and pronamespace in {_SCHEMAS}
+        order by 1
+        """,
+    )
+    assert rows == [("handle_new_user", 'search_path=""'), ("update_user_credits", 'search_path=""')]
+
+
+def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection) -> None:
+    """A new function without one, which its caller's names could lead astray, fails here."""
+    rows = execute(
+        owner,
+        f"""
+        select oid::regprocedure::text
+        from pg_proc
+        where
+            pronamespace in {_SCHEMAS}
+            and pronamespace <> 'auth'::regnamespace
+            and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
+        """,
+    )
+    assert rows == []
+
+
+def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None:
+    """A new view that passes by row-level security, as its owner would, fails here."""
+    rows = execute(
+        owner,
+        f"""
+        select oid::regclass::text
+        from pg_class
+        where
+            relnamespace in {_SCHEMAS}
+            and (relkind = 'm' or (relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)))
+        """,
+    )
+    assert rows == []
+
+
+def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        f"""
+        select oid::regclass::text
+        from pg_class
+        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
+        """,
+    )
+    # dbmate's own list, which no role but the owner may read.
+    assert rows == [("billing.schema_migrations",)]
+
+
+def test_policies_are_the_two_that_show_own_rows(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        """
+        select tablename, roles::text, cmd, permissive
+        from pg_policies
+        order by 1
+        """,
+    )
+    assert rows == [
+        ("transactions", "{authenticated}", "SELECT", "PERMISSIVE"),
+        ("users", "{authenticated}", "SELECT", "PERMISSIVE"),
+    ]
+
+
+@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+def test_grants_handed_on_by_anyone_but_the_owner_change_nothing(bank: Database, role: str) -> None:
+    before = privileges(bank)
+    with connected(bank, role) as attacker:
+        for table in ("public.users", "public.transactions"):
+            try:
+                attacker.execute(sql.SQL("grant all on {} to public").format(sql.Identifier(*table.split("."))))
+            except errors.InsufficientPrivilege:
+                continue
+    assert privileges(bank) == before

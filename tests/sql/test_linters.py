@@ -1,0 +1,87 @@
+"""What Supabase's own linter says of the schema, and squawk of the migrations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from support.databases import Database
+from tools.supabase_cli import PROJECT, needs_tools, remote, run
+from webhook.dev.postgres import ADMIN
+from webhook.ledger.schema import sql_folder
+
+pytestmark = needs_tools
+
+TRAPS = {
+    "rls_disabled_in_public": "create table public.leak (id bigint primary key); grant select on public.leak to anon",
+    "function_search_path_mutable": "create function public.leak() returns void language sql as ''",
+    "policy_exists_rls_disabled": "alter table public.users disable row level security",
+    "auth_rls_initplan": """
+        alter policy users_select_own on public.users using (auth.uid() = id)
+    """,
+}
+STOPS = {
+    "constraint-missing-not-valid": "alter table public.users add constraint short check (length(email) < 9);",
+    "adding-not-nullable-field": "alter table public.users alter column email set not null;",
+    "require-concurrent-index-creation": "create index on public.users (email);",
+    "changing-column-type": "alter table public.users alter column email type varchar;",
+}
+
+
+@pytest.fixture
+def exposed(database: Database) -> Database:
+    """A database whose API shows the schema public, which is what the linter asks before it looks at one."""
+    with psycopg.connect(database.superuser_url) as superuser:
+        superuser.execute(f"alter role {ADMIN} in database {database.name} set pgrst.db_schemas = 'public'")
+    return database
+
+
+def advice(database: Database) -> tuple[int, str]:
+    """Its exit code, and what it found at the level of a warning or above."""
+    options = ("--level", "warn", "--fail-on", "warn")
+    done = run("supabase", "db", "advisors", remote(database.admin_url), *options)
+    return done.returncode, done.stdout
+
+
+def test_supabase_linter_finds_nothing(exposed: Database) -> None:
+    """The schema passes as a hosted project would see it."""
+    assert advice(exposed) == (0, "")
+
+
+@pytest.mark.parametrize("finding", TRAPS)
+def test_supabase_linter_finds_what_is_wrong(exposed: Database, finding: str) -> None:
+    """It really looks: each of these fails the run."""
+    with psycopg.connect(exposed.admin_url) as owner:
+        owner.execute(TRAPS[finding])
+    code, found = advice(exposed)
+    assert code == 1
+    assert finding in found
+
+
+def squawk(*files: Path) -> set[str]:
+    """The rules that the files break."""
+    done = run("squawk", "--reporter", "json", *map(str, files), folder=PROJECT)
+    return {broken["rule_name"] for broken in json.loads(done.stdout)}
+
+
+def test_migrations_stop_no_live_table() -> None:
+    """No migration holds a lock that deliveries would have to wait for."""
+    assert squawk(*sorted(sql_folder().glob("*.sql"))) == set()
+
+
+@pytest.mark.parametrize("rule", STOPS)
+def test_migration_that_stops_a_live_table_is_found(rule: str, tmp_path: Path) -> None:
+    """It really looks: each of these is one."""
+    file = tmp_path / "20270101000000_later.sql"
+    file.write_text(f"set local lock_timeout = '3s';\n{STOPS[rule]}\n", encoding="utf-8")
+    assert squawk(file) == {rule}
+
+
+def test_migration_that_waits_for_locks_without_bound_is_found(tmp_path: Path) -> None:
+    """New deliveries queue behind whoever waits for a table's lock, so every migration bounds its wait."""
+    file = tmp_path / "20270101000000_later.sql"
+    file.write_text("alter table public.users add column name text;\n", encoding="utf-8")
+    assert squawk(file) == {"require-lock-timeout"}

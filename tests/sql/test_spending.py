@@ -1,0 +1,402 @@
+"""authorize_generation() and refund_generation(): what each call answers, and what is in the ledger then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel, errors
+
+from support.databases import Database
+from support.generations import (
+    GENERATION_MISMATCH,
+    GENERATION_REFUNDED,
+    INSUFFICIENT_CREDITS,
+    INVALID_COST,
+    UNKNOWN_GENERATION,
+    UNKNOWN_USER,
+    authorize,
+    new_generation,
+    refund_generation,
+    refused,
+)
+from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, sign_up
+
+HIGHEST = 2**53 - 1
+FIRST, SECOND = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+
+
+@pytest.fixture
+def owner(admin: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection. Alice has 100 credits, Bob 50."""
+    sign_up(admin, ALICE, BOB)
+    add(admin, ALICE, 100)
+    add(admin, BOB, 50)
+    return admin
+
+
+@pytest.fixture
+def generator(database: Database, owner: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """The video generator's connection, as service_role."""
+    assert owner
+    with connected(database, "service_role") as connection:
+        yield connection
+
+
+@pytest.fixture
+def unchanged(owner: psycopg.Connection) -> Iterator[None]:
+    """Nothing that the test does to the database leaves a trace."""
+    before = contents(owner)
+    yield
+    assert contents(owner) == before
+
+
+def entries(connection: psycopg.Connection, user: str = ALICE) -> list[tuple[Any, ...]]:
+    """The user's ledger without its purchases, oldest first."""
+    return connection.execute(
+        """
+        select id::text, amount, type::text, refunds::text
+        from public.transactions
+        where user_id = %s and type <> 'PURCHASE'
+        order by created_at, amount
+        """,
+        [user],
+    ).fetchall()
+
+
+# Authorising
+
+
+def test_authorize_with_enough_credits_returns_the_new_balance(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A generation that the balance covers is debited, and the answer is the balance then."""
+    assert authorize(generator, ALICE, 30, FIRST) == 70
+    assert balance(owner, ALICE) == 70
+
+
+def test_authorize_writes_one_generation_row_with_the_generations_id(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """The ledger's row bears the generation's id and nothing of Stripe's."""
+    authorize(generator, ALICE, 30, FIRST)
+    [(row,)] = execute(owner, "select to_jsonb(line) from public.transactions as line where type = 'GENERATION'")
+    filled = {name: value for name, value in row.items() if value is not None and name != "created_at"}
+    assert filled == {"id": FIRST, "user_id": ALICE, "amount": -30, "type": "GENERATION"}
+
+
+def test_authorize_of_the_whole_balance_leaves_zero(generator: psycopg.Connection) -> None:
+    """The last credit can be spent."""
+    assert authorize(generator, ALICE, 100, FIRST) == 0
+
+
+def test_authorize_leaves_everybody_elses_balance(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """Alice's generation costs Bob nothing."""
+    authorize(generator, ALICE, 30, FIRST)
+    assert balance(owner, BOB) == 50
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("cost", [101, HIGHEST, HIGHEST + 1, 2**63 - 1])
+def test_authorize_of_more_than_the_balance_is_refused(generator: psycopg.Connection, cost: int) -> None:
+    """A cost above the balance, however large a number, spends nothing."""
+    with refused(INSUFFICIENT_CREDITS):
+        authorize(generator, ALICE, cost, FIRST)
+
+
+def test_authorize_that_was_refused_succeeds_once_credits_were_bought(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A refused id is not used up."""
+    with refused(INSUFFICIENT_CREDITS):
+        authorize(generator, ALICE, 101, FIRST)
+    add(owner, ALICE, 1)
+    assert authorize(generator, ALICE, 101, FIRST) == 0
+
+
+def test_authorize_in_debt_is_refused_until_purchases_cover_it(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A refund of credits that were spent leaves a debt that new credits pay first."""
+    authorize(generator, ALICE, 100, FIRST)
+    add(owner, ALICE, -100, type="REFUND")
+    add(owner, ALICE, 100)
+    with refused(INSUFFICIENT_CREDITS):
+        authorize(generator, ALICE, 1, SECOND)
+    add(owner, ALICE, 1)
+    assert authorize(generator, ALICE, 1, SECOND) == 0
+
+
+def test_authorize_again_debits_nothing_and_returns_the_balance(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """The same call again finds its generation paid and tells the balance of now."""
+    authorize(generator, ALICE, 70, FIRST)
+    add(owner, ALICE, 5)
+    assert authorize(generator, ALICE, 70, FIRST) == 35
+    assert entries(owner) == [(FIRST, -70, "GENERATION", None)]
+
+
+def test_authorize_again_with_the_balance_spent_still_succeeds(generator: psycopg.Connection) -> None:
+    """What is paid is paid, whatever is left."""
+    authorize(generator, ALICE, 60, FIRST)
+    authorize(generator, ALICE, 40, SECOND)
+    assert authorize(generator, ALICE, 60, FIRST) == 0
+
+
+@pytest.mark.parametrize(("user", "cost"), [(ALICE, 31), (ALICE, 29), (ALICE, 2**63 - 1), (BOB, 30)])
+def test_authorize_again_with_another_cost_or_user_is_refused(
+    generator: psycopg.Connection, owner: psycopg.Connection, user: str, cost: int
+) -> None:
+    """An id stands for one user and one cost."""
+    authorize(generator, ALICE, 30, FIRST)
+    before = contents(owner)
+    with refused(GENERATION_MISMATCH):
+        authorize(generator, user, cost, FIRST)
+    assert contents(owner) == before
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("PURCHASE", 30), ("REFUND", -30), ("REFUND", 30)])
+def test_authorize_with_the_id_of_another_kind_of_row_is_refused(
+    generator: psycopg.Connection, owner: psycopg.Connection, kind: str, amount: int
+) -> None:
+    """A row that is no generation never passes for one, not with the same amount either."""
+    add(owner, ALICE, amount, type=kind, id=FIRST)
+    before = contents(owner)
+    with refused(GENERATION_MISMATCH):
+        authorize(generator, ALICE, 30, FIRST)
+    assert contents(owner) == before
+
+
+def test_authorize_after_the_refund_is_refused(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """A generation that failed and was given back cannot run under the same id, which would be for nothing."""
+    authorize(generator, ALICE, 30, FIRST)
+    refund_generation(generator, FIRST)
+    before = contents(owner)
+    with refused(GENERATION_REFUNDED):
+        authorize(generator, ALICE, 30, FIRST)
+    assert contents(owner) == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("cost", [0, -1, -(2**63), None])
+def test_authorize_of_a_cost_not_above_zero_is_refused(generator: psycopg.Connection, cost: int | None) -> None:
+    """Nothing can be minted by a negative cost."""
+    with refused(INVALID_COST):
+        authorize(generator, ALICE, cost, FIRST)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("user", [NOBODY, None])
+def test_authorize_for_an_unknown_user_is_refused(generator: psycopg.Connection, user: str | None) -> None:
+    """An account that is not there pays for nothing."""
+    with refused(UNKNOWN_USER):
+        authorize(generator, user, 1, FIRST)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_authorize_without_an_id_is_refused(generator: psycopg.Connection) -> None:
+    """Without an id no repetition could be told."""
+    with refused(UNKNOWN_GENERATION):
+        authorize(generator, ALICE, 1, None)
+
+
+def test_authorize_refused_in_a_savepoint_leaves_the_rest(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A refusal undoes itself alone."""
+    with generator.transaction():
+        authorize(generator, ALICE, 90, FIRST)
+        with refused(INSUFFICIENT_CREDITS), generator.transaction():
+            authorize(generator, ALICE, 11, SECOND)
+    assert entries(owner) == [(FIRST, -90, "GENERATION", None)]
+
+
+# Giving back
+
+
+def test_refund_gives_the_credits_back_and_returns_the_balance(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A failed generation's credits come back in a row that points at it."""
+    authorize(generator, ALICE, 30, FIRST)
+    assert refund_generation(generator, FIRST) == 100
+    assert balance(owner, ALICE) == 100
+    _, (_, *refund) = entries(owner)
+    assert refund == [30, "REFUND", FIRST]
+
+
+def test_refund_again_gives_nothing_more_and_returns_the_balance(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """However often it is called, the credits come back once."""
+    authorize(generator, ALICE, 30, FIRST)
+    refund_generation(generator, FIRST)
+    add(owner, ALICE, 5)
+    assert [refund_generation(generator, FIRST) for _ in range(2)] == [105, 105]
+    assert len(entries(owner)) == 2
+
+
+def test_refund_in_debt_gives_back(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """A debt keeps no failed generation's credits from coming back."""
+    authorize(generator, ALICE, 30, FIRST)
+    add(owner, ALICE, -100, type="REFUND")
+    assert refund_generation(generator, FIRST) == 0
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("generation", [FIRST, None])
+def test_refund_of_an_unknown_generation_is_refused(generator: psycopg.Connection, generation: str | None) -> None:
+    """What was never authorised gives nothing."""
+    with refused(UNKNOWN_GENERATION):
+        refund_generation(generator, generation)
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("PURCHASE", 30), ("REFUND", -30), ("REFUND", 30)])
+def test_refund_of_another_kind_of_row_is_refused(
+    generator: psycopg.Connection, owner: psycopg.Connection, kind: str, amount: int
+) -> None:
+    """Only generations are given back, no purchases and no refunds."""
+    add(owner, ALICE, amount, type=kind, id=FIRST)
+    before = contents(owner)
+    with refused(UNKNOWN_GENERATION):
+        refund_generation(generator, FIRST)
+    assert contents(owner) == before
+
+
+def test_refund_of_a_generations_refund_is_refused(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """The row that gives back is no generation itself."""
+    authorize(generator, ALICE, 30, FIRST)
+    refund_generation(generator, FIRST)
+    [refund] = [id_ for id_, _, kind, _ in entries(owner) if kind == "REFUND"]
+    with refused(UNKNOWN_GENERATION):
+        refund_generation(generator, refund)
+
+
+def test_refund_of_an_erased_users_generation_is_refused(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """Erasing a user takes generations and what was given back, and nothing brings them back."""
+    for generation in (FIRST, SECOND):
+        authorize(generator, ALICE, 30, generation)
+    refund_generation(generator, FIRST)
+    execute(owner, f"select billing.erase_user('{ALICE}')")
+    for generation in (FIRST, SECOND):
+        with refused(UNKNOWN_GENERATION):
+            refund_generation(generator, generation)
+    assert entries(owner) == []
+
+
+def test_refund_beyond_the_highest_balance_changes_nothing(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """A balance that JavaScript could not read exactly is refused, not wrapped."""
+    authorize(generator, ALICE, 30, FIRST)
+    add(owner, ALICE, HIGHEST - 70, type="REFUND")
+    before = contents(owner)
+    with pytest.raises(errors.CheckViolation, match="users_credits_balance_range"):
+        refund_generation(generator, FIRST)
+    assert contents(owner) == before
+
+
+def test_balance_after_many_calls_is_the_sum_of_the_ledger(
+    generator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """Every answer is the balance that the ledger's rows add up to."""
+    generations = [new_generation() for _ in range(12)]
+    for generation in generations:
+        told = authorize(generator, ALICE, 8, generation)
+        assert [(told,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
+    for generation in generations[::2]:
+        told = refund_generation(generator, generation)
+        assert [(told,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
+
+
+# Rows that give back, written past the functions
+
+
+@pytest.mark.parametrize("role", ["service_role", "owner"])
+@pytest.mark.parametrize(
+    "what", ["a purchase", "a refund", "another user's", "more than it cost", "less than it cost", "itself"]
+)
+def test_refunds_of_anything_but_a_whole_generation_is_refused(
+    database: Database, owner: psycopg.Connection, what: str, role: str
+) -> None:
+    """No REFUND row makes credits out of something that is no generation of the same user and cost."""
+    add(owner, ALICE, -10, type="GENERATION", id=FIRST)
+    bought = add(owner, ALICE, 10)
+    taken = add(owner, ALICE, -10, type="REFUND")
+    user, amount, refunds = {
+        "a purchase": (ALICE, 10, bought),
+        "a refund": (ALICE, 10, taken),
+        "another user's": (BOB, 10, FIRST),
+        "more than it cost": (ALICE, 11, FIRST),
+        "less than it cost": (ALICE, 9, FIRST),
+        "itself": (ALICE, 10, SECOND),
+    }[what]
+    before = contents(owner)
+    with connected(database, role) as writer, pytest.raises(errors.CheckViolation) as caught:
+        add(writer, user, amount, type="REFUND", refunds=refunds, id=SECOND)
+    assert caught.value.diag.constraint_name == "transactions_refunds_a_generation"
+    assert contents(owner) == before
+
+
+def test_generation_and_its_refund_in_one_statement_are_stored(owner: psycopg.Connection) -> None:
+    """A ledger can be copied in as it is."""
+    execute(
+        owner,
+        f"""
+        insert into public.transactions (id, user_id, amount, type, refunds) values
+            ('{SECOND}', '{ALICE}', 10, 'REFUND', '{FIRST}'),
+            ('{FIRST}', '{ALICE}', -10, 'GENERATION', null)
+        """,
+    )
+    assert balance(owner, ALICE) == 100
+
+
+# Callers of another isolation
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_authorize_by_an_old_snapshot_is_an_error_and_no_overdraft(
+    database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
+) -> None:
+    """Whoever decides by a balance of the past fails, and may try again in a new transaction."""
+    with psycopg.connect(database.admin_url) as old:
+        old.isolation_level = level
+        assert balance(old, ALICE) == 100
+        authorize(generator, ALICE, 60, FIRST)
+        with pytest.raises(errors.SerializationFailure):
+            authorize(old, ALICE, 60, SECOND)
+    assert balance(owner, ALICE) == 40
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_refund_by_an_old_snapshot_gives_back_once(
+    database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
+) -> None:
+    """A refund that cannot see the one before it fails."""
+    authorize(generator, ALICE, 60, FIRST)
+    with psycopg.connect(database.admin_url) as old:
+        old.isolation_level = level
+        assert balance(old, ALICE) == 40
+        refund_generation(generator, FIRST)
+        with pytest.raises(errors.SerializationFailure):
+            refund_generation(old, FIRST)
+    assert balance(owner, ALICE) == 100
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_authorize_of_an_id_that_an_old_snapshot_does_not_show_is_an_error(
+    database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
+) -> None:
+    """An id that another user's call has taken is taken, seen or not."""
+    with psycopg.connect(database.admin_url) as old:
+        old.isolation_level = level
+        assert balance(old, BOB) == 50
+        authorize(generator, ALICE, 50, FIRST)
+        with pytest.raises(errors.SerializationFailure):
+            authorize(old, BOB, 50, FIRST)
+    assert balance(owner, BOB) == 50

@@ -1,0 +1,286 @@
+"""From the first release's schema to today's: every balance and right is as it has to be, and the worker goes on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sql.test_access import privileges
+from support import worker
+from support.databases import Database
+from support.generations import authorize, refund_generation
+from support.roles import ALICE, BOB, NOBODY, add, balance, connected, execute, record, refund, sale, sign_up
+from webhook.ledger import migrate as migrate_module
+from webhook.ledger.migrate import MigrationError, migrate
+from webhook.ledger.schema import sql_folder
+
+FILES = sorted(sql_folder().glob("*.sql"))
+FIRST_RELEASE, LATER = FILES[:5], FILES[5:]
+GENERATION, FAILED = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+
+# The first release as it was applied elsewhere, by SHA-256.
+RELEASED = {
+    "20261122000001_users.sql": "2069049a0fb772e82db5edd65d3351a97c8469b915efa841dead5bb78d29d7da",
+    "20261122000002_transactions.sql": "6451ea483fb1a29bc36185984eaf739f3a3115b6ad87f4bf28dc68c3436df898",
+    "20261122000003_facts.sql": "9179ad82420bccb96fa9f8bb25c5e6709512a62d306f914ca7d682a98f760ae9",
+    "20261122000004_settlement.sql": "30eecad25c0204abfb1ebc0f03fe44e960b1b054253654cc479d0c03d2767f1c",
+    "20261122000005_erase_user.sql": "c6d150d1f20ee93a63322ec92b6afd3f8ad0fd7aa725cfd857c37bcb49360e7b",
+}
+
+# What migrations lock of tables that deliveries use. Each is held until the end of its migration, so no work that grows
+# with the ledger may come with it.
+LOCKS = {
+    # Parked events are few, and only what is parked waits.
+    "20261122000006": {
+        "billing.parked_events: AccessExclusiveLock",
+        "billing.parked_events: RowExclusiveLock",
+        "billing.parked_events: ShareUpdateExclusiveLock",
+    },
+    # An index of the few sales that are not paid yet: writers wait while the table is read once.
+    "20261122000007": {"billing.sales: ShareLock"},
+    # A trigger, without a look at any row.
+    "20261122000008": {"public.transactions: ShareRowExclusiveLock"},
+    # A function in SQL that inserts: its text is checked against the table, whose writers go on.
+    "20261125000001": {"billing.sales: RowExclusiveLock"},
+}
+STOPS = (
+    "lock table public.users in access exclusive mode",
+    "update public.users set email = lower(email)",
+    "do $$begin perform from public.users for no key update; end$$",
+    "alter table public.transactions disable trigger transactions_append_only",
+    "create index on billing.reversals (currency)",
+)
+
+Facts = list[dict[str, Any]]
+
+
+def link(invoice_id: str, payment_id: str) -> dict[str, Any]:
+    return {"kind": "link", "id": invoice_id, "invoice_id": invoice_id, "payment_id": payment_id}
+
+
+def customer_sale(payment_id: str) -> dict[str, Any]:
+    """An invoice that names its customer alone."""
+    return sale(payment_id, None, version=2, customer_id="cus_1")
+
+
+# Every kind of fact, and every way that one of them can settle, or wait.
+DELIVERIES: dict[str, Facts] = {
+    "bought": [sale("pi_a", ALICE, credits=1000)],
+    "bought, then told by its PaymentIntent": [sale("pi_b", BOB), sale("pi_b", BOB, version=3)],
+    "not paid yet": [sale("pi_unpaid", ALICE, paid=False)],
+    "nothing to pay": [sale("cs_free", BOB, money_amount=0)],
+    "refunded in part": [refund("re_a", "pi_a", 333)],
+    "refunded before its sale": [refund("re_early", "pi_early", 500)],
+    "sale after its refund": [sale("pi_early", ALICE)],
+    "refund that failed": [refund("re_failed", "pi_b", 1000), refund("re_failed", "pi_b", 0) | {"version": 2}],
+    "dispute, then half of it back": [refund("du_a", "pi_a", 200) | {"version": 2}],
+    "dispute closed": [refund("du_a", "pi_a", 100) | {"version": 5}],
+    "refund of nobody's sale": [refund("re_stranger", "pi_stranger", 100)],
+    "invoice": [sale("in_a", ALICE, version=2, credits=50)],
+    "invoice refunded by its payment": [refund("re_in", "pi_in", 1000), link("in_a", "pi_in")],
+    "two that turn out to be one": [sale("pi_merged", ALICE, credits=40), sale("in_merged", ALICE, version=2)],
+    "what tells so": [link("in_merged", "pi_merged")],
+    "sale of a customer": [customer_sale("in_customer")],
+    "who the customer is": [{"kind": "customer", "customer_id": "cus_1", "user_id": BOB}],
+    "refunded in full": [sale("pi_gone", BOB), refund("re_gone", "pi_gone", 1000)],
+}
+
+
+@pytest.fixture
+def apply(empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Applies these migrations after those that it applied before."""
+    folder = tmp_path / "sql"
+    folder.mkdir()
+    monkeypatch.setattr(migrate_module, "sql_folder", lambda: folder)
+
+    def apply(*files: Path) -> None:
+        for file in files:
+            shutil.copy(file, folder)
+        migrate(empty_database.admin_url)
+
+    return apply
+
+
+@pytest.fixture
+def owner(empty_database: Database, apply: Callable[..., None]) -> Iterator[psycopg.Connection]:
+    """The owner's connection to a database of the first release, with some history."""
+    apply(*FIRST_RELEASE)
+    with psycopg.connect(empty_database.admin_url, autocommit=True) as owner:
+        sign_up(owner, ALICE, BOB, NOBODY)
+        record(owner, sale("pi_erased", NOBODY), refund("re_erased", "pi_erased", 10))
+        owner.execute("select billing.erase_user(%s)", [NOBODY])
+        for event_id in ("evt_open", "evt_settled"):
+            owner.execute("select billing.park(%s, 'a.type', 'missing_credits', null, '{}')", [event_id])
+        deliver_all(empty_database)
+        record(owner, sale("pi_late", BOB, credits=7), event_id="evt_settled")
+        add(owner, ALICE, -700, type="GENERATION", id=GENERATION)
+        add(owner, BOB, -500, type="GENERATION", id=FAILED)
+        add(owner, BOB, 500, type="REFUND", refunds=FAILED)
+        yield owner
+
+
+def deliver_all(database: Database) -> list[str]:
+    """The outcomes of all deliveries, made as the first release's worker makes them."""
+    with connected(database, "service_role") as old_worker:
+        return [
+            record(old_worker, *facts, event_id=f"evt_{number}")["outcome"]
+            for number, facts in enumerate(DELIVERIES.values())
+        ]
+
+
+def books(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Every ledger row, and every account with its balance."""
+    return execute(
+        owner,
+        """
+        select to_jsonb(line) from public.transactions as line
+        union all
+        select to_jsonb(line) from public.users as line
+        order by 1
+        """,
+    )
+
+
+def test_first_release_is_as_it_was_released() -> None:
+    """A file that was applied somewhere is never edited: a later migration changes what it made."""
+    assert {file.name: sha256(file.read_bytes()).hexdigest() for file in FIRST_RELEASE} == RELEASED
+
+
+def test_upgrade_keeps_every_row_and_balance(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
+    """What everybody owns and owes is the same before and after, and the sum of its rows."""
+    before = books(owner)
+    apply(*LATER)
+    assert books(owner) == before
+    assert (balance(owner, ALICE), balance(owner, BOB)) == (17, 307)
+    assert sums_differ(owner) == []
+
+
+def test_upgrade_forgets_no_fact(
+    empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None]
+) -> None:
+    """Everything that is delivered once more is known, and an erased sale stays erased."""
+    apply(*LATER)
+    before = books(owner)
+    assert {*deliver_all(empty_database)} <= {"duplicate", "unsettled"}
+    assert record(owner, sale("pi_erased", NOBODY)) == {"outcome": "duplicate"}
+    assert books(owner) == before
+
+
+def test_upgrade_gives_the_rights_of_a_fresh_install(
+    empty_database: Database, database: Database, owner: psycopg.Connection, apply: Callable[..., None]
+) -> None:
+    """Nobody may do more, or less, than where all was applied at once."""
+    assert owner
+    apply(*LATER)
+    assert privileges(empty_database) == privileges(database)
+
+
+def test_upgrade_lets_old_balances_be_spent(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
+    """Credits and generations of before are spent and given back like new ones."""
+    apply(*LATER)
+    assert refund_generation(owner, GENERATION) == 717
+    assert authorize(owner, ALICE, 717, "33333333-0000-4000-8000-000000000003") == 0
+
+
+def test_migrations_lock_no_table_that_nobody_decided_about(owner: psycopg.Connection) -> None:
+    """Explicit locks, backfills and changed tables have a line in LOCKS, with why no delivery waits long for them."""
+    nothing: dict[str, set[str]] = {file.name[:14]: set() for file in LATER}
+    assert {file.name[:14]: locks_of(owner, file) for file in LATER} == nothing | LOCKS
+
+
+@pytest.mark.parametrize("statement", STOPS)
+def test_migration_that_stops_deliveries_is_seen(owner: psycopg.Connection, tmp_path: Path, statement: str) -> None:
+    """It really looks: each of these would hold deliveries up, and squawk lets it pass."""
+    file = tmp_path / "20270101000000_later.sql"
+    file.write_text(statement, encoding="utf-8")
+    assert locks_of(owner, file) != set()
+
+
+def locks_of(owner: psycopg.Connection, file: Path) -> set[str]:
+    """The locks that a migration takes of the tables that were there before it, but for those of reading."""
+    ours = "select oid from pg_class where relnamespace::regnamespace::text in ('public', 'billing', 'auth')"
+    tables = [oid for (oid,) in execute(owner, f"{ours} and relkind = 'r'")]
+    with owner.transaction():
+        owner.execute(file.read_text(encoding="utf-8"))
+        locks = owner.execute(
+            """
+            select concat(relnamespace::regnamespace, '.', relname, ': ', mode)
+            from pg_locks
+            join pg_class on pg_class.oid = relation
+            where pid = pg_backend_pid() and relation = any (%s) and mode <> 'AccessShareLock'
+            """,
+            [tables],
+        )
+        return {lock for (lock,) in locks}
+
+
+def test_old_worker_goes_on_after_each_migration(
+    empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None]
+) -> None:
+    """The calls that the first release's worker makes mean the same to every later schema."""
+    for file in LATER:
+        apply(file)
+        name = file.name[:14]
+        with connected(empty_database, "service_role") as old_worker:
+            assert record(old_worker, sale(f"pi_{name}", ALICE)) == {"outcome": "recorded"}
+            assert record(old_worker, refund(f"re_{name}", f"pi_{name}", 1000)) == {"outcome": "recorded"}
+            assert record(old_worker, sale(f"pi_{name}", ALICE)) == {"outcome": "duplicate"}
+            parked = f"select billing.park('evt_{name}', 'a.type', 'missing_user', null, '{{}}')"
+            assert execute(old_worker, parked) == [(True,)]
+    assert sums_differ(owner) == []
+
+
+def test_deliveries_during_the_upgrade_are_all_answered(
+    empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None], tmp_path: Path
+) -> None:
+    """A worker that is not stopped answers every delivery 200 while the schema changes under it."""
+    user, upgraded = worker.new_user(owner), threading.Event()
+
+    def deliver(process: worker.Worker, lane: int) -> list[int]:
+        statuses: list[int] = []
+        while not upgraded.is_set() or len(statuses) < 5:
+            statuses.append(process.deliver(worker.sale(user, f"{lane}_{len(statuses)}", credits=1)).status)
+        return statuses
+
+    with worker.working(empty_database.url, tmp_path, until="/healthz") as process, ThreadPoolExecutor(4) as lanes:
+        delivering = [lanes.submit(deliver, process, lane) for lane in range(4)]
+        try:
+            for file in LATER:
+                apply(file)
+        finally:
+            upgraded.set()
+        statuses = [status for lane in delivering for status in lane.result(worker.PATIENCE)]
+    assert {*statuses} == {200}
+    assert worker.amounts(owner, user) == [1] * len(statuses)
+
+
+def test_upgrade_that_finds_the_ledger_taken_gives_up_and_can_be_run_again(
+    owner: psycopg.Connection, apply: Callable[..., None]
+) -> None:
+    """A writer that does not end keeps the schema from changing, not the deliveries that would queue behind that."""
+    with owner.transaction():
+        add(owner, ALICE, 1)
+        with pytest.raises(MigrationError, match="lock timeout"):
+            apply(*LATER)
+    apply()
+    assert execute(owner, "select billing.schema_version()") == [(LATER[-1].name[:14],)]
+
+
+def sums_differ(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """The users whose balance is not the sum of their rows."""
+    return execute(
+        owner,
+        """
+        select id
+        from public.users
+        where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
+        """,
+    )

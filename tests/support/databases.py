@@ -1,0 +1,80 @@
+"""The databases of the tests: one copy of a template each, and the logins that use it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from webhook.dev import postgres
+
+WORKER = "webhook_worker"
+PASSWORD = "only-for-tests"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database, and the URLs of those who use it."""
+
+    superuser_url: str
+
+    @property
+    def name(self) -> str:
+        return urlsplit(self.superuser_url).path.removeprefix("/")
+
+    @property
+    def url(self) -> str:
+        """For the worker's login, which may become service_role and can do nothing else."""
+        return login(self.superuser_url, WORKER)
+
+    @property
+    def admin_url(self) -> str:
+        """For the owner of the schema, who is no superuser."""
+        return login(self.superuser_url, postgres.ADMIN)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Postgres server, and its superuser's connection."""
+
+    url: str
+    connection: psycopg.Connection
+    numbers: Iterator[int]
+
+    @contextmanager
+    def new_database(self, template: str) -> Iterator[Database]:
+        """A copy of the database ``template``, dropped at the end."""
+        name = f"test_{os.getpid()}_{next(self.numbers)}"
+        self.connection.execute(f"create database {name} owner {postgres.ADMIN} template {template} strategy file_copy")
+        try:
+            yield Database(urlunsplit(urlsplit(self.url)._replace(path=f"/{name}")))
+        finally:
+            self.connection.execute(f"drop database {name} with (force)")
+
+
+def login(url: str, role: str) -> str:
+    """``url`` for another role."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{PASSWORD}@{place}"))
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder for a Postgres; pytest's own would be closed, by another pytest, to the user that root lends it."""
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        yield Path(folder)
+
+
+def memory_folder() -> str | None:
+    """Where files are in memory and a copy of a database takes a tenth of the time, if the machine has room there."""
+    folder = "/dev/shm"
+    is_usable = os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free > 2**30
+    return folder if is_usable else None

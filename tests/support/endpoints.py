@@ -1,0 +1,109 @@
+"""Stripe's webhook endpoints, as far as the commands use them: https://docs.stripe.com/api/webhook_endpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+import responses
+from click.testing import CliRunner
+
+from webhook import cli
+from webhook.events.interpret import HANDLED_EVENTS
+
+BASE = "https://api.stripe.com"
+ENDPOINTS = f"{BASE}/v1/webhook_endpoints"
+URL = "https://credits.example.com/webhook"
+Answer = tuple[int, dict[str, str], str]
+
+
+def endpoint(name: str = "we_1", **fields: Any) -> dict[str, Any]:
+    """An endpoint as this worker wants it."""
+    return {
+        "id": name,
+        "object": "webhook_endpoint",
+        "api_version": "2026-10-28.endive",
+        "application": None,
+        "created": 1,
+        "description": None,
+        "enabled_events": list(HANDLED_EVENTS),
+        "livemode": False,
+        "metadata": {},
+        "status": "enabled",
+        "url": URL,
+    } | fields
+
+
+def page(*objects: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "list", "data": list(objects), "has_more": False, "url": "/v1/…"}
+
+
+@dataclass
+class Stripe:
+    """Keeps endpoints as Stripe does, and the parameters of each write."""
+
+    endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    undelivered: list[dict[str, Any]] = field(default_factory=list)
+    writes: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    def answer(self, mock: responses.RequestsMock) -> None:
+        """Answer the requests of this test."""
+        mock.assert_all_requests_are_fired = False
+        mock.add_callback("GET", ENDPOINTS, self._list)
+        mock.add_callback("GET", f"{BASE}/v1/events", lambda _: _ok(page(*self.undelivered)))
+        mock.add_callback("POST", re.compile(f"{ENDPOINTS}.*"), self._write)
+        mock.add_callback("DELETE", re.compile(f"{ENDPOINTS}/.*"), self._delete)
+
+    def _list(self, _: requests.PreparedRequest) -> Answer:
+        return _ok(page(*self.endpoints.values()))
+
+    def _write(self, request: requests.PreparedRequest) -> Answer:
+        given = {name: values[0] for name, values in parse_qs(str(request.body)).items()}
+        name = urlsplit(str(request.url)).path.removeprefix("/v1/webhook_endpoints").strip("/")
+        self.writes.append((name, given))
+        if not name:
+            name = f"we_{len(self.endpoints) + 1}"
+            events = [value for key, value in given.items() if key.startswith("enabled_events")]
+            made = endpoint(name, url=given["url"], enabled_events=events, api_version=given.get("api_version"))
+            self.endpoints[name] = made | {"metadata": {}}
+        changed = self.endpoints[name]
+        changed["metadata"] |= {key[9:-1]: value for key, value in given.items() if key.startswith("metadata[")}
+        if "disabled" in given:
+            changed["status"] = "disabled" if given["disabled"] == "true" else "enabled"
+        return _ok(changed | ({"secret": f"whsec_{name}"} if "url" in given else {}))
+
+    def _delete(self, request: requests.PreparedRequest) -> Answer:
+        name = str(request.url).rpartition("/")[2]
+        del self.endpoints[name]
+        return _ok({"id": name, "object": "webhook_endpoint", "deleted": True})
+
+
+def _ok(body: dict[str, Any]) -> Answer:
+    return 200, {}, json.dumps(body)
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """The whole ``webhook`` command in this process, where Stripe is answered for."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str, typed: str = "") -> Done:
+        self.monkeypatch.setattr("sys.argv", ["webhook", *arguments])
+        with CliRunner().isolation(input=typed) as (out, err, _):
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            return Done(int(ended.value.code or 0), out.getvalue().decode(), err.getvalue().decode())

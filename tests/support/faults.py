@@ -1,0 +1,164 @@
+"""What a storm of deliveries is hit by. Each fault ends once what it took away is back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from support.load import Storm
+from support.pooler import Pooler
+from support.postgres_server import TERMINATE, Machine
+from support.worker import Worker, eventually, working
+from webhook.dev.cluster import unprivileged_user
+
+
+@dataclass
+class Scene:
+    """A storm, and what it can be hit by."""
+
+    machine: Machine
+    pooler: Pooler | None
+    worker: Worker
+    storm: Storm
+    folder: Path
+    running: ExitStack
+    """What has to run until the storm is over."""
+
+    def wait_until_felt(self) -> None:
+        """Return once deliveries have failed because of what was just done."""
+        troubles = self.storm.troubles
+        eventually(lambda: self.storm.troubles > troubles + 1)
+
+
+Fault = Callable[[Scene], bool]
+"""Returns whether it is certain to have happened."""
+
+
+def workers_killed(scene: Scene) -> bool:
+    """kill -9, one after the other, each as soon as the last one is replaced."""
+    killed = set()
+    for _ in range(4):
+        victim, *_ = set(scene.worker.master.children()) - killed
+        victim.kill()
+        killed.add(victim)
+        eventually(lambda: len(set(scene.worker.master.children()) - killed) == 2)
+    return len(killed) == 4
+
+
+def master_killed(scene: Scene) -> bool:
+    """kill -9, and started again by its host at once, on the same port, though its orphans may still be there."""
+    orphans = scene.worker.master.children()
+    scene.worker.master.kill()
+    port = urlsplit(scene.worker.url).port or 0
+    scene.worker = scene.running.enter_context(working(scene.machine.database.url, scene.folder, port=port))
+    _, alive = psutil.wait_procs(orphans, timeout=5)
+    return len(orphans) == 2 and not alive
+
+
+def connections_terminated(scene: Scene) -> bool:
+    """All of the worker's at once, again and again."""
+    with scene.machine.superuser() as superuser:
+        for _ in range(5):
+            eventually(lambda: superuser.execute(TERMINATE).rowcount)
+    return True
+
+
+def server_crashed(scene: Scene) -> bool:
+    first = scene.machine.first_process
+    scene.machine.stop_immediately()
+    scene.wait_until_felt()
+    scene.machine.start()
+    return not first.is_running()
+
+
+def server_hangs(scene: Scene) -> bool:
+    with scene.machine.hanging():
+        scene.wait_until_felt()
+        successes = scene.storm.successes
+        time.sleep(0.5)  # in which nothing happens
+        return scene.storm.successes == successes
+
+
+def server_demoted(scene: Scene) -> bool:
+    """As after a fail-over: it answers, reads, and refuses to write; then it is promoted."""
+    with scene.machine.demoted():
+        scene.wait_until_felt()
+        with scene.machine.superuser() as superuser:
+            return superuser.execute("select pg_is_in_recovery()").fetchall() == [(True,)]
+
+
+def pooler_restarted(scene: Scene) -> bool:
+    assert scene.pooler
+    first = scene.pooler.process
+    scene.pooler.stop()
+    scene.wait_until_felt()
+    scene.pooler.start()
+    return first.exit_code is not None
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A file system of 8 MiB, of the user that Postgres runs as; an error where mounts are not allowed."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = f"size=8m,mode=700,uid={unprivileged_user()}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True, capture_output=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@cache
+def can_mount() -> bool:
+    if os.geteuid() == 0:
+        with suppress(OSError, subprocess.CalledProcessError), small_disk():
+            return True
+    return False
+
+
+def disk_full(scene: Scene) -> bool:
+    """The file system that the ledger's table is on has no room for another page, until a file is removed from it."""
+    with small_disk() as disk:
+        scene.machine.execute(
+            f"create tablespace small location '{disk}'", "alter table public.transactions set tablespace small"
+        )
+        fill(disk / "filling")
+        scene.wait_until_felt()
+        (disk / "filling").unlink()
+        reason = "No space left on device" in scene.machine.log
+        scene.machine.execute("alter table public.transactions set tablespace pg_default", "drop tablespace small")
+    return reason
+
+
+def fill(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as filling:
+        while True:
+            filling.write(bytes(4096))
+
+
+RAISE = """
+create function public.disk_full() returns trigger language plpgsql as $$
+begin
+    raise exception 'could not extend file' using errcode = 'disk_full';
+end
+$$
+"""
+
+
+def disk_said_to_be_full(scene: Scene) -> bool:
+    """Where mounts are not allowed, a trigger raises the error that Postgres would."""
+    trigger = "create trigger disk_full before insert on public.transactions execute function public.disk_full()"
+    scene.machine.execute(RAISE, trigger)
+    scene.wait_until_felt()
+    scene.machine.execute("drop function public.disk_full() cascade")
+    return "could not extend file" in scene.machine.log

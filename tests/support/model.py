@@ -1,0 +1,264 @@
+"""Stories of sales, as Stripe would tell them in events, with what every user must have at the end.
+
+The model here is written from the rules (docs/settlement.md), not from the SQL: it looks at how each sale, refund and
+dispute ended, and never at an event.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+from hypothesis import strategies as st
+
+from support.recorded import (
+    dispute_event,
+    invoice_event,
+    invoice_payment_event,
+    payment_intent_event,
+    refund_event,
+    session_event,
+)
+
+Event = dict[str, Any]
+
+_numbers = count(1)
+_run = uuid.uuid4().hex[:8]
+
+
+def new_id(prefix: str) -> str:
+    """An id that no other story of this run has."""
+    return f"{prefix}_{_run}{next(_numbers):08}"
+
+
+@dataclass(frozen=True)
+class Refund:
+    """A refund and the statuses that it went through."""
+
+    amount: int
+    statuses: Sequence[str]
+
+    def money(self) -> Fraction:
+        """What it took in the end."""
+        return Fraction(0 if {"failed", "canceled"} & set(self.statuses) else self.amount)
+
+    def events(self, payment_id: str) -> Iterator[Event]:
+        names = {"failed": "refund.failed", "canceled": "refund.updated.canceled"}
+        refund_id = new_id("re")
+        for index, status in enumerate(self.statuses):
+            name = names.get(status, "refund.updated" if index else "refund.created")
+            yield refund_event(
+                name,
+                event_id=new_id("evt"),
+                id=refund_id,
+                payment_intent=payment_id,
+                amount=self.amount,
+                status=status,
+            )
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A dispute, and its moves: what the balance lost or got back, then how it was closed."""
+
+    amount: int
+    moves: Sequence[int]
+    status: str
+
+    def money(self) -> int:
+        """What it took in the end, in whole minor units, rounded in the founder's favour."""
+        took = -sum(move for move in self.moves if move < 0)
+        gave = sum(move for move in self.moves if move > 0)
+        if took == 0 or self.status == "won":
+            return 0
+        return max(0, math.ceil(self.amount * (1 - Fraction(gave, took))))
+
+    def events(self, payment_id: str) -> Iterator[Event]:
+        dispute_id = new_id("du")
+        snapshots = [self.moves[:length] for length in range(len(self.moves) + 1)]
+        for moves in snapshots:
+            name = "charge.dispute.funds_reinstated" if moves and moves[-1] > 0 else "charge.dispute.created"
+            yield self._event(name, dispute_id, payment_id, moves, "needs_response")
+        yield self._event("charge.dispute.closed.lost", dispute_id, payment_id, self.moves, self.status)
+
+    def _event(self, name: str, dispute_id: str, payment_id: str, moves: Sequence[int], status: str) -> Event:
+        return dispute_event(
+            name,
+            event_id=new_id("evt"),
+            balance_transactions=moves,
+            id=dispute_id,
+            payment_intent=payment_id,
+            amount=self.amount,
+            status=status,
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one source says of a sale."""
+
+    user_id: str
+    credits: int
+    money: int
+
+
+@dataclass(frozen=True)
+class Payment:
+    """One ``pi_…`` and what was taken back of it."""
+
+    reversals: Sequence[Refund | Dispute]
+    id: str = field(default_factory=lambda: new_id("pi"))
+
+    def money_reversed(self) -> Fraction:
+        return sum((Fraction(reversal.money()) for reversal in self.reversals), Fraction())
+
+    def reversal_events(self) -> Iterator[Event]:
+        for reversal in self.reversals:
+            yield from reversal.events(self.id)
+
+
+@dataclass(frozen=True)
+class Sale:
+    """A sale: who it was sold to, as its sources tell, and its payments.
+
+    Sources are named "session", "unpaid session", "intent", "capture" (by hand, without credits), "invoice", and those
+    that tell only a part: "user session" and "credits intent", and "customer invoice", whose user is told by the
+    session that began the subscription.
+    """
+
+    sources: dict[str, Told]
+    payments: Sequence[Payment]
+    invoice_id: str = field(default_factory=lambda: new_id("in"))
+    customer_id: str = field(default_factory=lambda: new_id("cus"))
+
+    def counts(self) -> Told:
+        """What counts: of several sources' words the closest to the money, and of a part what it tells."""
+        closest = ("credits intent", "intent", "customer invoice", "invoice", "session", "unpaid session")
+        told = next(self.sources[name] for name in closest if name in self.sources)
+        user_id = self.sources["user session"].user_id if "user session" in self.sources else told.user_id
+        money = self.sources["capture"].money if "capture" in self.sources else told.money
+        return Told(user_id, told.credits, money)
+
+    def is_paid(self) -> bool:
+        return set(self.sources) != {"unpaid session"}
+
+    def kept(self) -> int:
+        """The credits that are left of it."""
+        told = self.counts()
+        if not self.is_paid():
+            return 0
+        gone = sum((payment.money_reversed() for payment in self.payments), Fraction())
+        share = min(gone / told.money, Fraction(1)) if told.money else Fraction(0)
+        return told.credits - math.floor(told.credits * share)
+
+    def events(self) -> Iterator[Event]:
+        for name, told in self.sources.items():
+            yield from self._source_events(name, told)
+        if any("invoice" in name for name in self.sources):
+            for payment in self.payments:
+                yield invoice_payment_event(
+                    event_id=new_id("evt"), id=new_id("inpay"), invoice=self.invoice_id, payment_intent=payment.id
+                )
+        for payment in self.payments:
+            yield from payment.reversal_events()
+
+    def _source_events(self, name: str, told: Told) -> Iterator[Event]:
+        user_id = None if name in ("credits intent", "customer invoice") else told.user_id
+        credits_told = None if name == "user session" else told.credits
+        common = {"event_id": new_id("evt"), "user_id": user_id, "credits": credits_told, "customer": self.customer_id}
+        payment_id = self.payments[0].id
+        match name:
+            case "session" | "unpaid session" | "user session":
+                yield session_event(
+                    "checkout.session.completed" + ".unpaid" * (name == "unpaid session"),
+                    **common,
+                    id=new_id("cs"),
+                    payment_intent=payment_id,
+                    amount=told.money,
+                    invoice=self.invoice_id if "invoice" in self.sources else None,
+                )
+            case "intent" | "credits intent":
+                yield payment_intent_event(**common, id=payment_id, amount=told.money)
+            case "capture":
+                capture = "payment_intent.succeeded.manual_capture"
+                yield payment_intent_event(capture, event_id=new_id("evt"), id=payment_id, amount_received=told.money)
+            case _:
+                yield invoice_event(**common, id=self.invoice_id, amount_paid=told.money)
+        if name == "customer invoice":
+            began = common | {"event_id": new_id("evt"), "user_id": told.user_id}
+            yield session_event("checkout.session.completed.subscription", **began, id=new_id("cs"))
+
+
+def events_of(stories: Sequence[Sale]) -> list[Event]:
+    """All events of the stories, as they happened."""
+    return [event for story in stories for event in story.events()]
+
+
+def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, int]:
+    """What every user must have once everything has arrived."""
+    balances = Counter(dict.fromkeys(users, 0))
+    for sale in sales:
+        balances[sale.counts().user_id] += sale.kept()
+    return dict(balances)
+
+
+amounts = st.one_of(st.integers(1, 20), st.integers(1, 5000), st.just(1000))
+
+
+@st.composite
+def refunds(draw: st.DrawFn) -> Refund:
+    way = draw(st.sampled_from([["succeeded"], ["pending", "succeeded"], ["pending", "requires_action", "succeeded"]]))
+    end = draw(st.sampled_from([[], [], ["failed"], ["canceled"]]))
+    return Refund(draw(amounts), [*way, *end])
+
+
+@st.composite
+def disputes(draw: st.DrawFn) -> Dispute:
+    moves = draw(st.lists(st.integers(-900, -1) | st.integers(1, 600), max_size=4))
+    taken = [move for move in moves if move < 0]
+    given = [move for move in moves if move > 0]
+    while sum(given) > -sum(taken):
+        given.pop()
+    return Dispute(draw(amounts), [*taken, *given], draw(st.sampled_from(["won", "lost", "under_review"])))
+
+
+SOURCES = (
+    ["session"],
+    ["session", "intent"],
+    ["intent"],
+    ["unpaid session"],
+    ["unpaid session", "session"],
+    ["unpaid session", "capture"],
+    ["invoice"],
+    ["session", "invoice"],
+    ["user session", "credits intent"],
+    ["customer invoice"],
+)
+
+
+@st.composite
+def sales(draw: st.DrawFn, users: Sequence[str]) -> Sale:
+    names = draw(st.sampled_from(SOURCES))
+    first = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
+    other = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
+    disagree = draw(st.booleans()) and names != ["unpaid session", "session"]
+    sources = {name: other if index and disagree else first for index, name in enumerate(names)}
+    payments = st.builds(Payment, st.lists(refunds() | disputes(), max_size=3))
+    most = 3 if any("invoice" in name for name in names) else 1
+    return Sale(sources, draw(st.lists(payments, min_size=1, max_size=most)))
+
+
+@st.composite
+def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
+    """All the events, some twice, some under a second event id, in any order."""
+    copies = draw(st.lists(st.sampled_from(events), max_size=6))
+    twins = draw(st.lists(st.sampled_from(events), max_size=6))
+    everything = [*events, *copies, *({**event, "id": new_id("evt")} for event in twins)]
+    draw(st.randoms(use_true_random=False)).shuffle(everything)
+    return everything

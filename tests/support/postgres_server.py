@@ -1,0 +1,83 @@
+"""A Postgres that can be stopped in every way, and comes back where it was."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from support.databases import PASSWORD, WORKER, Database
+from webhook.dev import postgres
+from webhook.ledger.migrate import migrate
+
+TERMINATE = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{WORKER}'"
+
+
+class Machine:
+    """A Postgres of the test's own, with the whole schema."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port, self.running = folder / "data", postgres.free_port(), ExitStack()
+        self.start()
+        self.database = Database(postgres.superuser_url(self.folder, self.port))
+        postgres.prepare(self.database.superuser_url, PASSWORD)
+        self.execute(f"create role {WORKER} login noinherit password '{PASSWORD}' in role service_role")
+        migrate(self.database.admin_url)
+
+    def start(self) -> None:
+        url = self.running.enter_context(postgres.running(self.folder, port=self.port, durable=False))
+        assert f":{self.port}/" in url
+
+    def stop(self) -> None:
+        self.running.close()
+
+    def execute(self, *statements: str) -> None:
+        with self.superuser() as superuser:
+            for statement in statements:
+                superuser.execute(statement)
+
+    def superuser(self) -> psycopg.Connection:
+        return psycopg.connect(self.database.superuser_url, autocommit=True)
+
+    @property
+    def first_process(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+
+    def stop_immediately(self) -> None:
+        """As a crash: nothing is written down any more, and no client is told."""
+        self.first_process.send_signal(signal.SIGQUIT)
+        self.stop()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """No process of the server does anything; their connections stay, and new ones queue up."""
+        first = self.first_process
+        first.suspend()  # it begins no others from now on
+        others = first.children()
+        for process in others:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in (first, *others):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    @contextmanager
+    def demoted(self) -> Iterator[None]:
+        """A read-only standby, then promoted: https://www.postgresql.org/docs/current/warm-standby.html."""
+        self.stop()
+        (self.folder / "standby.signal").touch()
+        self.start()
+        yield
+        self.execute("select pg_promote()")
+
+    @property
+    def log(self) -> str:
+        """What the server has written since it was started last."""
+        return self.folder.with_name(f"{self.folder.name}.log").read_text(encoding="utf-8", errors="replace")

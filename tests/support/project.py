@@ -1,0 +1,8 @@
+"""Where the project's files are."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+EVENTS = PROJECT / "tests" / "events"
+SQL = PROJECT / "sql"

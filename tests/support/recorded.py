@@ -1,0 +1,158 @@
+"""Events as Stripe sends them, recorded as events/<API version>/<type>[.<variant>].json.
+
+A builder takes a recorded event and returns a copy with the given fields replaced. Fields bear Stripe's
+names, `event_id` alone belongs to the envelope, and a field that the recorded object lacks is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stripe import WebhookSignature
+
+from support.project import EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSIONS = ("2022-11-15", "2025-03-31.basil", "2026-10-28.endive")
+NEWEST = VERSIONS[-1]
+USER_ID = "7b0d4c5e-2f3a-4c1d-9e8f-0a1b2c3d4e5f"
+AS_RECORDED: Any = object()
+
+
+def recorded(name: str, version: str = NEWEST) -> dict[str, Any]:
+    """Return a fresh copy of the event in the file `name`.json of that API version."""
+    return json.loads(_text(EVENTS / version / f"{name}.json"))
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def session_event(  # noqa: PLR0913 - one for each thing a test is about
+    name: str = "checkout.session.completed",
+    version: str = NEWEST,
+    *,
+    event_id: str = AS_RECORDED,
+    user_id: str | None = AS_RECORDED,
+    credits: object = AS_RECORDED,  # noqa: A002 - Stripe's metadata key
+    amount: int = AS_RECORDED,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a Checkout Session's event: id, payment_intent, currency, payment_status, … are `fields`.
+
+    `user_id` is set in the metadata and as `client_reference_id` unless that is given too; None for
+    `user_id` or `credits` takes the key away. `amount` (minor units) is subtotal and total.
+    """
+    if user_id is not AS_RECORDED:
+        fields.setdefault("client_reference_id", user_id)
+    if amount is not AS_RECORDED:
+        fields = {"amount_subtotal": amount, "amount_total": amount} | fields
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"], user_id=user_id, credits=credits)
+    return event
+
+
+def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
+    name: str = "payment_intent.succeeded",
+    version: str = NEWEST,
+    *,
+    event_id: str = AS_RECORDED,
+    user_id: str | None = AS_RECORDED,
+    credits: object = AS_RECORDED,  # noqa: A002 - Stripe's metadata key
+    amount: int = AS_RECORDED,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a PaymentIntent's event; `amount` (minor units) is asked for and received, if not both given."""
+    if amount is not AS_RECORDED:
+        fields = {"amount": amount, "amount_received": amount} | fields
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"], user_id=user_id, credits=credits)
+    return event
+
+
+def invoice_event(
+    name: str = "invoice.paid",
+    version: str = NEWEST,
+    *,
+    event_id: str = AS_RECORDED,
+    user_id: str | None = AS_RECORDED,
+    credits: object = AS_RECORDED,  # noqa: A002 - Stripe's metadata key
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a subscription invoice's event; user and credits are in the subscription's metadata."""
+    event = _event(name, version, event_id, fields)
+    _with_metadata(event["data"]["object"]["parent"]["subscription_details"], user_id=user_id, credits=credits)
+    return event
+
+
+def invoice_payment_event(
+    *, event_id: str = AS_RECORDED, payment_intent: str = AS_RECORDED, **fields: Any
+) -> dict[str, Any]:
+    """Return the event that tells which PaymentIntent paid an invoice."""
+    event = _event("invoice_payment.paid", NEWEST, event_id, fields)
+    if payment_intent is not AS_RECORDED:
+        event["data"]["object"]["payment"]["payment_intent"] = payment_intent
+    return event
+
+
+def refund_event(
+    name: str = "refund.created", version: str = NEWEST, *, event_id: str = AS_RECORDED, **fields: Any
+) -> dict[str, Any]:
+    """Return a refund's event: id, payment_intent, charge, amount, currency, status, … are `fields`."""
+    return _event(name, version, event_id, fields)
+
+
+def dispute_event(
+    name: str = "charge.dispute.created",
+    version: str = NEWEST,
+    *,
+    event_id: str = AS_RECORDED,
+    balance_transactions: Sequence[int] = AS_RECORDED,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a dispute's event; `balance_transactions` are amounts (< 0 withdrawn, > 0 given back)."""
+    if balance_transactions is not AS_RECORDED:
+        entries = enumerate(balance_transactions)
+        fields["balance_transactions"] = [_entry(amount, index, version) for index, amount in entries]
+    return _event(name, version, event_id, fields)
+
+
+def sign(body: bytes, secret: str, timestamp: int | None = None) -> str:
+    """Return the `Stripe-Signature` header for a body, which need not be UTF-8, at a time (default: now)."""
+    timestamp = int(time.time()) if timestamp is None else timestamp
+    try:
+        return WebhookSignature.generate_signature_header(body.decode(), secret, timestamp)
+    except UnicodeDecodeError:
+        signed = hmac.new(secret.encode(), b"%d." % timestamp + body, hashlib.sha256)
+        return f"t={timestamp},v1={signed.hexdigest()}"
+
+
+def _event(name: str, version: str, event_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+    event = recorded(name, version)
+    stripe_object = event["data"]["object"]
+    if unknown := fields.keys() - stripe_object.keys():
+        raise TypeError(f"{name} of {version} has no field {', '.join(sorted(unknown))}")
+    stripe_object |= fields
+    return event if event_id is AS_RECORDED else event | {"id": event_id}
+
+
+def _with_metadata(holder: dict[str, Any], **metadata: object) -> None:
+    changes = {key: value for key, value in metadata.items() if value is not AS_RECORDED}
+    merged = holder["metadata"] | changes
+    holder["metadata"] = {key: str(value) for key, value in merged.items() if value is not None}
+
+
+def _entry(amount: int, index: int, version: str) -> dict[str, Any]:
+    took, gave = recorded("charge.dispute.funds_reinstated", version)["data"]["object"]["balance_transactions"]
+    entry = took if amount < 0 else gave
+    numbered = f"{entry['id'][:-2]}{index:02}"
+    return entry | {"id": numbered, "amount": amount, "net": amount - entry["fee"]}

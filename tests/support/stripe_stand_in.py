@@ -1,0 +1,207 @@
+"""A stand-in for Stripe's API on loopback: lists that page, objects, events; it can limit the rate, stall and fail.
+
+It keeps objects as they are now, and the events that told of them, and answers over real HTTP, so that the real client
+with its timeouts and retries is what is tested: https://docs.stripe.com/api/pagination.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from support.recorded import payment_intent_event
+
+JSONObject = dict[str, Any]
+DAY = 86_400
+
+LISTS = {
+    "/v1/checkout/sessions": "checkout.session",
+    "/v1/payment_intents": "payment_intent",
+    "/v1/invoices": "invoice",
+    "/v1/invoice_payments": "invoice_payment",
+    "/v1/refunds": "refund",
+    "/v1/disputes": "dispute",
+    "/v1/charges": "charge",
+    "/v1/events": "event",
+}
+
+
+@dataclass
+class StripeStandIn:
+    """What Stripe knows. ``objects`` are all of one account, by id."""
+
+    account: str | None = None
+    objects: dict[str, JSONObject] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    trouble: Callable[[str, int], int | None] = lambda path, number: None  # noqa: ARG005
+    """Given a path and the number of the request, the status to refuse it with; 0 hangs up without an answer."""
+    refused_queries: set[str] = field(default_factory=set)
+    """Parameters of lists that are refused with a 400 of another code than resource_missing."""
+    before_answer: Callable[[str], None] = lambda path: None  # noqa: ARG005
+    url: str = ""
+
+    def happened(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
+        """These events happened ``at`` a time (default: lately) to objects ``created`` at another (or the same)."""
+        for event in events:
+            moment = int(time.time() - 60 if at is None else at)
+            source = deepcopy(event["data"]["object"])
+            if source["object"] == "invoice":
+                source["status_transitions"]["paid_at"] = moment
+            known = self.objects.get(source["id"])
+            made = known["created"] if known else int(moment if created is None else created)
+            self.objects[source["id"]] = source | {"created": made}
+            self.objects[event["id"]] = event | {
+                "created": moment,
+                "data": {"object": source | {"created": made}},
+            }
+            self._make_payment(source, made)
+
+    def _make_payment(self, source: JSONObject, created: int) -> None:
+        """Make the PaymentIntent that a session or an invoice's payment implies, and its charge."""
+        payment_id = source.get("payment_intent") or (source.get("payment") or {}).get("payment_intent")
+        if source["object"] not in ("checkout.session", "invoice_payment") or not payment_id:
+            return
+        paid = source.get("payment_status", "paid") == "paid"
+        event = payment_intent_event(id=payment_id, user_id=None, credits=None)
+        made = event["data"]["object"] | {"created": created, "status": "succeeded" if paid else "processing"}
+        known = self.objects.setdefault(payment_id, made)
+        if paid and known["status"] == "processing":
+            known["status"] = "succeeded"
+
+    def _knows(self, source: JSONObject) -> bool:
+        """Whether it is listed yet: events are kept for 30 days."""
+        return source["object"] != "event" or source["created"] >= time.time() - 30 * DAY
+
+    def forget_events(self) -> None:
+        """Stripe made no events, or made them too long ago."""
+        self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
+
+    def settings(self, database_url: str) -> dict[str, str]:
+        """The environment of a command that asks this one."""
+        return {"DATABASE_URL": database_url, "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": self.url}
+
+    def answer(self, path: str, query: dict[str, str], account: str | None) -> tuple[int, JSONObject]:
+        """Return the status and the body of an answer."""
+        objects = self.objects if account == self.account else {}
+        if path in LISTS:
+            return self._list(list(objects.values()), path, query)
+        kind, _, object_id = path.rpartition("/")
+        source = objects.get(object_id)
+        if source is None or LISTS.get(kind) != source["object"]:
+            return 404, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
+        return 200, self._expanded(source, [value for key, value in query.items() if key.startswith("expand")])
+
+    def _list(self, every: list[JSONObject], path: str, query: dict[str, str]) -> tuple[int, JSONObject]:
+        if self.refused_queries & query.keys():
+            return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
+        if (payment_id := query.get("payment_intent")) and payment_id not in self.objects:
+            return 400, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
+        every = [source for source in every if source["object"] == LISTS[path] and self._knows(source)]
+        found = [source for source in every if _is_asked_for(source, query)]
+        found.sort(key=lambda source: (source["created"], source["id"]), reverse=True)
+        ids = [source["id"] for source in found]
+        start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
+        limit = int(query.get("limit", "10"))
+        fields = [value[len("data.") :] for key, value in query.items() if key.startswith("expand")]
+        page = [self._expanded(source, fields) for source in found[start : start + limit]]
+        return 200, {"object": "list", "data": page, "has_more": start + limit < len(found), "url": path}
+
+    def _expanded(self, source: JSONObject, fields: list[str]) -> JSONObject:
+        """Return the object with what was asked for in it: https://docs.stripe.com/expand."""
+        shown = deepcopy(source)
+        if shown["object"] == "invoice":
+            payments = [each for each in self.objects.values() if each.get("invoice") == shown["id"]]
+            payments = [each for each in payments if each["object"] == "invoice_payment"]
+            shown.pop("payments", None)
+            if "payments" in fields:
+                shown["payments"] = {"object": "list", "data": payments[:10], "has_more": len(payments) > 10}
+        if shown["object"] == "checkout.session":
+            lines = shown.pop("line_items", None) or {"object": "list", "data": [], "has_more": False}
+            if "line_items" in fields:
+                shown["line_items"] = lines
+        for name in fields:
+            self._expand(shown, name.split("."))
+        return shown
+
+    def _expand(self, holder: JSONObject, path: list[str]) -> None:
+        name, *rest = path
+        held = self.objects.get(held_id) if isinstance(held_id := holder.get(name), str) else holder.get(name)
+        if isinstance(held, dict) and held.get("object") != "list":
+            holder[name] = deepcopy(held)
+            if rest:
+                self._expand(holder[name], rest)
+
+
+def _is_asked_for(source: JSONObject, query: dict[str, str]) -> bool:
+    created = source["created"]
+    types = [value for key, value in query.items() if key.startswith("types")]
+    return (
+        created >= int(query.get("created[gte]", "0"))
+        and created < int(query.get("created[lt]", "99999999999"))
+        and (not types or source["type"] in types)
+        and ("payment_intent" not in query or source.get("payment_intent") == query["payment_intent"])
+        and query.get("payment[payment_intent]") in (None, (source.get("payment") or {}).get("payment_intent"))
+        and ("invoice" not in query or source.get("invoice") == query["invoice"])
+        and ("charge" not in query or source.get("charge") == query["charge"])
+    )
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that hung up: tests make it."""
+
+
+@contextmanager
+def serving(stand_in: StripeStandIn) -> Iterator[StripeStandIn]:
+    """Serve on a port of loopback; ``url`` is what STRIPE_API_BASE has to be."""
+    lock = threading.Lock()
+    counts: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = dict(parse_qsl(parts.query))
+            with lock:
+                stand_in.requests.append((parts.path, query))
+                counts[parts.path] += 1
+                refusal = stand_in.trouble(parts.path, counts[parts.path])
+            stand_in.before_answer(parts.path)
+            if refusal == 0:
+                self.close_connection = True
+                return
+            if refusal:
+                status, body = refusal, {"error": {"type": "api_error", "message": "refused"}}
+            else:
+                with lock:
+                    status, body = stand_in.answer(parts.path, query, self.headers.get("Stripe-Account"))
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with _QuietServer(("127.0.0.1", 0), Handler) as server:
+        stand_in.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield stand_in
+        finally:
+            server.shutdown()

@@ -1,0 +1,270 @@
+"""Credits from the prices of line items, and invoices: without a database, and with answers at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from support.recorded import USER_ID, VERSIONS, invoice_event, invoice_payment_event, recorded, session_event
+from webhook.delivery import read_event
+from webhook.events.facts import INVOICE, SESSION, Customer, Facts, Ignored, Interpretation, Link, Sale, Unsettled
+from webhook.events.interpret import interpret
+from webhook.events.lookups import InvoiceLines, Price, Question, SessionLines
+from webhook.settings import Guards
+
+SESSION_ID = session_event()["data"]["object"]["id"]
+NAMELESS = session_event(credits=None)
+
+Answers = Mapping[Question, Any]
+
+
+def interpreted(event: dict[str, Any], answers: Answers | None) -> Interpretation:
+    """What the event says with these answers; ``None``: there is no API key."""
+    ask = (lambda _: None) if answers is None else answers.__getitem__
+    return interpret(read_event(json.dumps(event)), Guards(livemode=False), ask)
+
+
+def sale_of(event: dict[str, Any], answers: Answers | None = None) -> Sale:
+    interpretation = interpreted(event, answers)
+    assert isinstance(interpretation, Facts), interpretation
+    return next(fact for fact in interpretation.facts if isinstance(fact, Sale))
+
+
+def price(credits: Any = None, product: Any = "prod_1", price_id: str = "price_1") -> dict[str, Any]:  # noqa: A002
+    return {"id": price_id, "object": "price", "metadata": named(credits), "product": product}
+
+
+def product(credits: Any = None) -> dict[str, Any]:  # noqa: A002
+    return {"id": "prod_1", "object": "product", "metadata": named(credits)}
+
+
+def named(credits: Any) -> dict[str, str]:  # noqa: A002
+    return {} if credits is None else {"credits": credits}
+
+
+def item(price: Any, quantity: int | None = 1, **fields: Any) -> dict[str, Any]:
+    """A line item of a session."""
+    return {"id": "li_1", "object": "item", "amount_total": 1000, "price": price, "quantity": quantity} | fields
+
+
+def lines(*items: Any) -> Answers:
+    """What is answered when the session's lines are these; a price without credits brings a bare product."""
+    bare = {Price(f"price_{number}"): price(product=product(), price_id=f"price_{number}") for number in range(9)}
+    return {SessionLines(SESSION_ID): list(items), **bare}
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([item(price("100"))], 100),
+        ([item(price("100"), quantity=3)], 300),
+        ([item(price("100")), item(price("50"), quantity=2)], 200),
+        ([item(price("100")), item(price())], 100),
+        ([item(price("100"), quantity=None)], 100),
+        ([item(price("100"), amount_total=0)], 100),
+        ([item(price("100")), item(price("50"), amount_total=-500)], 100),
+        ([item(price("0")), item(price("50"))], 50),
+    ],
+)
+def test_session_sells_the_credits_of_its_prices_times_quantity(items: list[Any], expected: int) -> None:
+    assert sale_of(NAMELESS, lines(*items)).credits == expected
+
+
+def test_session_whose_price_names_none_sells_those_of_the_product() -> None:
+    answers = {SessionLines(SESSION_ID): [item(price(), 2)], Price("price_1"): price(product=product("70"))}
+    assert sale_of(NAMELESS, answers).credits == 140
+
+
+def test_session_with_credits_of_its_own_asks_nothing() -> None:
+    assert sale_of(session_event(), {}).credits == 100
+
+
+def test_session_of_prices_and_no_user_is_a_sale_that_lacks_its_user() -> None:
+    sale = sale_of(session_event(credits=None, user_id=None, customer=None), lines(item(price("5"))))
+    assert (sale.user_id, sale.credits, sale.version) == (None, 5, SESSION)
+
+
+def test_session_whose_prices_say_zero_is_ignored() -> None:
+    assert interpreted(NAMELESS, lines(item(price("0")))) == Ignored("zero_credits")
+
+
+def test_session_whose_prices_name_none_lacks_credits() -> None:
+    assert sale_of(NAMELESS, lines(item(price()))).credits is None
+
+
+def test_session_whose_prices_name_none_and_that_names_nobody_is_ignored() -> None:
+    event = session_event(credits=None, user_id=None)
+    assert interpreted(event, lines(item(price()))) == Ignored("no_credits")
+
+
+def test_session_that_names_nobody_is_ignored_without_a_key() -> None:
+    assert interpreted(session_event(credits=None, user_id=None), None) == Ignored("no_credits")
+
+
+@pytest.mark.parametrize("credits", ["-5", "1.5", "ten", "", "1000000001"])
+def test_session_whose_price_says_no_number_is_invalid(credits: str) -> None:  # noqa: A002
+    interpretation = interpreted(NAMELESS, lines(item(price("5")), item(price(credits))))
+    assert isinstance(interpretation, Unsettled)
+    assert interpretation.reason == "invalid_credits"
+
+
+def test_session_whose_lines_sum_up_above_the_limit_is_invalid() -> None:
+    interpretation = interpreted(NAMELESS, lines(item(price("500000001"), 2)))
+    assert isinstance(interpretation, Unsettled)
+    assert interpretation.reason == "invalid_credits"
+
+
+@pytest.mark.parametrize("items", [[None], [item(price("5"), quantity=-1)], [item({"metadata": []})], [item(5)]])
+def test_session_with_lines_of_another_shape_is_unreadable(items: list[Any]) -> None:
+    assert interpreted(NAMELESS, lines(*items)) == Unsettled("unreadable")
+
+
+# Ways to sell, as recorded
+
+
+def test_session_of_a_payment_link_has_the_links_metadata_and_the_buyers_reference() -> None:
+    sale = sale_of(recorded("checkout.session.completed.payment_link"))
+    assert (sale.user_id, sale.credits) == (USER_ID, 100)
+
+
+def test_session_of_line_items_sells_what_their_prices_say() -> None:
+    event = recorded("checkout.session.completed.line_items")
+    answers = {SessionLines(event["data"]["object"]["id"]): [item(price("100"), 2)]}
+    assert sale_of(event, answers).credits == 200
+
+
+def test_session_in_a_currency_without_decimals_keeps_its_amount_as_it_is() -> None:
+    sale = sale_of(recorded("checkout.session.completed.zero_decimal"))
+    assert (sale.money_amount, sale.currency) == (1500, "jpy")
+
+
+def test_session_that_was_shown_in_another_currency_counts_in_its_own() -> None:
+    sale = sale_of(recorded("checkout.session.completed.adaptive_pricing"))
+    assert (sale.money_amount, sale.currency) == (1000, "usd")
+
+
+# Invoices
+
+INVOICE_ID = invoice_event()["data"]["object"]["id"]
+
+
+def invoice_line(price_id: str, quantity: int = 1, amount: int = 1000, *, proration: bool = False) -> dict[str, Any]:
+    [line, *_] = invoice_event()["data"]["object"]["lines"]["data"]
+    details = line["parent"]["subscription_item_details"] | {"proration": proration}
+    return line | {
+        "amount": amount,
+        "quantity": quantity,
+        "pricing": {"type": "price_details", "price_details": {"price": price_id, "product": "prod_1"}},
+        "parent": line["parent"] | {"subscription_item_details": details},
+    }
+
+
+def invoice_of(*items: Any, has_more: bool = False, **fields: Any) -> dict[str, Any]:
+    listed = invoice_event()["data"]["object"]["lines"] | {"data": list(items), "has_more": has_more}
+    return invoice_event(credits=None, lines=listed, **fields)
+
+
+PRICES: Answers = {Price("price_1"): price("100"), Price("price_2"): price("7")}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_invoice_of_a_subscription_is_a_paid_sale(version: str) -> None:
+    event = recorded("invoice.paid", version)
+    invoice_id = event["data"]["object"]["id"]
+    sale = sale_of(event)
+    assert (sale.payment_id, sale.version, sale.user_id, sale.credits) == (invoice_id, INVOICE, USER_ID, 100)
+    assert (sale.money_amount, sale.currency, sale.paid) == (1000, "usd", True)
+
+
+def test_invoice_of_an_older_version_links_its_payment() -> None:
+    event = recorded("invoice.paid", VERSIONS[0])
+    invoice = event["data"]["object"]
+    interpretation = interpreted(event, None)
+    assert isinstance(interpretation, Facts)
+    assert interpretation.facts[0] == Link(invoice["id"], invoice["id"], invoice["payment_intent"])
+
+
+def test_invoice_of_an_older_version_has_the_credits_of_its_prices_inside() -> None:
+    event = recorded("invoice.paid", VERSIONS[0])
+    event["data"]["object"]["subscription_details"]["metadata"].pop("credits")
+    assert sale_of(event, None).credits == 100
+
+
+def test_invoice_sells_the_credits_of_its_prices() -> None:
+    assert sale_of(invoice_of(invoice_line("price_1", 2), invoice_line("price_2")), PRICES).credits == 207
+
+
+def test_invoice_of_many_lines_asks_for_all_of_them() -> None:
+    everything = [invoice_line("price_2")] * 12
+    event = invoice_of(*everything[:10], has_more=True)
+    assert sale_of(event, {InvoiceLines(INVOICE_ID): everything, **PRICES}).credits == 84
+
+
+def test_invoice_of_more_lines_than_it_holds_waits_where_nobody_can_be_asked() -> None:
+    """Ten lines are not what was paid for."""
+    line = invoice_line("price_2") | {"price": price(credits="7")}
+    assert sale_of(invoice_of(line), None).credits == 7
+    assert interpreted(invoice_of(line, has_more=True), None) == Unsettled("missing_api_key", INVOICE_ID)
+
+
+@pytest.mark.parametrize("correction", [invoice_line("price_1", amount=-1000), invoice_line("price_1", proration=True)])
+def test_invoice_lines_that_correct_others_sell_nothing(correction: dict[str, Any]) -> None:
+    assert sale_of(invoice_of(correction, invoice_line("price_2")), PRICES).credits == 7
+
+
+@pytest.mark.parametrize("reason", ["subscription_update", "manual", "subscription_threshold"])
+def test_invoice_that_begins_no_period_is_ignored(reason: str) -> None:
+    assert interpreted(invoice_event(billing_reason=reason), None) == Ignored("proration")
+
+
+def test_invoice_of_a_trial_is_ignored() -> None:
+    assert interpreted(invoice_event(subtotal=0, amount_paid=0), None) == Ignored("proration")
+
+
+def test_invoice_of_a_renewal_that_gives_back_more_than_it_costs_is_ignored() -> None:
+    """As after a change to a cheaper plan."""
+    assert interpreted(invoice_event(subtotal=-500, amount_paid=0), None) == Ignored("proration")
+
+
+def test_invoice_with_credits_of_its_own_counts_whatever_its_reason() -> None:
+    event = invoice_event(billing_reason="manual", metadata={"credits": "30", "user_id": USER_ID})
+    assert sale_of(event).credits == 30
+
+
+def test_invoice_without_credits_anywhere_is_ignored() -> None:
+    answers = {Price("price_1"): price(product=product())}
+    assert interpreted(invoice_of(invoice_line("price_1")), answers) == Ignored("no_credits")
+
+
+def test_invoice_whose_prices_nobody_can_look_up_lacks_credits() -> None:
+    assert sale_of(invoice_of(invoice_line("price_1")), None).credits is None
+
+
+def test_invoice_whose_prices_nobody_can_look_up_and_that_names_nobody_is_ignored() -> None:
+    event = invoice_of(invoice_line("price_1"))
+    event["data"]["object"]["parent"]["subscription_details"]["metadata"] = {}
+    assert interpreted(event, None) == Ignored("no_credits")
+
+
+def test_invoice_without_a_user_is_of_its_customer() -> None:
+    sale = sale_of(invoice_event(user_id=None, customer="cus_1"))
+    assert (sale.user_id, sale.customer_id) == (None, "cus_1")
+
+
+def test_invoice_with_a_user_tells_who_its_customer_is() -> None:
+    interpretation = interpreted(invoice_event(customer="cus_1"), None)
+    assert isinstance(interpretation, Facts)
+    assert Customer("cus_1", USER_ID) in interpretation.facts
+
+
+def test_invoice_payment_links_its_payment_to_the_invoice() -> None:
+    event = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_1")
+    assert interpreted(event, None) == Facts((Link("inpay_1", "in_1", "pi_1"),))
+
+
+def test_invoice_payment_of_another_kind_is_ignored() -> None:
+    event = invoice_payment_event(payment={"type": "charge", "charge": "ch_1"})
+    assert interpreted(event, None) == Ignored("no_payment")

@@ -1,0 +1,258 @@
+"""GET /metrics of one process: what is counted, under which names, and what is not told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from support.databases import Database
+from support.recorded import USER_ID, session_event, sign
+from support.worker import samples
+from webhook.app import create_app
+from webhook.ledger.connections import LedgerUnavailable
+from webhook.observability.parked_gauge import ParkedGauge
+from webhook.settings import Guards, Settings, StripeSettings
+
+SECRET = "whsec_only_for_tests"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+
+Admin = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def app(database: Database, admin: Admin) -> Iterator[Flask]:
+    admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
+    app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1")))
+    yield app
+    app.extensions["ledger"].close()
+
+
+def without_database(**settings: Any) -> Flask:
+    return create_app(Settings(NOWHERE, (SECRET,), Guards(livemode=False), **settings))
+
+
+def deliver(app: Flask, event: Any, signature: str | None = None) -> TestResponse:
+    body = event if isinstance(event, bytes) else json.dumps(event).encode()
+    headers = {"Stripe-Signature": sign(body, SECRET) if signature is None else signature}
+    return app.test_client().post("/webhook", data=body, headers=headers)
+
+
+def told(app: Flask) -> dict[str, float]:
+    answer = app.test_client().get("/metrics")
+    assert answer.status_code == 200
+    return samples(answer.text)
+
+
+def deliveries(event_type: str, outcome: str, reason: str = "") -> str:
+    return f'webhook_deliveries_total{{outcome="{outcome}",reason="{reason}",type="{event_type}"}}'
+
+
+def requests_of(endpoint: str, status: int) -> str:
+    return f'webhook_request_duration_seconds_count{{endpoint="{endpoint}",status="{status}"}}'
+
+
+def failures(cause: str) -> str:
+    return f'webhook_verification_failures_total{{cause="{cause}"}}'
+
+
+def test_deliveries_are_counted_by_type_outcome_and_reason(app: Flask) -> None:
+    """Each outcome adds one to a series of its own."""
+    deliver(app, session_event())
+    deliver(app, session_event())
+    deliver(app, session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2", user_id="nobody"))
+    counted = told(app)
+    completed = "checkout.session.completed"
+    assert counted[deliveries(completed, "recorded")] == 1
+    assert counted[deliveries(completed, "duplicate")] == 1
+    assert counted[deliveries(completed, "parked", "unknown_user")] == 1
+
+
+def test_deliveries_of_types_that_are_not_read_are_counted_as_other(app: Flask) -> None:
+    """Whatever types Stripe sends, there is one series for them."""
+    for event_type in ("customer.created", "charge.dispute.invented", "\ud800", "x" * 10_000, 'a"}b\n'):
+        deliver(app, session_event() | {"type": event_type})
+    counted = {name: count for name, count in told(app).items() if name.startswith("webhook_deliveries_total")}
+    assert sum(counted.values()) == 5
+    assert all('type="other"' in name for name in counted)
+
+
+@pytest.mark.parametrize(
+    ("cause", "body", "signature"),
+    [
+        ("no_signature", b"{}", ""),
+        ("malformed_signature", b"{}", "t=1,t=1,v1=ab"),
+        ("wrong_signature", b"{}", sign(b"{}", "whsec_another")),
+        ("old_signature", b"{}", sign(b"{}", SECRET, 1)),
+        ("not_utf8", b"\xff", sign(b"\xff", SECRET)),
+        ("not_json", b"{", None),
+        ("not_an_event", b"{}", None),
+    ],
+)
+def test_verification_failures_are_counted_by_cause(cause: str, body: bytes, signature: str | None) -> None:
+    """Each cause has a series, which stands at 0 before the first of them."""
+    app = without_database()
+    before = told(app)
+    assert deliver(app, body, signature).status_code == 400
+    after = told(app)
+    names = [name for name in after if name.startswith("webhook_verification_failures_total")]
+    assert {name: after[name] - before[name] for name in names} == {name: name == failures(cause) for name in names}
+
+
+def test_requests_are_timed_by_endpoint_and_status(app: Flask) -> None:
+    """A path that does not exist has no series of its own."""
+    client = app.test_client()
+    deliver(app, session_event())
+    for path in ("/healthz", "/readyz", "/wp-login.php", "/.env"):
+        client.get(path)
+    counted = told(app)
+    timed = [("webhook", 200), ("healthz", 200), ("readyz", 200), ("other", 404)]
+    assert [counted[requests_of(*each)] for each in timed] == [1, 1, 1, 2]
+    assert counted['webhook_request_duration_seconds_bucket{endpoint="webhook",le="10.0",status="200"}'] == 1
+    assert counted['webhook_request_duration_seconds_sum{endpoint="webhook",status="200"}'] > 0.001
+
+
+def test_database_calls_are_timed_by_function_and_result(app: Flask, admin: Admin) -> None:
+    """One that the database refuses is an error, and its delivery is counted as unavailable."""
+    deliver(app, session_event())
+    admin.execute("revoke insert on public.transactions from service_role")
+    deliver(app, session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2"))
+    counted = told(app)
+    calls = [
+        f'webhook_database_call_duration_seconds_count{{call="record",result="{result}"}}' for result in ("ok", "error")
+    ]
+    assert [counted[call] for call in calls] == [1, 1]
+    assert counted[deliveries("checkout.session.completed", "unavailable", "database")] == 1
+    assert counted[requests_of("webhook", 503)] == 1
+
+
+@pytest.mark.parametrize(("status", "result"), [(200, "ok"), (403, "error")])
+def test_stripe_calls_are_timed_by_result(
+    app: Flask, stripe_api: responses.RequestsMock, status: int, result: str
+) -> None:
+    """What Stripe refuses is an error."""
+    event = session_event(credits=None)
+    url = f"https://api.stripe.com/v1/checkout/sessions/{event['data']['object']['id']}/line_items"
+    stripe_api.get(url, json={"object": "list", "data": [], "has_more": False}, status=status)
+    deliver(app, event)
+    assert told(app)[f'webhook_stripe_call_duration_seconds_count{{result="{result}"}}'] == 1
+
+
+def test_connections_are_told_in_use_and_idle(app: Flask) -> None:
+    """After a delivery, its connection is idle."""
+    deliver(app, session_event())
+    counted = told(app)
+    assert counted['webhook_database_connections{state="idle"}'] == 1
+    assert counted['webhook_database_connections{state="in_use"}'] == 0
+
+
+def test_connections_in_use_go_back_to_none_after_an_outage() -> None:
+    """A call that fails gives its place back."""
+    app = without_database()
+    deliver(app, session_event())
+    assert told(app)['webhook_database_connections{state="in_use"}'] == 0
+
+
+def test_last_delivery_is_told_once_there_was_one(app: Flask) -> None:
+    """Before that it is 0; what is not verified does not count."""
+    before = time.time()
+    deliver(app, b"{}")
+    assert told(app)["webhook_last_delivery_timestamp_seconds"] == 0
+    deliver(app, session_event())
+    assert before <= told(app)["webhook_last_delivery_timestamp_seconds"] <= time.time()
+
+
+def test_parked_events_are_told_as_they_are_in_the_database_now(app: Flask, admin: Admin) -> None:
+    """The gauge is nobody's count: what another process settles is gone from it."""
+    deliver(app, session_event(user_id="nobody"))
+    assert told(app)["webhook_parked_events"] == 1
+    admin.execute("update billing.parked_events set resolved_at = now(), resolution = 'settled', payload = null")
+    assert told(app)["webhook_parked_events"] == 0
+
+
+def test_metrics_without_the_database_tell_the_rest_and_no_parked_events() -> None:
+    """What is not known is not told as 0."""
+    counted = told(without_database())
+    assert counted["webhook_database_up"] == 0
+    assert "webhook_parked_events" not in counted
+    assert counted[failures("no_signature")] == 0
+
+
+def test_metrics_of_two_applications_in_a_process_are_apart(app: Flask) -> None:
+    """Nothing leaks from one to the other."""
+    deliver(app, session_event())
+    assert deliveries("checkout.session.completed", "recorded") not in told(without_database())
+
+
+def test_metrics_tell_nothing_of_who_bought_what(app: Flask) -> None:
+    """Neither ids, nor addresses, nor secrets."""
+    event = session_event()
+    deliver(app, event)
+    text = app.test_client().get("/metrics").text
+    sold = event["data"]["object"]
+    private = [
+        SECRET,
+        USER_ID,
+        "buyer",
+        event["id"],
+        sold["id"],
+        sold["payment_intent"],
+        sold["customer_details"]["email"],
+    ]
+    assert [each for each in private if each in text] == []
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Bearer token", 200),
+        ("Bearer wrong", 401),
+        ("Bearer é", 401),
+        ("Bearer", 401),
+        ("Basic dG9rZW46", 401),
+        ("", 401),
+    ],
+)
+def test_metrics_with_a_token_are_only_for_who_has_it(header: str, status: int) -> None:
+    """Anybody else is told nothing."""
+    answer = without_database(metrics_token="token").test_client().get("/metrics", headers={"Authorization": header})
+    assert answer.status_code == status
+    assert ("webhook_build_info" in answer.text) == (status == 200)
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+
+
+def test_parked_gauge_of_a_database_that_hangs_gives_up_within_a_second_and_asks_once() -> None:
+    """Scrapes do not pile up behind it, and the next one after it answers asks anew."""
+    released, asked = threading.Event(), []
+
+    def count() -> int:
+        asked.append(1)
+        assert released.wait(20)
+        return len(asked)
+
+    gauge = ParkedGauge(count)
+    started = time.monotonic()
+    assert gauge() is None
+    assert time.monotonic() - started < 2
+    assert gauge() is None
+    assert len(asked) == 1
+    released.set()
+    assert gauge() in (1, 2)
+    assert gauge() == len(asked)
+
+
+def test_parked_gauge_of_a_database_that_fails_is_unknown() -> None:
+    """An outage is no error of the scrape."""
+
+    def fail() -> int:
+        raise LedgerUnavailable
+
+    assert ParkedGauge(fail)() is None

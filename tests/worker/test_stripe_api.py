@@ -1,0 +1,360 @@
+"""Stripe's API: what is asked, what is made of the answers, and what of the lack of one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+import responses
+from flask.testing import FlaskClient
+from responses import matchers
+from werkzeug.test import TestResponse
+
+from support.databases import Database
+from support.recorded import USER_ID, recorded, refund_event, session_event, sign
+from webhook.app import create_app
+from webhook.events.lookups import ChargeRefunds, InvoiceLines, Price, RelatedObject, SessionLines
+from webhook.settings import Guards, Settings, StripeSettings
+from webhook.stripe_api.client import StripeAPI, StripeUnavailable
+
+BASE = "https://api.stripe.com"
+SECRET = "whsec_test"
+SESSION = session_event()["data"]["object"]["id"]
+LINES = f"{BASE}/v1/checkout/sessions/{SESSION}/line_items"
+PRICE = {"id": "price_1", "object": "price", "metadata": {"credits": "100"}, "product": "prod_1"}
+LINE = {"id": "li_1", "object": "item", "quantity": 2, "price": PRICE, "amount_total": 1000}
+
+Mock = responses.RequestsMock
+Admin = psycopg.Connection[Any]
+
+
+def page(*objects: Any, has_more: bool = False) -> dict[str, Any]:
+    return {"object": "list", "data": list(objects), "has_more": has_more, "url": "/v1/…"}
+
+
+@pytest.fixture
+def ask() -> Any:
+    return StripeAPI(StripeSettings("rk_test_1")).asker()
+
+
+# Questions
+
+
+def test_question_for_a_sessions_lines_reads_all_pages(ask: Any, stripe_api: Mock) -> None:
+    first = matchers.query_param_matcher({"limit": "100"})
+    second = matchers.query_param_matcher({"limit": "100", "starting_after": "li_1"})
+    stripe_api.get(LINES, json=page({"id": "li_1"}, has_more=True), match=[first])
+    stripe_api.get(LINES, json=page({"id": "li_2"}), match=[second])
+    assert [line["id"] for line in ask(SessionLines(SESSION))] == ["li_1", "li_2"]
+
+
+def test_question_for_an_invoices_lines_names_it(ask: Any, stripe_api: Mock) -> None:
+    stripe_api.get(f"{BASE}/v1/invoices/in_1/lines", json=page({"id": "il_1"}))
+    assert ask(InvoiceLines("in_1")) == [{"id": "il_1"}]
+
+
+def test_question_for_a_charges_refunds_names_the_charge(ask: Any, stripe_api: Mock) -> None:
+    match = [matchers.query_param_matcher({"limit": "100", "charge": "ch_1"})]
+    stripe_api.get(f"{BASE}/v1/refunds", json=page({"id": "re_1"}), match=match)
+    assert ask(ChargeRefunds("ch_1")) == [{"id": "re_1"}]
+
+
+def test_question_for_a_price_brings_its_product_and_is_asked_once(ask: Any, stripe_api: Mock) -> None:
+    match = [matchers.query_param_matcher({"expand[0]": "product"})]
+    stripe_api.get(f"{BASE}/v1/prices/price_1", json=PRICE, match=match)
+    assert [ask(Price("price_1")) for _ in range(3)] == [PRICE] * 3
+    assert len(stripe_api.calls) == 1
+
+
+def test_question_for_a_related_object_follows_its_path(ask: Any, stripe_api: Mock) -> None:
+    stripe_api.get(f"{BASE}/v1/refunds/re_1", json={"id": "re_1"})
+    assert ask(RelatedObject("/v1/refunds/re_1")) == {"id": "re_1"}
+
+
+def test_question_about_a_connected_account_names_it(stripe_api: Mock) -> None:
+    match = [matchers.header_matcher({"Stripe-Account": "acct_1"})]
+    stripe_api.get(f"{BASE}/v1/refunds/re_1", json={"id": "re_1"}, match=match)
+    StripeAPI(StripeSettings("rk_test_1")).asker("acct_1")(RelatedObject("/v1/refunds/re_1"))
+
+
+def test_question_goes_where_the_settings_say(stripe_api: Mock) -> None:
+    stripe_api.get("http://127.0.0.1:9/v1/refunds/re_1", json={"id": "re_1"})
+    settings = StripeSettings("rk_test_1", "http://127.0.0.1:9")
+    assert StripeAPI(settings).asker()(RelatedObject("/v1/refunds/re_1")) == {"id": "re_1"}
+
+
+def test_id_with_a_slash_cannot_leave_its_place_in_the_path(ask: Any, stripe_api: Mock) -> None:
+    stripe_api.get(f"{BASE}/v1/prices/..%2Fcharges", json=PRICE)
+    assert ask(Price("../charges")) == PRICE
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_question_refused_once_is_asked_again(ask: Any, stripe_api: Mock, status: int) -> None:
+    stripe_api.get(LINES, status=status, json={"error": {"message": "later"}}, headers={"Stripe-Should-Retry": "true"})
+    stripe_api.get(LINES, json=page(LINE))
+    assert ask(SessionLines(SESSION)) == [LINE]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"status": 429, "json": {"error": {"message": "later"}}},
+        {"status": 500, "json": {"error": {}}},
+        {"status": 401, "json": {"error": {"message": "bad key"}}},
+        {"status": 403, "json": {"error": {"message": "no right"}}},
+        {"status": 404, "json": {"error": {"message": "none", "type": "invalid_request_error"}}},
+        {"body": requests.ReadTimeout("secret")},
+        {"body": requests.ConnectionError("secret")},
+        {"body": "<html>"},
+        {"json": []},
+        {"json": {"object": "list"}},
+        {"json": {"object": "list", "data": [], "has_more": True}},
+        {"json": {"object": "list", "data": 5, "has_more": False}},
+    ],
+)
+def test_answer_that_is_none_is_told_without_its_data(ask: Any, stripe_api: Mock, trouble: dict[str, Any]) -> None:
+    stripe_api.assert_all_requests_are_fired = False
+    stripe_api.get(LINES, **trouble)
+    with pytest.raises(StripeUnavailable) as told:
+        ask(SessionLines(SESSION))
+    assert "secret" not in str(told.value)
+
+
+# Deliveries
+
+
+@pytest.fixture
+def client(database: Database, admin: Admin) -> Iterator[FlaskClient]:
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    settings = Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1"))
+    app = create_app(settings)
+    yield app.test_client()
+    app.extensions["ledger"].close()
+
+
+def post(client: FlaskClient, event: dict[str, Any]) -> TestResponse:
+    body = json.dumps(event).encode()
+    return client.post("/webhook", data=body, headers={"Stripe-Signature": sign(body, SECRET)})
+
+
+def entries(admin: Admin) -> list[tuple[Any, ...]]:
+    return admin.execute("select stripe_id, amount from public.transactions order by ctid").fetchall()
+
+
+def test_sale_whose_price_names_the_credits_is_recorded(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
+    stripe_api.get(LINES, json=page(LINE))
+    event = session_event(credits=None)
+    assert post(client, event).json == {"outcome": "recorded"}
+    assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
+
+
+def test_sale_whose_price_was_changed_before_its_event_came_again_keeps_its_credits(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    """Whatever the price says now: more is no news, and neither is less."""
+    event = session_event(credits=None)
+    for credits_now in ("100", "150", "50"):
+        stripe_api.get(LINES, json=page(LINE | {"price": PRICE | {"metadata": {"credits": credits_now}}}))
+    outcomes = [post(client, event).json for _ in range(3)]
+    assert outcomes == [{"outcome": "recorded"}, {"outcome": "duplicate"}, {"outcome": "duplicate"}]
+    assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
+
+
+def test_sale_whose_event_names_more_credits_when_it_comes_again_is_raised(client: FlaskClient, admin: Admin) -> None:
+    """What events say themselves is merged whatever their order."""
+    for credits_said in (100, 150, 50):
+        post(client, session_event(credits=credits_said))
+    assert sum(amount for _, amount in entries(admin)) == 150
+
+
+def test_sale_that_cannot_be_asked_about_is_ours_to_try_again(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    stripe_api.get(LINES, status=401, json={"error": {"message": "no"}})
+    answer = post(client, session_event(credits=None))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    [(rows,)] = admin.execute("select count(*) from billing.sales").fetchall()
+    assert rows == 0
+
+
+REFUNDED = recorded("charge.refunded")
+PAYMENT = REFUNDED["data"]["object"]["payment_intent"]
+REFUND = refund_event(payment_intent=PAYMENT, amount=250)["data"]["object"]
+
+
+def test_charge_refunded_records_each_refund_under_its_own_id(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    stripe_api.get(f"{BASE}/v1/refunds", json=page(REFUND, REFUND | {"id": "re_2", "status": "failed"}))
+    post(client, session_event(payment_intent=PAYMENT))
+    assert post(client, REFUNDED).json == {"outcome": "recorded"}
+    assert entries(admin) == [(PAYMENT, 100), (REFUND["id"], -25)]
+
+
+def test_charge_refunded_and_its_refunds_own_event_take_the_money_once(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    stripe_api.get(f"{BASE}/v1/refunds", json=page(REFUND))
+    post(client, session_event(payment_intent=PAYMENT))
+    post(client, refund_event(payment_intent=PAYMENT, amount=250))
+    assert post(client, REFUNDED).json == {"outcome": "duplicate"}
+    assert entries(admin) == [(PAYMENT, 100), (REFUND["id"], -25)]
+
+
+def test_charge_refunded_of_no_refund_is_ignored(client: FlaskClient, stripe_api: Mock) -> None:
+    stripe_api.get(f"{BASE}/v1/refunds", json=page())
+    assert post(client, REFUNDED).json == {"outcome": "ignored", "reason": "no_refunds"}
+
+
+# Thin events
+
+
+def thin(event_type: str, path: str, **envelope: Any) -> dict[str, Any]:
+    """An event notification: https://docs.stripe.com/event-destinations#thin-payload."""
+    return {
+        "id": "evt_test_65",
+        "object": "v2.core.event",
+        "type": event_type,
+        "created": "2026-11-20T10:00:00.000Z",
+        "livemode": False,
+        "context": None,
+        "reason": None,
+        "related_object": {"id": path.rpartition("/")[2], "type": "…", "url": path},
+        "snapshot_event": "evt_1",
+    } | envelope
+
+
+SESSION_PATH = f"/v1/checkout/sessions/{SESSION}"
+
+
+def test_thin_event_is_recorded_like_its_snapshot(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
+    event = session_event()
+    stripe_api.get(BASE + SESSION_PATH, json=event["data"]["object"])
+    assert post(client, thin("v1.checkout.session.completed", SESSION_PATH)).json == {"outcome": "recorded"}
+    assert post(client, event).json == {"outcome": "duplicate"}
+    assert entries(admin) == [(event["data"]["object"]["payment_intent"], 100)]
+
+
+def test_thin_event_after_its_snapshot_is_a_duplicate(client: FlaskClient, stripe_api: Mock) -> None:
+    event = session_event()
+    stripe_api.get(BASE + SESSION_PATH, json=event["data"]["object"])
+    post(client, event)
+    assert post(client, thin("v1.checkout.session.completed", SESSION_PATH)).json == {"outcome": "duplicate"}
+
+
+def test_thin_event_of_another_type_is_ignored_without_a_question(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.customer.created", "/v1/customers/cus_1"))
+    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
+
+
+def test_thin_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, livemode=True))
+    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
+
+
+def test_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+    answer = post(client, session_event(credits=None) | {"livemode": True})
+    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
+
+
+def test_thin_event_of_a_dispute_that_is_not_known_yet_is_ignored(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.charge.dispute.something", "/v1/disputes/du_1"))
+    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
+
+
+def test_thin_event_of_a_connected_account_is_ignored(client: FlaskClient) -> None:
+    answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, context="acct_1"))
+    assert answer.json == {"outcome": "ignored", "reason": "connected_account"}
+
+
+@pytest.mark.parametrize("path", ["https://elsewhere.example/v1/x", "/v2/x", "/v1/\u00e9"])
+def test_thin_event_that_leads_elsewhere_is_refused(client: FlaskClient, path: str) -> None:
+    assert post(client, thin("v1.checkout.session.completed", path)).status_code == 400
+
+
+@pytest.fixture
+def keyless(database: Database, admin: Admin) -> Iterator[FlaskClient]:
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False)))
+    yield app.test_client()
+    app.extensions["ledger"].close()
+
+
+def test_thin_event_without_a_key_is_parked(keyless: FlaskClient) -> None:
+    answer = post(keyless, thin("v1.checkout.session.completed", SESSION_PATH))
+    assert answer.json == {"outcome": "parked", "reason": "missing_api_key"}
+
+
+def test_charge_refunded_without_a_key_of_an_unknown_sale_is_ignored(keyless: FlaskClient) -> None:
+    assert post(keyless, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
+
+
+def test_charge_refunded_without_a_key_whose_refunds_are_missing_is_parked(keyless: FlaskClient) -> None:
+    post(keyless, session_event(payment_intent=PAYMENT))
+    assert post(keyless, REFUNDED).json == {"outcome": "parked", "reason": "missing_api_key"}
+
+
+def test_charge_refunded_without_a_key_whose_refunds_are_known_is_ignored(keyless: FlaskClient) -> None:
+    post(keyless, session_event(payment_intent=PAYMENT))
+    post(keyless, refund_event(payment_intent=PAYMENT, amount=REFUNDED["data"]["object"]["amount_refunded"]))
+    assert post(keyless, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
+
+
+# A Stripe that stalls
+
+
+class Stalling(BaseHTTPRequestHandler):
+    """Takes every question and never answers, until it is let go."""
+
+    let_go = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def do_GET(self) -> None:
+        self.asked.release()
+        self.let_go.wait(30)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def stalling_client(database: Database, admin: Admin, stripe_api: Mock) -> Iterator[FlaskClient]:
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    Stalling.let_go.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        stripe_api.add_passthru(base)
+        app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1", base)))
+        yield app.test_client()
+        Stalling.let_go.set()
+        server.shutdown()
+        app.extensions["ledger"].close()
+
+
+def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
+    stalling_client: FlaskClient, admin: Admin
+) -> None:
+    app = stalling_client.application
+    answers: list[int] = []
+    asking = [
+        threading.Thread(
+            target=lambda: answers.append(post(app.test_client(), session_event(credits=None)).status_code)
+        )
+        for _ in range(8)
+    ]
+    for thread in asking:
+        thread.start()
+    assert Stalling.asked.acquire(timeout=10)
+    assert post(stalling_client, session_event()).json == {"outcome": "recorded"}
+    connections = admin.execute("select count(*) from pg_stat_activity where usename = 'webhook_worker'").fetchall()
+    for thread in asking:
+        thread.join(timeout=30)
+    assert answers == [503] * 8
+    assert connections == [(1,)]

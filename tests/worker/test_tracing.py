@@ -1,0 +1,184 @@
+"""Spans of a delivery, and that without OpenTelemetry nothing is different."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from flask import Flask
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from support.databases import Database
+from support.recorded import USER_ID, session_event, sign
+from support.worker import eventually, failing_with, sale, working
+from webhook.app import create_app
+from webhook.observability.spans import Spans, spans
+from webhook.observability.tracing import Tracing
+from webhook.settings import Guards, Settings, StripeSettings
+
+SECRET = "whsec_only_for_tests"
+PRIVATE = "private@example.com"
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def app(database: Database, admin: psycopg.Connection, exporter: InMemorySpanExporter) -> Iterator[Flask]:
+    admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1"))
+    app = create_app(settings, Tracing(provider.get_tracer("webhook")))
+    yield app
+    app.extensions["ledger"].close()
+
+
+def deliver(app: Flask, event: dict[str, Any]) -> None:
+    body = json.dumps(event).encode()
+    app.test_client().post("/webhook", data=body, headers={"Stripe-Signature": sign(body, SECRET)})
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def test_spans_of_a_delivery_are_its_calls_inside_it(
+    app: Flask, exporter: InMemorySpanExporter, stripe_api: responses.RequestsMock
+) -> None:
+    """The event, then Stripe's API, then the database."""
+    event = session_event(credits=None)
+    url = f"https://api.stripe.com/v1/checkout/sessions/{event['data']['object']['id']}/line_items"
+    stripe_api.get(url, json={"object": "list", "data": [], "has_more": False})
+    deliver(app, event)
+    *calls, delivery = exporter.get_finished_spans()
+    assert [span.name for span in calls[:2]] == ["stripe", "database record"]
+    assert delivery.name == "POST /webhook"
+    assert {span.parent.span_id for span in calls if span.parent} == {delivery.context.span_id}
+    assert attributes(delivery) == {
+        "webhook.event_id": event["id"],
+        "webhook.type": "checkout.session.completed",
+        "webhook.outcome": "parked",
+        "webhook.reason": "missing_credits",
+    }
+
+
+def test_span_of_an_unavailable_delivery_records_the_error_in_safe_words(
+    app: Flask, exporter: InMemorySpanExporter, admin: psycopg.Connection
+) -> None:
+    """The code alone: the database's own words may hold values of a row."""
+    admin.execute("revoke insert on public.transactions from service_role")
+    deliver(app, session_event())
+    *_, delivery = exporter.get_finished_spans()
+    [noted] = delivery.events
+    assert dict(noted.attributes or {}) == {
+        "exception.type": "LedgerRefused",
+        "exception.message": "SQLSTATE 42501 InsufficientPrivilege",
+    }
+    assert not delivery.status.is_ok
+
+
+def test_spans_of_an_unavailable_delivery_tell_nothing_of_the_databases_words(
+    app: Flask, exporter: InMemorySpanExporter, admin: psycopg.Connection
+) -> None:
+    """Not that of the call either, which has them as the error's cause."""
+    admin.execute(failing_with(PRIVATE))
+    deliver(app, session_event())
+    told = [span.to_json() for span in exporter.get_finished_spans()]
+    assert len(told) == 2
+    assert PRIVATE not in str(told)
+
+
+def test_spans_of_a_bug_record_its_kind_and_place_and_not_its_words(
+    app: Flask, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the error quotes, and whatever it was caused by."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(PRIVATE) from ValueError(PRIVATE)
+
+    monkeypatch.setattr("webhook.app.settle", fail)
+    deliver(app, session_event())
+    [delivery] = exporter.get_finished_spans()
+    [noted] = delivery.events
+    assert noted.attributes is not None
+    assert noted.attributes["exception.type"] == "RuntimeError"
+    assert str(noted.attributes["exception.stacktrace"]).startswith("fail:")
+    assert PRIVATE not in delivery.to_json()
+
+
+def test_span_of_a_refused_delivery_says_why(app: Flask, exporter: InMemorySpanExporter) -> None:
+    """It is no error of ours."""
+    app.test_client().post("/webhook", data=b"{}")
+    [delivery] = exporter.get_finished_spans()
+    assert attributes(delivery) == {"webhook.outcome": "refused", "webhook.reason": "no_signature"}
+    assert not delivery.events
+
+
+def test_spans_of_other_requests_are_none(app: Flask, exporter: InMemorySpanExporter) -> None:
+    """A host asks after health all day."""
+    app.test_client().get("/healthz")
+    assert exporter.get_finished_spans() == ()
+
+
+def test_spans_not_wanted_are_told_to_nobody() -> None:
+    """OpenTelemetry is not even imported."""
+    program = "import sys, webhook.app; sys.exit('opentelemetry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert type(spans(wanted=False)) is Spans
+
+
+def test_spans_wanted_without_the_extra_are_told_to_nobody_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host that sets the variables for everybody stops nobody; the line says what to install."""
+    monkeypatch.delitem(sys.modules, "webhook.observability.tracing", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert type(spans(wanted=True)) is Spans
+    assert "stripe-credits-webhook[otel]" in capsys.readouterr().out
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what an exporter sends."""
+
+    received: list[tuple[str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append((self.path, body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+def test_spans_of_real_processes_reach_the_collector(database: Database, tmp_path: Path) -> None:
+    """The exporter runs in the processes that answer, not in the one that started them."""
+    received: list[tuple[str, bytes]] = []
+    with HTTPServer(("127.0.0.1", 0), type("Handler", (Collector,), {"received": received})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
+        with working(database.url, tmp_path, **variables) as worker:
+            worker.deliver(sale(USER_ID, "traced"))
+            eventually(lambda: any(b"evt_traced" in body for _, body in received))  # after those of /readyz, perhaps
+        server.shutdown()
+    assert {path for path, _ in received} == {"/v1/traces"}
+    assert all(b"webhook" in body for _, body in received)

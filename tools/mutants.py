@@ -1,0 +1,175 @@
+"""`make mutants`: take each safeguard of settlement and spending out in turn, and see the suite go red.
+
+Every mutant is a copy of the project with one piece of text replaced; the suite runs on it RUNS times, and at least
+nine runs in ten have to fail. The last row is the project as it is, which has to pass each time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+COPIED = ("pyproject.toml", "sql", "tests", "tools", "webhook")
+SUITE = (
+    "tests/worker/test_batches.py",
+    "tests/worker/test_customers.py",
+    "tests/sql/test_transactions.py",
+    "tests/unit/test_reversals.py",
+    "tests/processes/test_races.py",
+    "tests/sql/test_settlement.py",
+    "tests/sql/test_permutations.py",
+    "tests/sql/test_spending_races.py",
+)
+SETTLEMENT = "sql/20261122000004_settlement.sql"
+SPENDING = "sql/20261122000008_spending.sql"
+SPEED = "sql/20261122000010_settlement_speed.sql"
+TRIGGER = "sql/20261125000002_owners_triggers.sql"
+MINUTES_A_RUN = 5
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A safeguard, and the text that takes it out."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "payment lock",
+        SETTLEMENT,
+        "perform pg_advisory_xact_lock(locks.key)\n",
+        "perform locks.key\n",
+    ),
+    Mutant(
+        "linked set in the lock",
+        SETTLEMENT,
+        "v_locked := coalesce(billing.concerned_payments(p_payment_ids), '{}');",
+        "v_locked := p_payment_ids;\n        p_payment_ids := '{}';",
+    ),
+    Mutant(
+        "links read again under the lock",
+        SETTLEMENT,
+        "if coalesce(billing.concerned_payments(p_payment_ids) <@ v_locked, true) then",
+        "if true then",
+    ),
+    Mutant(
+        "customer in the lock",
+        SETTLEMENT,
+        "p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null)",
+        "p_fact ->> 'invoice_id'], null)",
+    ),
+    Mutant(
+        "stickiness of failed refunds",
+        "webhook/events/reversals.py",
+        "version=2 if failed else 1",
+        "version=1 if failed else 2",
+    ),
+    Mutant(
+        "version guard",
+        SETTLEMENT,
+        "where (excluded.version, -excluded.money_amount) > (known.version, -known.money_amount)",
+        "where (excluded.version, -excluded.money_amount) <> (known.version, -known.money_amount)",
+    ),
+    Mutant(
+        "credits of prices as first told",
+        "sql/20261125000001_first_told.sql",
+        "when (p_fact ->> 'priced')::boolean then (",
+        "when false then (",
+    ),
+    Mutant(
+        "cap at the money paid",
+        SETTLEMENT,
+        "least(p_reversed, p_money_amount)",
+        "p_reversed",
+    ),
+    Mutant(
+        "user rows in one order",
+        SPEED,
+        "    perform billing.lock_users(v_facts);\n",
+        "    null;\n",
+    ),
+    Mutant(
+        "user rows of an insert in one order",
+        TRIGGER,
+        "    where id in (select user_id from entries)\n    order by id\n    for no key update;\n",
+        "    where false;\n",
+    ),
+    Mutant(
+        "what is known keeps a payment from being fresh",
+        SPEED,
+        "(select 1 from billing.reversals where payment_id = sale.payment_id limit 1),\n",
+        "",
+    ),
+    Mutant(
+        "user row locked for a spend",
+        SPENDING,
+        "where id = p_user_id\n    for no key update",
+        "where id = p_user_id",
+    ),
+    Mutant(
+        "user row locked for a give-back",
+        SPENDING,
+        "where id = v_generation.user_id\n    for no key update",
+        "where id = v_generation.user_id",
+    ),
+)
+
+
+def is_red(mutant: Mutant | None) -> bool:
+    """Whether the suite fails on a copy of the project with the mutant in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "project")
+        copy.mkdir()
+        for name in COPIED:
+            source = PROJECT / name
+            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        if mutant:
+            _mutate(copy / mutant.file, mutant)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", *SUITE],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy)},
+            capture_output=True,
+            timeout=MINUTES_A_RUN * 60,
+            check=False,
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"the suite did not run:\n{done.stdout.decode()}{done.stderr.decode()}")
+        return done.returncode == 1
+
+
+def _mutate(file: Path, mutant: Mutant) -> None:
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: {mutant.file} does not hold its text exactly once")
+    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def main(runs: int, names: list[str]) -> bool:
+    """Print the table, and return whether all is as it has to be."""
+    print(f"{'taken out':<34}{'red':>8}{'seconds':>9}", flush=True)
+    as_it_has_to_be = True
+    for mutant in (*MUTANTS, None):
+        name = mutant.name if mutant else "nothing"
+        if names and name not in names:
+            continue
+        started = time.monotonic()
+        red = sum(is_red(mutant) for _ in range(runs))
+        as_it_has_to_be &= red * 10 >= runs * 9 if mutant else red == 0
+        print(f"{name:<34}{red:>5}/{runs}{time.monotonic() - started:>9.0f}", flush=True)
+    return as_it_has_to_be
+
+
+if __name__ == "__main__":
+    sys.exit(not main(int(os.environ.get("RUNS", "10")), sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The other commands of `webhook`, one module each."""

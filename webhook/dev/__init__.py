@@ -1,0 +1,1 @@
+"""`webhook dev` and `webhook demo`: the worker with an embedded Postgres."""

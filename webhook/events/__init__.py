@@ -1,0 +1,1 @@
+"""Stripe events to facts: pure functions, no I/O."""

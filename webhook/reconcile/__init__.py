@@ -1,0 +1,1 @@
+"""`webhook reconcile`: compare the ledger with Stripe and record what is missing."""
