@@ -78,7 +78,7 @@ class Running:
 
     url: str
     seconds_to_start: float
-    process: leash.Leash
+    process: leash.SupervisedProcess
 
     def worker_memory(self) -> list[int]:
         """Return the resident set of each worker process, in bytes."""
@@ -101,7 +101,7 @@ def running(contender: Contender, database: Database) -> Iterator[Running]:
             process.stop()
 
 
-def _wait_until_ready(url: str, process: leash.Leash) -> None:
+def _wait_until_ready(url: str, process: leash.SupervisedProcess) -> None:
     deadline = time.monotonic() + _PATIENCE
     while process.exit_code is None and time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(url, timeout=_PATIENCE):  # noqa: S310

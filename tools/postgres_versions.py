@@ -19,8 +19,7 @@ import psycopg
 
 from support.databases import new_folder
 from support.worker import eventually
-from webhook.dev import cluster as postgres_files
-from webhook.dev import supervise as leash
+from webhook.dev import cluster, supervise
 from webhook.dev.postgres import free_port
 
 PROJECT = Path(__file__).parents[1]
@@ -29,9 +28,9 @@ PROGRAMS = {
     "15": NPM / "postgres-15" / "native" / "bin",
     "16": NPM / "postgres-16" / "native" / "bin",
     "17": NPM / "postgres-17" / "native" / "bin",
-    "18": postgres_files.programs(),
+    "18": cluster.programs(),
 }
-USER = postgres_files.unprivileged_user()
+USER = cluster.unprivileged_user()
 # Postgres 15 and 16 have no locale of their own; this one is on every machine.
 FORM = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C")
 # fsync is off: nobody will miss these files.
@@ -86,8 +85,8 @@ def running(programs: Path) -> Iterator[str]:
     with new_folder() as folder, (folder / "log").open("wb") as log:
         url = f"postgresql://postgres:{make_files(programs, folder)}@127.0.0.1:{(port := free_port())}/postgres"
         command = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port), *SETTINGS]
-        environment = postgres_files.environment()
-        server = leash.start(command, stop_signal=SIGINT, user=USER, environment=environment, output=log)
+        environment = cluster.environment()
+        server = supervise.start(command, stop_signal=SIGINT, user=USER, environment=environment, output=log)
         try:
             eventually(lambda: answers(url))
             yield url
@@ -100,17 +99,17 @@ def make_files(programs: Path, folder: Path) -> str:
     password = folder / "password"
     password.write_text(secrets.token_hex(16), encoding="ascii")
     if USER:
-        postgres_files.let_everyone_pass(programs)
-        postgres_files.let_everyone_read(programs.parent)
+        cluster.let_everyone_pass(programs)
+        cluster.let_everyone_read(programs.parent)
         for each in (folder, password):
             shutil.chown(each, USER)
     subprocess.run(
         [programs / "initdb", "--pgdata", folder / "data", "--pwfile", password, *FORM],
-        env=postgres_files.environment(),
+        env=cluster.environment(),
         cwd="/",
         stdout=subprocess.DEVNULL,
         user=USER or None,
-        group=leash.group_of(USER),
+        group=supervise.group_of(USER),
         extra_groups=[] if USER else None,
         check=True,
     )

@@ -14,15 +14,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
 
-from webhook.delivery import BadDelivery, Problem, read_event, settle, verify
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.delivery import settle
+from webhook.events.event import read_event
+from webhook.events.signature import InvalidDeliveryError, Rejection, verify
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
 from webhook.observability.instrumentation import Watch
 from webhook.observability.metrics import Metrics
 from webhook.observability.parked_gauge import ParkedGauge
 from webhook.observability.spans import Spans, spans
 from webhook.settings import Settings, read_settings
-from webhook.stripe_api.client import StripeUnavailable, stripe_api
+from webhook.stripe_api.client import StripeUnavailableError, stripe_api
 
 LARGEST_BODY = 1024 * 1024
 RETRY_AFTER = "10"
@@ -52,7 +54,7 @@ def create_app(settings: Settings, traced: Spans | None = None) -> Flask:
         g.started = time.perf_counter()
         text = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
         event = g.event = read_event(text)
-        outcome = settle(event, text, ledger, settings.guards, stripe)
+        outcome = settle(event, text, ledger, settings.scope, stripe)
         watch.settled(event, outcome)
         return _answer(outcome)
 
@@ -76,18 +78,18 @@ def create_app(settings: Settings, traced: Spans | None = None) -> Flask:
 
 
 def _handle_errors(app: Flask, watch: Watch) -> None:
-    @app.errorhandler(BadDelivery)
-    def refuse(error: BadDelivery) -> tuple[Response, int]:
+    @app.errorhandler(InvalidDeliveryError)
+    def refuse(error: InvalidDeliveryError) -> tuple[Response, int]:
         watch.refused(error)
         return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
 
-    @app.errorhandler(LedgerUnavailable)
-    def ask_again(error: LedgerUnavailable) -> tuple[Response, int, dict[str, str]]:
+    @app.errorhandler(LedgerUnavailableError)
+    def ask_again(error: LedgerUnavailableError) -> tuple[Response, int, dict[str, str]]:
         watch.unavailable(error, "database")
         return _unavailable("try again later")
 
-    @app.errorhandler(StripeUnavailable)
-    def ask_again_when_stripe_answers(error: StripeUnavailable) -> tuple[Response, int, dict[str, str]]:
+    @app.errorhandler(StripeUnavailableError)
+    def ask_again_when_stripe_answers(error: StripeUnavailableError) -> tuple[Response, int, dict[str, str]]:
         watch.unavailable(error, "stripe")
         return _unavailable("try again later")
 
@@ -103,7 +105,7 @@ def _body() -> bytes:
     try:
         body = request.get_data(cache=False)
     except (ParseException, OSError):  # chunks that are none, or a connection that broke
-        raise BadDelivery(Problem.BROKEN_BODY) from None
+        raise InvalidDeliveryError(Rejection.BROKEN_BODY) from None
     if len(body) > LARGEST_BODY:
         raise RequestEntityTooLarge
     return body

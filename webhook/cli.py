@@ -19,14 +19,14 @@ from webhook.audit import checks as audit
 from webhook.audit import stripe as audit_stripe
 from webhook.commands import doctor, endpoint, parked, rotation
 from webhook.commands.endpoint import AmbiguousEndpointError, EndpointError
-from webhook.commands.parked import NotParked
+from webhook.commands.parked import NotParkedError
 from webhook.commands.time_option import Moment
 from webhook.dev import demo
 from webhook.dev import server as dev
 from webhook.dev.cluster import PostgresError
 from webhook.dev.state import DevError
 from webhook.ledger import migrate
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.migrate import MigrationError
 from webhook.reconcile import run as reconcile
 from webhook.reconcile.run import ReconcileError
@@ -38,17 +38,17 @@ from webhook.settings import (
     read_server_settings,
     read_settings,
 )
-from webhook.stripe_api.client import StripeOperator, StripeUnavailable
+from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
 
 _FAILURES = (
     DevError,
     EndpointError,
-    LedgerUnavailable,
+    LedgerUnavailableError,
     MigrationError,
-    NotParked,
+    NotParkedError,
     PostgresError,
     ReconcileError,
-    StripeUnavailable,
+    StripeUnavailableError,
 )
 
 FAILURE = 1
@@ -313,7 +313,7 @@ def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: st
     """
     try:
         is_right = endpoint.check(endpoint_id or url, api_key)
-    except (AmbiguousEndpointError, StripeUnavailable) as error:
+    except (AmbiguousEndpointError, StripeUnavailableError) as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(USAGE_ERROR)
     sys.exit(0 if is_right else FAILURE)

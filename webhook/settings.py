@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from webhook.events.event import EventScope
+
 Environment = Mapping[str, str]
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -23,20 +25,6 @@ _PORTS = re.compile(r"[0-9,]*")
 
 class SettingsError(Exception):
     """A variable is missing or bad; the message names it and says what to set."""
-
-
-@dataclass(frozen=True)
-class Guards:
-    """Whose events count: those of one mode, and of our own account or the connected ones that are listed."""
-
-    livemode: bool
-    accounts: frozenset[str] = frozenset()
-    """Connected accounts, ``acct_…``."""
-
-    @property
-    def every_account(self) -> tuple[str | None, ...]:
-        """All that count, as requests to Stripe name them: ``None`` is our own."""
-        return (None, *sorted(self.accounts))
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Settings:
 
     database_url: str = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(repr=False)
-    guards: Guards
+    scope: EventScope
     stripe: StripeSettings | None = None
     metrics_folder: str | None = None
     """Where the processes of one gunicorn write their metrics."""
@@ -95,7 +83,7 @@ def read_settings(environ: Environment = os.environ) -> Settings:
     return Settings(
         database_url=read_database_url(environ),
         webhook_secrets=read_webhook_secrets(environ),
-        guards=read_guards(environ),
+        scope=read_event_scope(environ),
         stripe=read_stripe_settings(environ),
         metrics_folder=environ.get(_METRICS_FOLDER),
         metrics_token=read_metrics_token(environ),
@@ -103,9 +91,9 @@ def read_settings(environ: Environment = os.environ) -> Settings:
     )
 
 
-def read_guards(environ: Environment = os.environ) -> Guards:
+def read_event_scope(environ: Environment = os.environ) -> EventScope:
     """Return whose events count (``STRIPE_LIVEMODE``, ``STRIPE_ACCOUNT``)."""
-    return Guards(livemode=_livemode(environ), accounts=frozenset(_words(environ, "STRIPE_ACCOUNT")))
+    return EventScope(livemode=_livemode(environ), accounts=frozenset(_words(environ, "STRIPE_ACCOUNT")))
 
 
 def read_stripe_settings(environ: Environment = os.environ) -> StripeSettings | None:
@@ -126,7 +114,7 @@ def read_reader_settings(environ: Environment = os.environ) -> StripeSettings:
     settings = read_stripe_settings(environ)
     if settings is None:
         raise SettingsError("STRIPE_API_KEY is not set: a restricted read-only key is enough, rk_…")
-    if settings.livemode not in (None, read_guards(environ).livemode):
+    if settings.livemode not in (None, read_event_scope(environ).livemode):
         raise SettingsError("STRIPE_API_KEY is for the other mode than STRIPE_LIVEMODE says: set one of them right")
     return settings
 

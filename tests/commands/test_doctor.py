@@ -11,7 +11,7 @@ import responses
 
 from support.databases import Database, login
 from support.endpoints import BASE, ENDPOINTS, Command, endpoint, page
-from webhook.delivery import read_event
+from webhook.events.event import read_event
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
 

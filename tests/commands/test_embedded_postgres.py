@@ -15,8 +15,7 @@ import psycopg
 import pytest
 
 from support.databases import new_folder
-from webhook.dev import postgres
-from webhook.dev import supervise as leash
+from webhook.dev import postgres, supervise
 from webhook.dev.cluster import PostgresError, programs
 
 
@@ -84,8 +83,8 @@ def test_free_port_is_the_preferred_one_unless_it_is_taken() -> None:
 def test_leash_of_a_killed_starter_stops_its_program() -> None:
     script = (
         "import os, signal\n"
-        "from webhook.dev import supervise as leash\n"
-        "leash.start(['/bin/sleep', '60'], environment=os.environ)\n"
+        "from webhook.dev import supervise\n"
+        "supervise.start(['/bin/sleep', '60'], environment=os.environ)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     # Output ends once every process that may write to it has ended.
@@ -93,7 +92,7 @@ def test_leash_of_a_killed_starter_stops_its_program() -> None:
 
 
 def test_leash_tells_how_its_program_ended() -> None:
-    held = leash.start(["/bin/sh", "-c", "exit 7"], environment={"PATH": os.defpath})
+    held = supervise.start(["/bin/sh", "-c", "exit 7"], environment={"PATH": os.defpath})
     held.process.wait(20)
     assert held.exit_code == 7
     held.stop()

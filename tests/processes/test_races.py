@@ -19,11 +19,10 @@ from support.databases import Database
 from support.model import Event, Payment, Refund, Sale, Told, deliveries, events_of, expected_balances, new_id, sales
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
 from support.worker import PATIENCE, Worker, amounts, eventually, new_user, working
-from webhook.delivery import read_event
+from webhook.events.event import EventScope, read_event
 from webhook.events.facts import SESSION, Facts, as_json
 from webhook.events.facts import Sale as SaleFact
 from webhook.events.interpret import interpret
-from webhook.settings import Guards
 
 IN_FLIGHT = 16
 
@@ -182,7 +181,7 @@ def waiting(connection: Admin) -> int:
 
 def call_of(event: Event) -> str:
     """The delivery of one event, as billing.record takes it."""
-    interpretation = interpret(read_event(json.dumps(event)), Guards(livemode=False))
+    interpretation = interpret(read_event(json.dumps(event)), EventScope(livemode=False))
     assert isinstance(interpretation, Facts)
     return json.dumps([{"event_id": event["id"], "facts": [as_json(fact) for fact in interpretation.facts]}])
 

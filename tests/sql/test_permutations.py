@@ -12,10 +12,9 @@ from psycopg import ClientCursor
 
 from support.databases import Database
 from support.recorded import USER_ID, dispute_event, payment_intent_event, refund_event, session_event
-from webhook.delivery import read_event
+from webhook.events.event import EventScope, read_event
 from webhook.events.facts import Facts, as_json
 from webhook.events.interpret import interpret
-from webhook.settings import Guards
 
 PAYMENT = "pi_story"
 STORY = [
@@ -32,7 +31,7 @@ LEFT = 36
 
 
 def delivery(number: int, event: dict[str, Any]) -> str:
-    interpretation = interpret(read_event(json.dumps(event)), Guards(livemode=False))
+    interpretation = interpret(read_event(json.dumps(event)), EventScope(livemode=False))
     assert isinstance(interpretation, Facts)
     return json.dumps([{"event_id": f"evt_{number}", "facts": [as_json(fact) for fact in interpretation.facts]}])
 

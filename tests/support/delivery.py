@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from webhook.delivery import read_event, settle
+from webhook.delivery import settle
+from webhook.events.event import EventScope, read_event
 from webhook.ledger.ledger import Ledger, Outcome
-from webhook.settings import Guards
 
 
 def deliver_to(ledger: Ledger, event: dict[str, Any]) -> Outcome:
     """What becomes of an event, in test mode and without an API key."""
     text = json.dumps(event)
-    return settle(read_event(text), text, ledger, Guards(livemode=False))
+    return settle(read_event(text), text, ledger, EventScope(livemode=False))

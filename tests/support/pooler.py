@@ -16,7 +16,7 @@ import pytest
 
 from support.databases import PASSWORD, WORKER, Database
 from support.worker import eventually
-from webhook.dev import supervise as leash
+from webhook.dev import supervise
 from webhook.dev.cluster import environment, unprivileged_user
 from webhook.dev.postgres import free_port
 
@@ -53,7 +53,7 @@ class Pooler:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = leash.start(
+            self.process = supervise.start(
                 [str(PGBOUNCER), str(self.configuration)],
                 stop_signal=signal.SIGKILL,
                 user=unprivileged_user(),

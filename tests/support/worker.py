@@ -25,7 +25,7 @@ import psutil
 import psycopg
 
 from support.recorded import session_event, sign
-from webhook.dev import supervise as leash
+from webhook.dev import supervise
 from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
@@ -64,7 +64,7 @@ class Worker:
 
     url: str
     log_file: Path
-    process: leash.Leash
+    process: supervise.SupervisedProcess
 
     @property
     def log(self) -> str:
@@ -186,7 +186,9 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
     )
     log_file = folder / f"worker-{port}.log"
     with log_file.open("ab") as log:
-        worker = Worker(f"http://127.0.0.1:{port}", log_file, leash.start(command, environment=environment, output=log))
+        worker = Worker(
+            f"http://127.0.0.1:{port}", log_file, supervise.start(command, environment=environment, output=log)
+        )
         try:
             eventually(lambda: worker.answers(until) or worker.process.exit_code is not None)
             assert worker.process.exit_code is None, worker.log

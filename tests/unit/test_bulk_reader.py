@@ -15,7 +15,7 @@ from support.stripe_stand_in import StripeStandIn, serving
 from webhook.reconcile.sources import Page, Source, read_all
 from webhook.settings import StripeSettings
 from webhook.stripe_api.bulk import StripeReader
-from webhook.stripe_api.client import StripeUnavailable
+from webhook.stripe_api.client import StripeUnavailableError
 
 REFUND = "https://api.stripe.com/v1/refunds/re_1"
 Mock = responses.RequestsMock
@@ -83,7 +83,7 @@ def test_request_that_stripe_says_to_repeat_is_repeated(reader: StripeReader, st
 def test_request_that_stripe_says_not_to_repeat_is_not(reader: StripeReader, stripe_api: Mock) -> None:
     """Whatever the status."""
     refused(stripe_api, 500, **{"Stripe-Should-Retry": "false"})
-    with pytest.raises(StripeUnavailable, match="status 500"):
+    with pytest.raises(StripeUnavailableError, match="status 500"):
         reader.get(None, "/v1/refunds", "re_1")
     assert len(stripe_api.calls) == 1
 

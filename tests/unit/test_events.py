@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.recorded import USER_ID, VERSIONS, payment_intent_event, recorded, session_event
-from webhook.delivery import read_event
+from webhook.events.event import EventScope, read_event
 from webhook.events.facts import (
     PAYMENT_INTENT,
     SESSION,
@@ -18,16 +18,15 @@ from webhook.events.facts import (
     Interpretation,
     Link,
     Sale,
-    Unsettled,
+    Unresolvable,
 )
 from webhook.events.interpret import interpret
-from webhook.settings import Guards
 
-TEST_MODE = Guards(livemode=False)
+TEST_MODE = EventScope(livemode=False)
 
 
-def interpreted(event: dict[str, Any], guards: Guards = TEST_MODE) -> Interpretation:
-    return interpret(read_event(json.dumps(event)), guards)
+def interpreted(event: dict[str, Any], scope: EventScope = TEST_MODE) -> Interpretation:
+    return interpret(read_event(json.dumps(event)), scope)
 
 
 def sale_of(event: dict[str, Any]) -> Sale:
@@ -160,7 +159,7 @@ def test_payment_intent_captured_by_hand_for_its_card_alone_tells_the_money_rece
 @pytest.mark.parametrize("build", [session_event, payment_intent_event])
 def test_credits_that_are_no_number_within_the_limit_are_invalid(build: Any, credits: str) -> None:  # noqa: A002
     interpretation = interpreted(build(credits=credits))
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
@@ -169,7 +168,7 @@ def test_credits_that_are_no_text_are_invalid(credits: Any) -> None:  # noqa: A0
     event = session_event()
     event["data"]["object"]["metadata"]["credits"] = credits
     interpretation = interpreted(event)
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
@@ -182,7 +181,7 @@ def test_credits_within_the_limit_are_read_as_a_number(credits: str) -> None:  #
 @pytest.mark.parametrize("build", [session_event, payment_intent_event])
 def test_user_that_is_no_uuid_is_unknown(build: Any, user_id: str) -> None:
     interpretation = interpreted(build(user_id=user_id))
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "unknown_user"
 
 
@@ -196,7 +195,7 @@ def test_user_that_is_no_uuid_is_unknown(build: Any, user_id: str) -> None:
 )
 def test_several_reasons_the_first_one_is_told(named: dict[str, Any], reason: str) -> None:
     interpretation = interpreted(session_event(**named))
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == reason
 
 
@@ -221,7 +220,7 @@ def test_several_reasons_the_first_one_is_told(named: dict[str, Any], reason: st
     ],
 )
 def test_session_of_another_shape_about_credits_is_unreadable(fields: dict[str, Any]) -> None:
-    assert interpreted(merged(session_event(), fields)) == Unsettled("unreadable")
+    assert interpreted(merged(session_event(), fields)) == Unresolvable("unreadable")
 
 
 def merged(event: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
@@ -255,11 +254,11 @@ def test_event_of_another_type_is_ignored(name: str) -> None:
     "event", [session_event(), session_event(credits=None), session_event(credits="-1"), payment_intent_event()]
 )
 def test_event_of_the_other_mode_about_credits_is_told_apart(event: dict[str, Any]) -> None:
-    assert interpreted(event, Guards(livemode=True)) == Unsettled("wrong_mode")
+    assert interpreted(event, EventScope(livemode=True)) == Unresolvable("wrong_mode")
 
 
 def test_event_of_the_other_mode_not_about_credits_is_ignored() -> None:
-    assert interpreted(recorded("customer.created"), Guards(livemode=True)) == Ignored("event_type")
+    assert interpreted(recorded("customer.created"), EventScope(livemode=True)) == Ignored("event_type")
 
 
 def test_event_of_a_connected_account_is_ignored() -> None:
@@ -267,10 +266,10 @@ def test_event_of_a_connected_account_is_ignored() -> None:
 
 
 def test_event_of_a_listed_account_counts() -> None:
-    guards = Guards(livemode=False, accounts=frozenset({"acct_1"}))
-    assert isinstance(interpreted(session_event() | {"account": "acct_1"}, guards), Facts)
+    scope = EventScope(livemode=False, accounts=frozenset({"acct_1"}))
+    assert isinstance(interpreted(session_event() | {"account": "acct_1"}, scope), Facts)
 
 
 @pytest.mark.parametrize("envelope", [{"livemode": "yes"}, {"livemode": []}, {"account": {}}, {"account": 7}])
 def test_envelope_of_another_shape_about_credits_is_unreadable(envelope: dict[str, Any]) -> None:
-    assert interpreted(session_event() | envelope) == Unsettled("unreadable")
+    assert interpreted(session_event() | envelope) == Unresolvable("unreadable")

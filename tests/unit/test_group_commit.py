@@ -10,7 +10,8 @@ import pytest
 
 from support.worker import PATIENCE, eventually
 from webhook.ledger import group_commit
-from webhook.ledger.group_commit import GroupCommit, Rejected
+from webhook.ledger.errors import BatchRejectedError
+from webhook.ledger.group_commit import GroupCommit
 
 
 class Killed(BaseException):
@@ -28,7 +29,7 @@ class Disk:
         self.batches.append(list(items))
         assert self.may_write.acquire(timeout=PATIENCE)
         if "bad" in items:
-            raise Rejected
+            raise BatchRejectedError
         if "fatal" in items:
             raise ConnectionError
         if len(items) > 1 and "killed" in items:
@@ -79,7 +80,7 @@ def test_item_of_a_batch_gets_its_own_result(send: Callable[..., list[Future[str
 
 def test_item_that_is_rejected_takes_no_neighbour_down(send: Callable[..., list[Future[str]]]) -> None:
     """After a rejected batch each item is written alone, and only the bad one fails."""
-    assert results(send("a", "b", "bad", "d")) == ["A", "B", Rejected, "D"]
+    assert results(send("a", "b", "bad", "d")) == ["A", "B", BatchRejectedError, "D"]
 
 
 def test_batch_that_failed_for_all_is_not_tried_item_by_item(

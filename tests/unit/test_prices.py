@@ -9,22 +9,21 @@ from typing import Any
 import pytest
 
 from support.recorded import USER_ID, VERSIONS, invoice_event, invoice_payment_event, recorded, session_event
-from webhook.delivery import read_event
-from webhook.events.facts import INVOICE, SESSION, Customer, Facts, Ignored, Interpretation, Link, Sale, Unsettled
+from webhook.events.event import EventScope, read_event
+from webhook.events.facts import INVOICE, SESSION, Customer, Facts, Ignored, Interpretation, Link, Sale, Unresolvable
 from webhook.events.interpret import interpret
-from webhook.events.lookups import InvoiceLines, Price, Question, SessionLines
-from webhook.settings import Guards
+from webhook.events.lookups import InvoiceLines, Lookup, Price, SessionLines
 
 SESSION_ID = session_event()["data"]["object"]["id"]
 NAMELESS = session_event(credits=None)
 
-Answers = Mapping[Question, Any]
+Answers = Mapping[Lookup, Any]
 
 
 def interpreted(event: dict[str, Any], answers: Answers | None) -> Interpretation:
     """What the event says with these answers; ``None``: there is no API key."""
     ask = (lambda _: None) if answers is None else answers.__getitem__
-    return interpret(read_event(json.dumps(event)), Guards(livemode=False), ask)
+    return interpret(read_event(json.dumps(event)), EventScope(livemode=False), ask)
 
 
 def sale_of(event: dict[str, Any], answers: Answers | None = None) -> Sale:
@@ -107,19 +106,19 @@ def test_session_that_names_nobody_is_ignored_without_a_key() -> None:
 @pytest.mark.parametrize("credits", ["-5", "1.5", "ten", "", "1000000001"])
 def test_session_whose_price_says_no_number_is_invalid(credits: str) -> None:  # noqa: A002
     interpretation = interpreted(NAMELESS, lines(item(price("5")), item(price(credits))))
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
 def test_session_whose_lines_sum_up_above_the_limit_is_invalid() -> None:
     interpretation = interpreted(NAMELESS, lines(item(price("500000001"), 2)))
-    assert isinstance(interpretation, Unsettled)
+    assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
 @pytest.mark.parametrize("items", [[None], [item(price("5"), quantity=-1)], [item({"metadata": []})], [item(5)]])
 def test_session_with_lines_of_another_shape_is_unreadable(items: list[Any]) -> None:
-    assert interpreted(NAMELESS, lines(*items)) == Unsettled("unreadable")
+    assert interpreted(NAMELESS, lines(*items)) == Unresolvable("unreadable")
 
 
 # Ways to sell, as recorded
@@ -207,7 +206,7 @@ def test_invoice_of_more_lines_than_it_holds_waits_where_nobody_can_be_asked() -
     """Ten lines are not what was paid for."""
     line = invoice_line("price_2") | {"price": price(credits="7")}
     assert sale_of(invoice_of(line), None).credits == 7
-    assert interpreted(invoice_of(line, has_more=True), None) == Unsettled("missing_api_key", INVOICE_ID)
+    assert interpreted(invoice_of(line, has_more=True), None) == Unresolvable("missing_api_key", INVOICE_ID)
 
 
 @pytest.mark.parametrize("correction", [invoice_line("price_1", amount=-1000), invoice_line("price_1", proration=True)])

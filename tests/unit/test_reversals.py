@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from support.recorded import VERSIONS, dispute_event, recorded, refund_event
-from webhook.delivery import read_event
-from webhook.events.facts import Facts, Ignored, Interpretation, Reversal, Unsettled
+from webhook.events.event import EventScope, read_event
+from webhook.events.facts import Facts, Ignored, Interpretation, Reversal, Unresolvable
 from webhook.events.interpret import interpret
-from webhook.settings import Guards
 
 
 def interpreted(event: dict[str, Any]) -> Interpretation:
-    return interpret(read_event(json.dumps(event)), Guards(livemode=False))
+    return interpret(read_event(json.dumps(event)), EventScope(livemode=False))
 
 
 def reversal_of(event: dict[str, Any]) -> Reversal:
@@ -70,7 +69,7 @@ def test_refund_of_no_payment_is_ignored() -> None:
 
 @pytest.mark.parametrize("fields", [{"amount": -1}, {"currency": None}, {"payment_intent": 7}, {"amount": "5"}])
 def test_refund_of_another_shape_is_unreadable(fields: dict[str, Any]) -> None:
-    assert interpreted(refund_event(**fields)) == Unsettled("unreadable")
+    assert interpreted(refund_event(**fields)) == Unresolvable("unreadable")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -129,4 +128,4 @@ def test_dispute_of_an_unknown_status_counts_by_its_entries() -> None:
 def test_dispute_with_entries_of_another_shape_is_unreadable(entries: Any) -> None:
     event = dispute_event()
     event["data"]["object"]["balance_transactions"] = entries
-    assert interpreted(event) == Unsettled("unreadable")
+    assert interpreted(event) == Unresolvable("unreadable")

@@ -80,7 +80,7 @@ def test_settings_bad_database_url_keeps_its_password_to_itself() -> None:
 )
 def test_livemode_is_told_by_its_variable_else_by_the_key(told: str, key: str, livemode: bool) -> None:  # noqa: FBT001
     settings = read_settings({**GOOD, "STRIPE_LIVEMODE": told, "STRIPE_API_KEY": key})
-    assert settings.guards.livemode is livemode
+    assert settings.scope.livemode is livemode
 
 
 def test_server_settings_have_defaults() -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from support.databases import WORKER, Database
 from support.worker import PATIENCE, WAITS, eventually, held, new_user, sessions
+from webhook.events.event import Event
 from webhook.events.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
-from webhook.events.interpret import Event
-from webhook.ledger.connections import CONNECTIONS, LedgerRefused, LedgerUnavailable
+from webhook.ledger.connections import CONNECTIONS
+from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
 
 RECORDED, DUPLICATE = {"outcome": "recorded"}, {"outcome": "duplicate"}
@@ -240,7 +241,7 @@ def test_ledger_whose_connections_are_all_busy_is_unavailable(
     with held(database.superuser_url, PAYMENT_LOCK) as holder, ThreadPoolExecutor(CONNECTIONS) as threads:
         answers = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(CONNECTIONS)]
         eventually(lambda: sessions(holder, WAITS) == CONNECTIONS)
-        with pytest.raises(LedgerUnavailable, match="busy"):
+        with pytest.raises(LedgerUnavailableError, match="busy"):
             ledger.parked_count()
         holder.rollback()
         assert {answer.result(PATIENCE).name for answer in answers} == {"parked"}
@@ -287,7 +288,7 @@ def test_sale_that_the_database_refuses_takes_no_neighbour_down(
     bank: Bank, outcomes: dict[str, Outcome | BaseException | None]
 ) -> None:
     """Only the delivery that cannot be recorded is asked for again."""
-    assert isinstance(outcomes.pop("pi_bad"), LedgerRefused)
+    assert isinstance(outcomes.pop("pi_bad"), LedgerRefusedError)
     assert set(outcomes.values()) == {Outcome("recorded")}
     assert bank.balance() == 900
 

@@ -19,9 +19,10 @@ from support.databases import Database
 from support.recorded import USER_ID, session_event, sign
 from support.worker import failing_with
 from webhook.app import create_app
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.events.event import EventScope
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.observability import logs
-from webhook.settings import Guards, Settings
+from webhook.settings import Settings
 
 SECRET = "whsec_only_for_tests"
 PASSWORD = "pass-in-the-url"
@@ -31,7 +32,7 @@ PRIVATE = "private@example.com"
 @pytest.fixture
 def app(database: Database, admin: psycopg.Connection) -> Iterator[Flask]:
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
-    app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False)))
+    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
     yield app
     app.extensions["ledger"].close()
 
@@ -93,7 +94,7 @@ def test_log_of_a_refused_delivery_is_a_warning_with_the_cause(app: Flask) -> No
 
 def test_log_of_not_being_ready_is_an_error_with_the_cause() -> None:
     """GET /readyz is no delivery."""
-    app = create_app(Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), Guards(livemode=False)))
+    app = create_app(Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), EventScope(livemode=False)))
     with capture_logs() as lines:
         assert app.test_client().get("/readyz").status_code == 503
     [line] = lines
@@ -139,7 +140,7 @@ def test_log_of_a_delivery_tells_nothing_private_wherever_it_stands(app: Flask, 
     assert [each for each in (PRIVATE, "whsec_", USER_ID) if each in str(lines)] == []
 
 
-@pytest.mark.parametrize("raised", [RuntimeError(PRIVATE), LedgerUnavailable("SQLSTATE 23514"), KeyError(PRIVATE)])
+@pytest.mark.parametrize("raised", [RuntimeError(PRIVATE), LedgerUnavailableError("SQLSTATE 23514"), KeyError(PRIVATE)])
 def test_log_of_an_error_tells_nothing_private(app: Flask, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
     """A bug is told by its kind and place, an outage by its code; both with what they were caused by left out."""
 
@@ -162,7 +163,7 @@ def test_log_of_an_error_of_the_database_tells_nothing_of_its_words(app: Flask, 
 
 def test_log_of_a_database_out_of_reach_hides_its_password() -> None:
     """What libpq says of a connection names server and user alone."""
-    app = create_app(Settings(f"postgresql://worker:{PASSWORD}@127.0.0.1:1/x", (SECRET,), Guards(livemode=False)))
+    app = create_app(Settings(f"postgresql://worker:{PASSWORD}@127.0.0.1:1/x", (SECRET,), EventScope(livemode=False)))
     [line] = lines_of(app, session_event())
     assert line["outcome"] == "unavailable"
     assert PASSWORD not in str(line)

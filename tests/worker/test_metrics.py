@@ -18,9 +18,10 @@ from support.databases import Database
 from support.recorded import USER_ID, session_event, sign
 from support.worker import samples
 from webhook.app import create_app
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.events.event import EventScope
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.observability.parked_gauge import ParkedGauge
-from webhook.settings import Guards, Settings, StripeSettings
+from webhook.settings import Settings, StripeSettings
 
 SECRET = "whsec_only_for_tests"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
@@ -31,13 +32,13 @@ Admin = psycopg.Connection[Any]
 @pytest.fixture
 def app(database: Database, admin: Admin) -> Iterator[Flask]:
     admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
-    app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1")))
+    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1")))
     yield app
     app.extensions["ledger"].close()
 
 
 def without_database(**settings: Any) -> Flask:
-    return create_app(Settings(NOWHERE, (SECRET,), Guards(livemode=False), **settings))
+    return create_app(Settings(NOWHERE, (SECRET,), EventScope(livemode=False), **settings))
 
 
 def deliver(app: Flask, event: Any, signature: str | None = None) -> TestResponse:
@@ -253,6 +254,6 @@ def test_parked_gauge_of_a_database_that_fails_is_unknown() -> None:
     """An outage is no error of the scrape."""
 
     def fail() -> int:
-        raise LedgerUnavailable
+        raise LedgerUnavailableError
 
     assert ParkedGauge(fail)() is None

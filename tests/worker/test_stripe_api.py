@@ -19,9 +19,10 @@ from werkzeug.test import TestResponse
 from support.databases import Database
 from support.recorded import USER_ID, recorded, refund_event, session_event, sign
 from webhook.app import create_app
+from webhook.events.event import EventScope
 from webhook.events.lookups import ChargeRefunds, InvoiceLines, Price, RelatedObject, SessionLines
-from webhook.settings import Guards, Settings, StripeSettings
-from webhook.stripe_api.client import StripeAPI, StripeUnavailable
+from webhook.settings import Settings, StripeSettings
+from webhook.stripe_api.client import StripeAPI, StripeUnavailableError
 
 BASE = "https://api.stripe.com"
 SECRET = "whsec_test"
@@ -40,7 +41,7 @@ def page(*objects: Any, has_more: bool = False) -> dict[str, Any]:
 
 @pytest.fixture
 def ask() -> Any:
-    return StripeAPI(StripeSettings("rk_test_1")).asker()
+    return StripeAPI(StripeSettings("rk_test_1")).resolver()
 
 
 # Questions
@@ -80,13 +81,13 @@ def test_question_for_a_related_object_follows_its_path(ask: Any, stripe_api: Mo
 def test_question_about_a_connected_account_names_it(stripe_api: Mock) -> None:
     match = [matchers.header_matcher({"Stripe-Account": "acct_1"})]
     stripe_api.get(f"{BASE}/v1/refunds/re_1", json={"id": "re_1"}, match=match)
-    StripeAPI(StripeSettings("rk_test_1")).asker("acct_1")(RelatedObject("/v1/refunds/re_1"))
+    StripeAPI(StripeSettings("rk_test_1")).resolver("acct_1")(RelatedObject("/v1/refunds/re_1"))
 
 
 def test_question_goes_where_the_settings_say(stripe_api: Mock) -> None:
     stripe_api.get("http://127.0.0.1:9/v1/refunds/re_1", json={"id": "re_1"})
     settings = StripeSettings("rk_test_1", "http://127.0.0.1:9")
-    assert StripeAPI(settings).asker()(RelatedObject("/v1/refunds/re_1")) == {"id": "re_1"}
+    assert StripeAPI(settings).resolver()(RelatedObject("/v1/refunds/re_1")) == {"id": "re_1"}
 
 
 def test_id_with_a_slash_cannot_leave_its_place_in_the_path(ask: Any, stripe_api: Mock) -> None:
@@ -121,7 +122,7 @@ def test_question_refused_once_is_asked_again(ask: Any, stripe_api: Mock, status
 def test_answer_that_is_none_is_told_without_its_data(ask: Any, stripe_api: Mock, trouble: dict[str, Any]) -> None:
     stripe_api.assert_all_requests_are_fired = False
     stripe_api.get(LINES, **trouble)
-    with pytest.raises(StripeUnavailable) as told:
+    with pytest.raises(StripeUnavailableError) as told:
         ask(SessionLines(SESSION))
     assert "secret" not in str(told.value)
 
@@ -132,7 +133,7 @@ def test_answer_that_is_none_is_told_without_its_data(ask: Any, stripe_api: Mock
 @pytest.fixture
 def client(database: Database, admin: Admin) -> Iterator[FlaskClient]:
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    settings = Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1"))
+    settings = Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1"))
     app = create_app(settings)
     yield app.test_client()
     app.extensions["ledger"].close()
@@ -281,7 +282,7 @@ def test_thin_event_that_leads_elsewhere_is_refused(client: FlaskClient, path: s
 @pytest.fixture
 def keyless(database: Database, admin: Admin) -> Iterator[FlaskClient]:
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False)))
+    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
     yield app.test_client()
     app.extensions["ledger"].close()
 
@@ -331,7 +332,9 @@ def stalling_client(database: Database, admin: Admin, stripe_api: Mock) -> Itera
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}"
         stripe_api.add_passthru(base)
-        app = create_app(Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1", base)))
+        app = create_app(
+            Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1", base))
+        )
         yield app.test_client()
         Stalling.let_go.set()
         server.shutdown()

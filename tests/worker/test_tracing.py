@@ -23,9 +23,10 @@ from support.databases import Database
 from support.recorded import USER_ID, session_event, sign
 from support.worker import eventually, failing_with, sale, working
 from webhook.app import create_app
+from webhook.events.event import EventScope
 from webhook.observability.spans import Spans, spans
 from webhook.observability.tracing import Tracing
-from webhook.settings import Guards, Settings, StripeSettings
+from webhook.settings import Settings, StripeSettings
 
 SECRET = "whsec_only_for_tests"
 PRIVATE = "private@example.com"
@@ -41,7 +42,7 @@ def app(database: Database, admin: psycopg.Connection, exporter: InMemorySpanExp
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    settings = Settings(database.url, (SECRET,), Guards(livemode=False), StripeSettings("rk_test_1"))
+    settings = Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1"))
     app = create_app(settings, Tracing(provider.get_tracer("webhook")))
     yield app
     app.extensions["ledger"].close()
@@ -85,7 +86,7 @@ def test_span_of_an_unavailable_delivery_records_the_error_in_safe_words(
     *_, delivery = exporter.get_finished_spans()
     [noted] = delivery.events
     assert dict(noted.attributes or {}) == {
-        "exception.type": "LedgerRefused",
+        "exception.type": "LedgerRefusedError",
         "exception.message": "SQLSTATE 42501 InsufficientPrivilege",
     }
     assert not delivery.status.is_ok

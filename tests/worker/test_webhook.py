@@ -26,10 +26,10 @@ from support.recorded import (
     sign,
 )
 from webhook.app import create_app
+from webhook.events.event import Event, EventScope
 from webhook.events.facts import PAYMENT_INTENT, Sale
-from webhook.events.interpret import Event
 from webhook.ledger.ledger import Ledger
-from webhook.settings import Guards, Settings
+from webhook.settings import Settings
 
 SECRET = "whsec_newer"
 OLDER_SECRET = "whsec_older"
@@ -41,7 +41,7 @@ Post = Callable[..., TestResponse]
 
 @pytest.fixture
 def client(database: Database) -> Iterator[FlaskClient]:
-    app = create_app(Settings(database.url, (SECRET, OLDER_SECRET), Guards(livemode=False)))
+    app = create_app(Settings(database.url, (SECRET, OLDER_SECRET), EventScope(livemode=False)))
     yield app.test_client()
     app.extensions["ledger"].close()
 
@@ -496,7 +496,7 @@ def test_other_path_is_not_found(client: FlaskClient) -> None:
 
 
 def test_healthz_without_a_database_is_ok() -> None:
-    settings = Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), Guards(livemode=False))
+    settings = Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), EventScope(livemode=False))
     assert create_app(settings).test_client().get("/healthz").status_code == 200
 
 

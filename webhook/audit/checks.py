@@ -51,7 +51,7 @@ def _text(value: Any) -> str:
 def run(comparison: Comparison | None = None, *, as_json: bool) -> bool:
     """Print each finding, those of a ``comparison`` too, and return whether there is none.
 
-    Raises :class:`LedgerUnavailable`, and what the comparison raises.
+    Raises :class:`LedgerUnavailableError`, and what the comparison raises.
     """
     with closing(Ledger(read_database_url())) as ledger:
         ledger.current_schema_version()

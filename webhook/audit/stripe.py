@@ -9,25 +9,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from webhook.audit.checks import Comparison, Finding
+from webhook.events.event import EventScope
 from webhook.events.facts import Facts, Link, Reversal
-from webhook.events.fields import JSONObject, Unreadable
+from webhook.events.fields import JSONObject, UnexpectedShapeError
 from webhook.events.reversals import dispute
 from webhook.events.sales import invoice_payment
 from webhook.ledger.ledger import Ledger, Money
 from webhook.reconcile.objects import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object, payments_in
-from webhook.settings import Guards, read_guards, read_reader_settings
+from webhook.settings import read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
-from webhook.stripe_api.client import StripeUnavailable
+from webhook.stripe_api.client import StripeUnavailableError
 
 _SINCE = timedelta(days=30)
 
 
 def comparison(since: datetime | None, until: datetime | None) -> Comparison:
     """Return what compares the payments made in that time, by default the last 30 days, with Stripe."""
-    settings, guards = read_reader_settings(), read_guards()
+    settings, scope = read_reader_settings(), read_event_scope()
     until = until or datetime.now(UTC)
     since = since or until - _SINCE
-    return lambda ledger: StripeAudit(StripeReader(settings), ledger, guards, since, until).findings()
+    return lambda ledger: StripeAudit(StripeReader(settings), ledger, scope, since, until).findings()
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class StripeAudit:
 
     reader: StripeReader
     ledger: Ledger
-    guards: Guards
+    scope: EventScope
     since: datetime
     until: datetime
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what differs; raises :class:`StripeUnavailable` or :class:`LedgerUnavailable`."""
+        """Yield what differs; raises :class:`StripeUnavailableError` or :class:`LedgerUnavailableError`."""
         listed: set[str] = set()
-        for account in self.guards.every_account:
+        for account in self.scope.every_account:
             for payment, money in self._known(account, PAYMENT_INTENTS, expand=["data.latest_charge"]):
                 listed.add(money.payment_id)
                 yield from self._compare_payment(account, payment, money)
@@ -66,7 +67,7 @@ class StripeAudit:
         if kind is None:
             return False
         with _naming(kind):
-            return any(self.reader.get(account, kind.path, payment_id) for account in self.guards.every_account)
+            return any(self.reader.get(account, kind.path, payment_id) for account in self.scope.every_account)
 
     def _known(self, account: str | None, kind: Kind, expand: Sequence[str] = ()) -> Iterator[tuple[JSONObject, Money]]:
         """Yield the listed objects whose sale is known, with what the ledger says of their money."""
@@ -104,14 +105,14 @@ def _naming(kind: Kind) -> Iterator[None]:
     """Name the right that is missing where Stripe refuses."""
     try:
         yield
-    except StripeUnavailable as error:
-        raise error.because_of(kind.right) from error
+    except StripeUnavailableError as error:
+        raise error.with_permission_hint(kind.right) from error
 
 
 def _links_of(payment: JSONObject) -> list[Link]:
     try:
         told = invoice_payment(payment)
-    except Unreadable:
+    except UnexpectedShapeError:
         return []
     facts = told.facts if isinstance(told, Facts) else ()
     return [fact for fact in facts if isinstance(fact, Link)]
@@ -120,7 +121,7 @@ def _links_of(payment: JSONObject) -> list[Link]:
 def _money_of_dispute(source: JSONObject) -> int:
     try:
         told = dispute(source)
-    except Unreadable:
+    except UnexpectedShapeError:
         return 0  # It is parked, which the audit tells.
     facts = told.facts if isinstance(told, Facts) else ()
     return sum(fact.money_amount for fact in facts if isinstance(fact, Reversal))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from webhook.commands.endpoint import READ_RIGHT, AmbiguousEndpointError, EndpointError, differences, find
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
 from webhook.settings import (
@@ -21,14 +21,14 @@ from webhook.settings import (
     StripeSettings,
     is_set,
     read_database_url,
-    read_guards,
+    read_event_scope,
     read_metrics_token,
     read_migration_database_url,
     read_server_settings,
     read_stripe_settings,
     read_webhook_secrets,
 )
-from webhook.stripe_api.client import StripeOperator, StripeUnavailable
+from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
 
 OK, WRONG, SKIPPED = "ok", "wrong", "skipped"
 
@@ -79,7 +79,7 @@ def _settings(environ: Environment) -> Findings:
     readers: list[tuple[str, Callable[[Environment], Any]]] = [
         ("DATABASE_URL", read_database_url),
         ("STRIPE_WEBHOOK_SECRET", read_webhook_secrets),
-        ("STRIPE_LIVEMODE", read_guards),
+        ("STRIPE_LIVEMODE", read_event_scope),
         ("PORT and WEB_CONCURRENCY", read_server_settings),
     ]
     if is_set("MIGRATION_DATABASE_URL", environ):
@@ -105,13 +105,13 @@ def _database(environ: Environment) -> Findings:
     with closing(Ledger(url)) as ledger:
         try:
             yield Finding(OK, f"database: reachable as {ledger.role()}")
-        except LedgerUnavailable as error:
+        except LedgerUnavailableError as error:
             yield Finding(WRONG, f"database: not reachable as service_role: {error}: {_REACH}")
             return
         for check in (_schema, _row_level_security, _database_rights, _parked):
             try:
                 yield from check(ledger)
-            except LedgerUnavailable as error:
+            except LedgerUnavailableError as error:
                 yield Finding(WRONG, f"database: {error}: run webhook migrate")
 
 
@@ -161,14 +161,14 @@ def _stripe(environ: Environment) -> Findings:
     try:
         yield from _key_rights(operator)
         yield from _endpoint(operator)
-    except StripeUnavailable as error:
-        yield Finding(WRONG, f"Stripe: {str(error.because_of('')).removeprefix('Stripe: ')}")
+    except StripeUnavailableError as error:
+        yield Finding(WRONG, f"Stripe: {str(error.with_permission_hint('')).removeprefix('Stripe: ')}")
         yield Finding(SKIPPED, "what else Stripe could tell")
 
 
 def _mode(settings: StripeSettings, environ: Environment) -> Findings:
     try:
-        livemode = read_guards(environ).livemode
+        livemode = read_event_scope(environ).livemode
     except SettingsError:
         yield Finding(SKIPPED, "the key's mode: no usable STRIPE_LIVEMODE")
         return
@@ -182,11 +182,11 @@ def _mode(settings: StripeSettings, environ: Environment) -> Findings:
 
 
 def _key_rights(operator: StripeOperator) -> Findings:
-    """Yield what the key may read; raises :class:`StripeUnavailable` where Stripe refuses for another reason."""
+    """Yield what the key may read; raises :class:`StripeUnavailableError` where Stripe refuses for another reason."""
     for path, right, purpose in _RIGHTS:
         try:
             operator.try_list(path)
-        except StripeUnavailable as error:
+        except StripeUnavailableError as error:
             if error.status != HTTPStatus.FORBIDDEN:
                 raise
             verdict = SKIPPED if purpose == _OPTIONAL else WRONG
@@ -198,7 +198,7 @@ def _key_rights(operator: StripeOperator) -> Findings:
 def _endpoint(operator: StripeOperator) -> Findings:
     try:
         endpoint = find(operator.endpoints())
-    except StripeUnavailable as error:
+    except StripeUnavailableError as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
         yield Finding(SKIPPED, f"the endpoint's events: the key may not look: add {READ_RIGHT}")

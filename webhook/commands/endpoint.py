@@ -16,7 +16,7 @@ from stripe import api_version
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import read_operator_key
-from webhook.stripe_api.client import StripeOperator, StripeUnavailable
+from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
 
 OLDEST_VERSION = "2022-11-15"
 """The oldest API version whose events the worker reads."""
@@ -127,7 +127,7 @@ def _is_public(host: str) -> bool:
 def announce(endpoint: JSONObject) -> None:
     """Print a new endpoint's id and signing secret."""
     if not (isinstance(endpoint.get("id"), str) and isinstance(endpoint.get("secret"), str)):
-        raise StripeUnavailable("Stripe's answer is no new endpoint")
+        raise StripeUnavailableError("Stripe's answer is no new endpoint")
     click.echo(f"endpoint  {endpoint['id']}")
     click.echo(f"secret    {endpoint['secret']}")
 
@@ -137,5 +137,5 @@ def asking(right: str) -> Iterator[None]:
     """Say of Stripe's refusals what an operator can do; ``right`` is what a restricted key needs."""
     try:
         yield
-    except StripeUnavailable as error:
-        raise error.because_of(right) from None
+    except StripeUnavailableError as error:
+        raise error.with_permission_hint(right) from None

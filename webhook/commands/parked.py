@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from webhook.commands.output import aligned
-from webhook.delivery import read_event, settle
+from webhook.delivery import settle
+from webhook.events.event import EventScope, read_event
 from webhook.events.fields import IDENTIFIER
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
-from webhook.settings import Guards, read_database_url, read_guards, read_stripe_settings
-from webhook.stripe_api.client import StripeAPI, StripeUnavailable, stripe_api
+from webhook.settings import read_database_url, read_event_scope, read_stripe_settings
+from webhook.stripe_api.client import StripeAPI, StripeUnavailableError, stripe_api
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
@@ -34,16 +35,16 @@ REMEDIES = {
 """What to do about each reason."""
 
 
-class NotParked(Exception):  # noqa: N818
+class NotParkedError(Exception):
     """An event that was asked for does not wait; the message names it."""
 
 
 def show(event_id: str, *, as_json: bool) -> None:
-    """Print one event whole, how its waiting ended too; raises :class:`NotParked` or :class:`LedgerUnavailable`."""
+    """Print one event whole, how its waiting ended too; raises :class:`NotParkedError` or :class:`LedgerUnavailableError`."""
     with _ledger() as ledger:
         event = ledger.parked_event(event_id) if IDENTIFIER.fullmatch(event_id) else None
     if event is None:
-        raise NotParked(f"never parked: {event_id}")
+        raise NotParkedError(f"never parked: {event_id}")
     if as_json:
         # The payload as it is stored, which is JSON: parsed and printed again, its numbers could change.
         click.echo(f'{json.dumps(_fields(event))[:-1]}, "payload": {event.payload or "null"}}}')
@@ -70,7 +71,7 @@ def retry(event_ids: Sequence[str]) -> bool:
     Returns whether none is parked any more. One that meets trouble does not keep the others waiting: it is raised at
     the end.
     """
-    guards, stripe = read_guards(), stripe_api(read_stripe_settings())
+    scope, stripe = read_event_scope(), stripe_api(read_stripe_settings())
     settled, trouble = 0, None
     lines: list[str] = []
     # A terminal sees the bar first: lines would tear it.
@@ -80,8 +81,8 @@ def retry(event_ids: Sequence[str]) -> bool:
         with click.progressbar(waiting, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()) as events:
             for event in events:
                 try:
-                    outcome = _settle(event.id, ledger, guards, stripe)
-                except (LedgerUnavailable, StripeUnavailable) as error:
+                    outcome = _settle(event.id, ledger, scope, stripe)
+                except (LedgerUnavailableError, StripeUnavailableError) as error:
                     trouble = error
                     outcome = Outcome("parked", event.reason)
                 settled += outcome.name != "parked"
@@ -95,7 +96,7 @@ def retry(event_ids: Sequence[str]) -> bool:
 
 
 def discard(event_ids: Sequence[str], why: str, by: str | None) -> None:
-    """End the waiting of events that are not to be settled: of all, or raise :class:`NotParked`."""
+    """End the waiting of events that are not to be settled: of all, or raise :class:`NotParkedError`."""
     with _ledger() as ledger:
         _waiting(ledger, event_ids)
         discarded = ledger.discard(event_ids, by or _operator(), why)
@@ -117,17 +118,17 @@ def _waiting(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
 
 def _refuse_missing(event_ids: set[str]) -> None:
     if event_ids:
-        raise NotParked(f"not parked (any more): {', '.join(sorted(event_ids))}")
+        raise NotParkedError(f"not parked (any more): {', '.join(sorted(event_ids))}")
 
 
-def _settle(event_id: str, ledger: Ledger, guards: Guards, stripe: StripeAPI | None) -> Outcome:
+def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI | None) -> Outcome:
     event = ledger.parked_event(event_id)
     if event is None or event.payload is None:
         return Outcome("duplicate")  # Meanwhile another event of its sale settled it, or somebody else did something.
-    outcome = settle(read_event(event.payload), event.payload, ledger, guards, stripe)
-    if outcome.name == "ignored" and outcome.lacks:
+    outcome = settle(read_event(event.payload), event.payload, ledger, scope, stripe)
+    if outcome.name == "ignored" and outcome.missing_setting:
         # It was parked with other settings than these, which only cannot see what it is about.
-        return Outcome("parked", f"{outcome.reason}: set {outcome.lacks}")
+        return Outcome("parked", f"{outcome.reason}: set {outcome.missing_setting}")
     if outcome.name == "ignored":
         ledger.resolve(event.id)
     return outcome

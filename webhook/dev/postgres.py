@@ -19,7 +19,7 @@ from typing import BinaryIO
 import psycopg
 from psycopg import sql
 
-from webhook.dev import supervise as leash
+from webhook.dev import supervise
 from webhook.dev.cluster import (
     SUPERUSER,
     PostgresError,
@@ -51,7 +51,7 @@ def running(folder: Path, *, port: int = 0, durable: bool = True, keep_open: Seq
     """Run a Postgres whose files are in ``folder``, made if missing; yield its superuser's URL.
 
     It listens on ``port`` of 127.0.0.1, else on any free one. Without ``durable`` it is faster, and a crash of the
-    machine may spoil its files. ``keep_open``: see :func:`webhook.leash.start`. Raises :class:`PostgresError`.
+    machine may spoil its files. ``keep_open``: see :func:`webhook.supervise.start`. Raises :class:`PostgresError`.
     """
     if (folder / "PG_VERSION").exists():
         _stop_leftover(folder)
@@ -101,7 +101,9 @@ def _log(folder: Path) -> BinaryIO:
     return path.open("w+b")
 
 
-def _start_ready(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]) -> leash.Leash:
+def _start_ready(
+    folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]
+) -> supervise.SupervisedProcess:
     """Start a server and wait until it answers. One that was just killed may have to be waited for first."""
     deadline = time.monotonic() + _SECONDS_TO_START
     while True:
@@ -115,9 +117,11 @@ def _start_ready(folder: Path, settings: dict[str, str], log: BinaryIO, keep_ope
         time.sleep(0.2)
 
 
-def _start(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]) -> leash.Leash:
+def _start(
+    folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Sequence[int]
+) -> supervise.SupervisedProcess:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    return leash.start(
+    return supervise.start(
         [str(programs() / "postgres"), "-D", str(folder), *options],
         stop_signal=signal.SIGINT,  # "fast": clients are disconnected
         user=unprivileged_user(),
@@ -127,7 +131,7 @@ def _start(folder: Path, settings: dict[str, str], log: BinaryIO, keep_open: Seq
     )
 
 
-def _answers(server: leash.Leash, url: str, deadline: float) -> bool:
+def _answers(server: supervise.SupervisedProcess, url: str, deadline: float) -> bool:
     """Wait until ``server`` takes connections; false when it ends, or at the deadline."""
     while time.monotonic() < deadline and server.exit_code is None:
         try:

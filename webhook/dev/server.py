@@ -16,8 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from webhook.dev import postgres
-from webhook.dev import supervise as leash
+from webhook.dev import postgres, supervise
 from webhook.dev.state import FOLDER, DevError, DevServer, announced, kept_secret, locked
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.ledger.migrate import connect, has_auth_schema, history_of, migrate
@@ -120,7 +119,7 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
         without=("GUNICORN_",),
     )
     command = serve.gunicorn("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5", "--log-level", "warning")
-    gunicorn = leash.start(command, environment=environment, keep_open=[lock])
+    gunicorn = supervise.start(command, environment=environment, keep_open=[lock])
     try:
         _wait_until_ready(gunicorn, port)
         with announced(server):
@@ -131,7 +130,7 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
         gunicorn.stop()
 
 
-def _wait_until_ready(gunicorn: leash.Leash, port: int) -> None:
+def _wait_until_ready(gunicorn: supervise.SupervisedProcess, port: int) -> None:
     answer = "no answer"
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 """A program that never outlives the one that started it, however that one ends.
 
 Between the two stands this module as a process of its own. It holds one end of a pipe; when the other end
-closes, because :meth:`Leash.stop` asks for it or because the starter was killed, it stops the program.
+closes, because :meth:`SupervisedProcess.stop` asks for it or because the starter was killed, it stops the program.
 The program is in a session of its own: Ctrl-C in the terminal reaches the starter alone, which then stops
 things in order.
 """
@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
-class Leash:
+class SupervisedProcess:
     """A running program."""
 
     process: subprocess.Popen[bytes]
@@ -49,7 +49,7 @@ def start(  # noqa: PLR0913
     environment: Mapping[str, str],
     output: IO[bytes] | None = None,
     keep_open: Sequence[int] = (),
-) -> Leash:
+) -> SupervisedProcess:
     """Start ``command``, as another ``user`` if one is named (only root can).
 
     ``stop_signal`` is what stops it in good order. ``output`` takes its standard output and error. The file
@@ -64,10 +64,10 @@ def start(  # noqa: PLR0913
         pass_fds=keep_open,
         start_new_session=True,
     )
-    return Leash(process)
+    return SupervisedProcess(process)
 
 
-def die_with(parent: int) -> None:
+def exit_when_parent_dies(parent: int) -> None:
     """Have the kernel kill this process once its parent, the process ``parent``, is gone; only Linux does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -91,19 +91,19 @@ class Ignored:
     """The event has nothing to do with credits."""
 
     reason: str
-    lacks: str | None = field(default=None, compare=False)
+    missing_setting: str | None = field(default=None, compare=False)
     """The setting without which nobody can tell for sure: with it, the event may be about credits after all."""
 
 
 @dataclass(frozen=True)
-class Unsettled:
+class Unresolvable:
     """The event is about credits and cannot be settled as it is; ``reason`` is one of ``billing.parked_events``'."""
 
     reason: str
     payment_id: str | None = None
 
 
-Interpretation = Facts | Ignored | Unsettled
+Interpretation = Facts | Ignored | Unresolvable
 
 
 def as_json(fact: Fact) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Typed reads of Stripe's JSON objects: a value of another shape than Stripe documents raises :class:`Unreadable`."""
+"""Typed reads of Stripe's JSON objects: a value of another shape than Stripe documents raises :class:`UnexpectedShapeError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
 LARGEST_AMOUNT = 2**53 - 1
 
 
-class Unreadable(Exception):  # noqa: N818
+class UnexpectedShapeError(Exception):
     """A field has a shape that this version does not understand; the message names the field, never its value."""
 
 
@@ -26,14 +26,14 @@ def optional_id(source: JSONObject, key: str) -> str | None:
         return None
     if isinstance(value, str) and IDENTIFIER.fullmatch(value):
         return value
-    raise Unreadable(key)
+    raise UnexpectedShapeError(key)
 
 
 def required_id(source: JSONObject, key: str) -> str:
     """Return the id that ``key`` holds."""
     value = optional_id(source, key)
     if value is None:
-        raise Unreadable(key)
+        raise UnexpectedShapeError(key)
     return value
 
 
@@ -42,7 +42,7 @@ def amount(source: JSONObject, key: str) -> int:
     value = source.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_AMOUNT:
         return value
-    raise Unreadable(key)
+    raise UnexpectedShapeError(key)
 
 
 def word(source: JSONObject, key: str) -> str:
@@ -50,7 +50,7 @@ def word(source: JSONObject, key: str) -> str:
     value = source.get(key)
     if isinstance(value, str) and IDENTIFIER.fullmatch(value):
         return value
-    raise Unreadable(key)
+    raise UnexpectedShapeError(key)
 
 
 def metadata(source: JSONObject) -> JSONObject:
@@ -60,4 +60,4 @@ def metadata(source: JSONObject) -> JSONObject:
         return {}
     if isinstance(value, dict):
         return value
-    raise Unreadable("metadata")
+    raise UnexpectedShapeError("metadata")

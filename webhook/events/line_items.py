@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhook.events.fields import JSONObject, Unreadable, metadata, optional_id
-from webhook.events.lookups import Ask, Price
+from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata, optional_id
+from webhook.events.lookups import Price, Resolve
 
 UNKNOWN = object()
 """A price would have to be looked up, and there is nobody to ask."""
 
 
-def credits_of_lines(lines: list[JSONObject], ask: Ask) -> Any:
+def credits_of_lines(lines: list[JSONObject], resolve: Resolve) -> Any:
     """Return the credits that the lines sell together, or the first of them that is no whole number, as it stands.
 
     ``None`` where no line sells any, :data:`UNKNOWN` where that cannot be told. Credits times
@@ -22,10 +22,10 @@ def credits_of_lines(lines: list[JSONObject], ask: Ask) -> Any:
     is_known = True
     for line in lines:
         if not isinstance(line, dict):
-            raise Unreadable("lines")
+            raise UnexpectedShapeError("lines")
         if _is_correction(line):
             continue
-        named = _credits_of_price(line, ask)
+        named = _credits_of_price(line, resolve)
         if named is None or named is UNKNOWN:
             is_known &= named is None
             continue
@@ -49,10 +49,10 @@ def _quantity(line: JSONObject) -> int:
         return 1
     if type(quantity) is int and quantity >= 0:
         return quantity
-    raise Unreadable("quantity")
+    raise UnexpectedShapeError("quantity")
 
 
-def _credits_of_price(line: JSONObject, ask: Ask) -> Any:
+def _credits_of_price(line: JSONObject, resolve: Resolve) -> Any:
     """Return what the line's price says, else its product."""
     named = _named_in(line.get("price"))
     if named is not None:
@@ -60,7 +60,7 @@ def _credits_of_price(line: JSONObject, ask: Ask) -> Any:
     price_id = _price_id(line)
     if price_id is None:
         return None
-    price = ask(Price(price_id))
+    price = resolve(Price(price_id))
     if not isinstance(price, dict):
         return UNKNOWN
     named = _named_in(price)

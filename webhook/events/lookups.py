@@ -1,6 +1,6 @@
 """What an event alone does not say, and Stripe's API does.
 
-The functions that read events stay pure: they are handed an ``ask`` that takes one of these and returns the answer as
+The functions that read events stay pure: they are handed an ``resolve`` that takes one of these and returns the answer as
 plain JSON, or ``None`` where there is no API key to ask with.
 """
 
@@ -46,9 +46,9 @@ class RelatedObject:
     path: str
 
 
-Question = SessionLines | InvoiceLines | Price | ChargeRefunds | RelatedObject
-Ask = Callable[[Question], Any]
+Lookup = SessionLines | InvoiceLines | Price | ChargeRefunds | RelatedObject
+Resolve = Callable[[Lookup], Any]
 
 
-def ask_nobody(_: Question) -> None:
+def no_lookups(_: Lookup) -> None:
     """Answer nothing: there is no API key."""

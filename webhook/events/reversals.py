@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from webhook.events.facts import Facts, Ignored, Interpretation, RefundedTotal, Reversal
-from webhook.events.fields import JSONObject, Unreadable, amount, optional_id, required_id, word
-from webhook.events.lookups import Ask, ChargeRefunds
+from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, optional_id, required_id, word
+from webhook.events.lookups import ChargeRefunds, Resolve
 
 _FAILED_REFUND = ("failed", "canceled")
 _CLOSED_DISPUTE = ("won", "lost", "warning_closed", "prevented")
@@ -23,13 +23,13 @@ def refund(source: JSONObject) -> Interpretation:
     return _reversal(source, payment_id, version=2 if failed else 1, money=0 if failed else money)
 
 
-def charge(source: JSONObject, ask: Ask) -> Interpretation:
+def charge(source: JSONObject, resolve: Resolve) -> Interpretation:
     """Return the refunds of a refunded charge: https://docs.stripe.com/api/charges/object.
 
     For endpoints of which no refund is told itself. ``amount_refunded`` is a sum, never a step.
     """
     payment_id = _payment_of(source | {"charge": source.get("id")})
-    refunds = ask(ChargeRefunds(required_id(source, "id")))
+    refunds = resolve(ChargeRefunds(required_id(source, "id")))
     if refunds is None and payment_id:
         return Facts((RefundedTotal(payment_id, amount(source, "amount_refunded")),))
     told = [refund(each) for each in refunds or ()]
@@ -76,9 +76,9 @@ def _balance_transactions(source: JSONObject) -> list[int]:
     """Return what each entry took (below 0) or gave back."""
     entries = source.get("balance_transactions")
     if not isinstance(entries, list):
-        raise Unreadable("balance_transactions")
+        raise UnexpectedShapeError("balance_transactions")
     amounts = [entry.get("amount") if isinstance(entry, dict) else None for entry in entries]
     known = [entry for entry in amounts if type(entry) is int]
     if len(known) < len(entries):
-        raise Unreadable("balance_transactions")
+        raise UnexpectedShapeError("balance_transactions")
     return known

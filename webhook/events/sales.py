@@ -16,11 +16,11 @@ from webhook.events.facts import (
     Interpretation,
     Link,
     Sale,
-    Unsettled,
+    Unresolvable,
 )
-from webhook.events.fields import JSONObject, Unreadable, amount, metadata, optional_id, required_id, word
+from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, metadata, optional_id, required_id, word
 from webhook.events.line_items import UNKNOWN, credits_of_lines
-from webhook.events.lookups import Ask, InvoiceLines, SessionLines
+from webhook.events.lookups import InvoiceLines, Resolve, SessionLines
 
 MOST_CREDITS = 1_000_000_000
 """The largest sale, in credits."""
@@ -83,7 +83,7 @@ class _Named:
         return "unknown_user" if bad_user else None
 
 
-def checkout_session(source: JSONObject, ask: Ask) -> Interpretation:
+def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     """Return the sale that a Checkout Session is: https://docs.stripe.com/api/checkout/sessions/object.
 
     A subscription's sale is its invoice; the session tells who its customer is.
@@ -95,8 +95,8 @@ def checkout_session(source: JSONObject, ask: Ask) -> Interpretation:
         customer = _customer(named)
         return Facts(customer) if customer else Ignored("no_payment")
     if named.credits is None:
-        lines = ask(SessionLines(required_id(source, "id")))
-        named = named if lines is None else replace(named, credits=credits_of_lines(lines, ask), priced=True)
+        lines = resolve(SessionLines(required_id(source, "id")))
+        named = named if lines is None else replace(named, credits=credits_of_lines(lines, resolve), priced=True)
     if named.user is None and named.credits is None:
         return Ignored("no_credits")
     if named.number_of_credits == 0:
@@ -128,7 +128,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     return _settleable(named, sale)
 
 
-def invoice(source: JSONObject, ask: Ask) -> Interpretation:
+def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
     """Return the sale that a paid invoice is: https://docs.stripe.com/api/invoices/object.
 
     A subscription's counts when it begins a period, any other one when it carries credits itself.
@@ -138,12 +138,12 @@ def invoice(source: JSONObject, ask: Ask) -> Interpretation:
     if "credits" not in own and not _begins_period(source):
         return Ignored("no_credits" if named.credits is None else "proration")
     if named.credits is None:
-        lines, are_all = _invoice_lines(source, ask)
-        sold = credits_of_lines(lines, ask)
+        lines, are_all = _invoice_lines(source, resolve)
+        sold = credits_of_lines(lines, resolve)
         if sold is None or (sold is UNKNOWN and named.user is None):
             return Ignored("no_credits")
         if sold is not UNKNOWN and not are_all:
-            return Unsettled("missing_api_key", required_id(source, "id"))
+            return Unresolvable("missing_api_key", required_id(source, "id"))
         named = replace(named, credits=None if sold is UNKNOWN else sold, priced=True)
     if named.number_of_credits == 0:
         return Ignored("zero_credits")
@@ -161,14 +161,14 @@ def is_captured_by_hand(source: JSONObject) -> bool:
     return any(isinstance(each, dict) and each.get("capture_method") == "manual" for each in (source, *options))
 
 
-def _invoice_lines(source: JSONObject, ask: Ask) -> tuple[list[JSONObject], bool]:
+def _invoice_lines(source: JSONObject, resolve: Resolve) -> tuple[list[JSONObject], bool]:
     """Return the lines of an invoice, and whether these are all: it may have more than it holds, and nobody to ask."""
     lines = source.get("lines")
     if not isinstance(lines, dict) or not isinstance(lines.get("data"), list):
-        raise Unreadable("lines")
+        raise UnexpectedShapeError("lines")
     if not lines.get("has_more"):
         return lines["data"], True
-    answer: list[JSONObject] | None = ask(InvoiceLines(required_id(source, "id")))
+    answer: list[JSONObject] | None = resolve(InvoiceLines(required_id(source, "id")))
     return (lines["data"], False) if answer is None else (answer, True)
 
 
@@ -176,7 +176,7 @@ def invoice_payment(source: JSONObject) -> Interpretation:
     """Return which payment an invoice was paid by: https://docs.stripe.com/api/invoice-payment/object."""
     payment = source.get("payment")
     if not isinstance(payment, dict):
-        raise Unreadable("payment")
+        raise UnexpectedShapeError("payment")
     payment_id = optional_id(payment, "payment_intent")
     if payment_id is None:
         return Ignored("no_payment")
@@ -213,5 +213,5 @@ def _customer(named: _Named) -> tuple[Customer, ...]:
 def _settleable(named: _Named, sale: Sale, links: tuple[Link, ...] = ()) -> Interpretation:
     reason = named.unsettled_reason()
     if reason:
-        return Unsettled(reason, sale.payment_id)
+        return Unresolvable(reason, sale.payment_id)
     return Facts((*links, *(_customer(named) if sale.paid else ()), sale))

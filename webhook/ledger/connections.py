@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
 from psycopg.rows import TupleRow
 
-from webhook.ledger.group_commit import Rejected
+from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
 
 # Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
 # The isolation has a statement of its own: a select would come too late to change it.
@@ -55,14 +55,6 @@ _poll = get_original("select", "poll")
 """The system's own: in gevent's, others would get a turn for each look."""
 
 _SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
-
-
-class LedgerUnavailable(Exception):  # noqa: N818
-    """The database cannot record anything now; the message says why, without data of any delivery."""
-
-
-class LedgerRefused(LedgerUnavailable, Rejected):
-    """The database was reached and did not record this; of several deliveries one may be the reason."""
 
 
 Watch = Callable[[str, Sized], AbstractContextManager[None]]
@@ -110,7 +102,7 @@ class Database:
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self._places.acquire(timeout=_LONGEST_WAIT):
-            raise LedgerUnavailable(f"all {CONNECTIONS} connections are busy")
+            raise LedgerUnavailableError(f"all {CONNECTIONS} connections are busy")
         try:
             yield
         finally:
@@ -163,7 +155,7 @@ def _translated_errors() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         if error.sqlstate is None and isinstance(error, OperationalError):
-            raise LedgerUnavailable(f"no connection: {' '.join(str(error).split())}") from error
+            raise LedgerUnavailableError(f"no connection: {' '.join(str(error).split())}") from error
         constraint = error.diag.constraint_name
         detail = f" ({constraint})" if constraint else ""
-        raise LedgerRefused(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error
+        raise LedgerRefusedError(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error

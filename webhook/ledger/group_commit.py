@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any, Generic, NoReturn, TypeVar
 
+from webhook.ledger.errors import BatchRejectedError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -18,10 +20,6 @@ LARGEST_BATCH = 100
 
 PATIENCE = 0.25
 """Seconds after which an item that waits goes beside a batch which is slow, as one that waits for a lock is."""
-
-
-class Rejected(Exception):  # noqa: N818
-    """The items cannot be written together: one of them may be the reason."""
 
 
 class _Ticket(Generic[Item, Result]):
@@ -49,7 +47,7 @@ class GroupCommit(Generic[Item, Result]):
     """Calls ``write`` with the items of several threads, and gives each thread its own result."""
 
     def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
-        """``write`` returns a result for each item, or raises; after :class:`Rejected` each item is tried alone."""
+        """``write`` returns a result for each item, or raises; after :class:`BatchRejectedError` each item is tried alone."""
         self._write = write
         self._lock = Lock()
         self._waiting: list[_Ticket[Item, Result]] = []
@@ -84,7 +82,7 @@ class GroupCommit(Generic[Item, Result]):
         try:
             written = self._write([ticket.item for ticket in batch])
             results = [_returning(result) for _, result in zip(batch, written, strict=True)]
-        except Rejected as error:
+        except BatchRejectedError as error:
             if len(batch) == 1:
                 results = [_raising(error)]
         except Exception as error:  # noqa: BLE001 - it is raised again, by each

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from psycopg.rows import TupleRow
 
+from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
-from webhook.events.interpret import Event
-from webhook.ledger.connections import Database, LedgerUnavailable, Watch
+from webhook.ledger.connections import Database, Watch
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
 from webhook.ledger.schema import expected_version, sql_folder
 
@@ -41,7 +42,7 @@ class Outcome:
 
     name: str
     reason: str | None = None
-    lacks: str | None = None
+    missing_setting: str | None = None
     """The setting without which it is only supposed that it is to be ignored."""
 
 
@@ -209,10 +210,10 @@ class Ledger:
         return str(role)
 
     def current_schema_version(self) -> str:
-        """Return :meth:`schema_version`, or raise :class:`LedgerUnavailable` where it is older than this code's."""
+        """Return :meth:`schema_version`, or raise :class:`LedgerUnavailableError` where it is older than this code's."""
         version, expected = self.schema_version(), expected_version()
         if version < expected:
-            raise LedgerUnavailable(f"schema {version}, expected {expected}: run webhook migrate")
+            raise LedgerUnavailableError(f"schema {version}, expected {expected}: run webhook migrate")
         return version
 
     def tables_without_rls(self) -> list[str]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import g
 
-from webhook.delivery import BadDelivery
-from webhook.events.interpret import Event
+from webhook.events.event import Event
+from webhook.events.signature import InvalidDeliveryError
 from webhook.ledger.ledger import Outcome
 from webhook.observability.metrics import OTHER, Metrics
 from webhook.observability.spans import Spans
@@ -86,11 +86,11 @@ class Watch:
         tell = log.warning if outcome.name == "parked" else log.info
         self._tell(tell, event, outcome.name, outcome.reason)
 
-    def refused(self, error: BadDelivery) -> None:
+    def refused(self, error: InvalidDeliveryError) -> None:
         """See a delivery that is not Stripe's, or no event."""
-        self._metrics.refused(error.problem)
-        self._spans.describe(outcome="refused", reason=error.problem.cause)
-        log.warning("delivery", outcome="refused", reason=error.problem.cause, milliseconds=_milliseconds())
+        self._metrics.refused(error.rejection)
+        self._spans.describe(outcome="refused", reason=error.rejection.cause)
+        log.warning("delivery", outcome="refused", reason=error.rejection.cause, milliseconds=_milliseconds())
 
     def unavailable(self, error: Exception, reason: str) -> None:
         """See a request that cannot be served now; the error's message is one of ours, without data of a delivery."""

@@ -16,8 +16,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from webhook import __version__
-from webhook.delivery import Problem
 from webhook.events.interpret import HANDLED_EVENTS
+from webhook.events.signature import Rejection
 from webhook.ledger.schema import expected_version
 
 OTHER = "other"
@@ -96,17 +96,17 @@ class Metrics:
             self._requests("webhook", str(status))
         for result in ("ok", "error"):
             self._questions(result)
-        for problem in Problem:
-            self._failures(problem.cause)
+        for rejection in Rejection:
+            self._failures(rejection.cause)
 
     def settled(self, event_type: str, outcome: str, reason: str, at: float) -> None:
         """Count what became of a verified delivery; ``at`` is now, in seconds since 1970."""
         self._deliveries(bounded_type(event_type), outcome, reason).inc()
         self._last_delivery.set(at)
 
-    def refused(self, problem: Problem) -> None:
+    def refused(self, rejection: Rejection) -> None:
         """Count a delivery that is not Stripe's, or no event."""
-        self._failures(problem.cause).inc()
+        self._failures(rejection.cause).inc()
 
     def answered(self, path: str, status: str, seconds: float) -> None:
         """Time a request by its path and the status of its answer."""

@@ -34,7 +34,7 @@ _number = 0
 """This process's; 0 is gunicorn's master."""
 
 
-def begin(parent: str | None, processes: int) -> str:
+def create_directory(parent: str | None, processes: int) -> str:
     """Make the folder for the metrics that are made later, in ``parent`` or where temporary files go; return it.
 
     There is room in it for so many ``processes``. It is removed at the end, and locked as long as any process of this
@@ -57,12 +57,12 @@ def begin(parent: str | None, processes: int) -> str:
     return folder
 
 
-def free_number(taken: Collection[int]) -> int:
+def free_slot(taken: Collection[int]) -> int:
     """Return the smallest number that no process has."""
     return next(number for number in count(1) if number not in taken)
 
 
-def become(number: int, folder: str) -> None:
+def use_slot(number: int, folder: str) -> None:
     """Write to that number's files from now on."""
     global _number  # noqa: PLW0603 - a process has one number
     with suppress(OSError):  # metrics are no reason not to start
@@ -70,7 +70,7 @@ def become(number: int, folder: str) -> None:
     _number = number
 
 
-def bury(number: int, folder: str) -> None:
+def clear_slot(number: int, folder: str) -> None:
     """Forget what only a living process has: its connections. The file stays, with its room on the disk."""
     with suppress(OSError), Path(folder, f"{_LIVE}_{number}.db").open("r+b") as file:
         file.write(bytes(_FILE_SIZE))

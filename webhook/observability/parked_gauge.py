@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.ledger.errors import LedgerUnavailableError
 
 _PATIENCE = 1.0
 """Seconds. A database that hangs is given up on after ten; Prometheus gives up on us after as many."""
@@ -16,7 +16,7 @@ class ParkedGauge:
     """Asks the database, one question at a time, however many are waiting for its answer."""
 
     def __init__(self, count: Callable[[], int]) -> None:
-        """``count`` asks, and may raise :class:`LedgerUnavailable`."""
+        """``count`` asks, and may raise :class:`LedgerUnavailableError`."""
         self._count = count
         self._lock = threading.Lock()
         self._asked: Future[int] | None = None
@@ -30,7 +30,7 @@ class ParkedGauge:
             asked = self._asked
         try:
             return asked.result(_PATIENCE)
-        except (LedgerUnavailable, TimeoutError):
+        except (LedgerUnavailableError, TimeoutError):
             return None
 
     def _ask(self, asked: Future[int]) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from webhook.events.facts import Customer, Fact, Facts, Interpretation, Unsettled
+from webhook.events.event import Event, EventScope
+from webhook.events.facts import Customer, Fact, Facts, Interpretation, Unresolvable
 from webhook.events.fields import IDENTIFIER, JSONObject
-from webhook.events.interpret import Event, interpret
-from webhook.events.lookups import Ask, Question, SessionLines
-from webhook.settings import Guards
+from webhook.events.interpret import interpret
+from webhook.events.lookups import Lookup, Resolve, SessionLines
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Found:
     @property
     def payment_id(self) -> str | None:
         """The sale that it is about, as far as it says."""
-        return self.interpretation.payment_id if isinstance(self.interpretation, Facts | Unsettled) else None
+        return self.interpretation.payment_id if isinstance(self.interpretation, Facts | Unresolvable) else None
 
     @property
     def payload(self) -> str:
@@ -100,23 +100,23 @@ class Found:
 
 
 def read(  # noqa: PLR0913 - one for each thing that decides what an object says
-    source: JSONObject, account: str | None, guards: Guards, ask: Ask, since: int, *, in_window: bool = False
+    source: JSONObject, account: str | None, scope: EventScope, resolve: Resolve, since: int, *, in_window: bool = False
 ) -> Iterator[Found]:
     """Yield what an object says, then what the objects in it say: nothing where nothing has happened to it yet.
 
     What happened before ``since`` (seconds) counts only for known sales, unless it is known to be ``in_window``.
     """
-    event = as_event(source, account, guards)
+    event = as_event(source, account, scope)
     if event:
-        found = Found(event, interpret(event, guards, _ask_object_first(source, ask)), only_known=False)
+        found = Found(event, interpret(event, scope, _ask_object_first(source, resolve)), only_known=False)
         is_older = not in_window and happened_at(source) < since
         yield replace(found, only_known=is_older and _could_grant(found))
         for payment in payments_in(source):
-            for each in read(payment, account, guards, ask, since, in_window=True):
+            for each in read(payment, account, scope, resolve, since, in_window=True):
                 yield replace(each, only_known=is_older)
 
 
-def as_event(source: JSONObject, account: str | None, guards: Guards) -> Event | None:
+def as_event(source: JSONObject, account: str | None, scope: EventScope) -> Event | None:
     """Return the event that tells of the object as it is, ``None`` where none would be about credits yet."""
     match source.get("object"), source.get("status"):
         case "checkout.session", "complete":
@@ -134,7 +134,7 @@ def as_event(source: JSONObject, account: str | None, guards: Guards) -> Event |
         case _:
             return None
     # A refund does not say its mode, which is the key's.
-    return Event(str(source["id"]), event_type, source.get("livemode", guards.livemode), account, source)
+    return Event(str(source["id"]), event_type, source.get("livemode", scope.livemode), account, source)
 
 
 def happened_at(source: JSONObject) -> int:
@@ -178,14 +178,14 @@ def _could_grant(found: Found) -> bool:
             return True
 
 
-def _ask_object_first(source: JSONObject, ask: Ask) -> Ask:
+def _ask_object_first(source: JSONObject, resolve: Resolve) -> Resolve:
     """Answer with the line items that the object holds, if it holds them all."""
 
-    def answer(question: Question) -> Any:
+    def answer(question: Lookup) -> Any:
         match question, source.get("line_items"):
             case SessionLines(), {"data": list(lines), "has_more": False}:
                 return lines
             case _:
-                return ask(question)
+                return resolve(question)
 
     return answer

@@ -12,13 +12,14 @@ from functools import partial
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from webhook.events.facts import Sale, Unsettled
-from webhook.ledger.connections import LedgerUnavailable
+from webhook.events.event import EventScope
+from webhook.events.facts import Sale, Unresolvable
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Reconciled
 from webhook.reconcile.objects import Found
 from webhook.reconcile.report import Item, Report
 from webhook.reconcile.sources import End, Page, Places, Source, Window, read_all
-from webhook.settings import Guards, read_database_url, read_guards, read_reader_settings
+from webhook.settings import read_database_url, read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
 
 _OVERLAP = timedelta(hours=1)
@@ -36,7 +37,7 @@ class ReconcileError(Exception):
 def window(since: datetime | None, until: datetime | None, covered_until: datetime | None) -> tuple[datetime, datetime]:
     """Return from when to when to look, or raise :class:`ReconcileError`.
 
-    Without ``since`` it is from where the earlier runs have looked, which the first one lacks: sales of before the
+    Without ``since`` it is from where the earlier runs have looked, which the first one missing_setting: sales of before the
     worker are granted only where an operator says so.
     """
     now = datetime.now(UTC)
@@ -57,9 +58,9 @@ def window(since: datetime | None, until: datetime | None, covered_until: dateti
 def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_json: bool) -> int:
     """Reconcile the given window, by default since the last run, and return the exit code.
 
-    Raises :class:`ReconcileError`, :class:`SettingsError`, or :class:`LedgerUnavailable` where it cannot begin.
+    Raises :class:`ReconcileError`, :class:`SettingsError`, or :class:`LedgerUnavailableError` where it cannot begin.
     """
-    settings, guards = read_reader_settings(), read_guards()
+    settings, scope = read_reader_settings(), read_event_scope()
     with closing(Ledger(read_database_url())) as ledger:
         ledger.current_schema_version()
         covered_until = ledger.covered_until()
@@ -70,8 +71,8 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         try:
             if covered_until and covered_until < since:
                 report.warn_of_gap(covered_until, since)
-            Run(ledger, reader, guards, since, until, dry_run, report).go()
-        except (LedgerUnavailable, OSError) as error:
+            Run(ledger, reader, scope, since, until, dry_run, report).go()
+        except (LedgerUnavailableError, OSError) as error:
             trouble = error
         except KeyboardInterrupt:
             trouble = InterruptedError("interrupted")
@@ -89,7 +90,7 @@ class Run:
 
     ledger: Ledger
     reader: StripeReader
-    guards: Guards
+    scope: EventScope
     since: datetime
     until: datetime
     dry_run: bool
@@ -98,14 +99,12 @@ class Run:
     def go(self) -> None:
         """Look at everything, record what is missing, and tell the report.
 
-        Raises :class:`LedgerUnavailable` where the database stays away; trouble at Stripe is the report's.
+        Raises :class:`LedgerUnavailableError` where the database stays away; trouble at Stripe is the report's.
         """
         open_ids = self.ledger.open_objects(self.since - _OPEN_FOR)
         run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
         within = Window(int(self.since.timestamp()), int(self.until.timestamp()))
-        accounts = [
-            Places(self.reader, self.guards, within, account, open_ids) for account in self.guards.every_account
-        ]
+        accounts = [Places(self.reader, self.scope, within, account, open_ids) for account in self.scope.every_account]
         # A group after the other: the last one asks for what the ones before it could not explain.
         groups = [
             *(places.sources() for places in accounts),
@@ -150,7 +149,7 @@ class Run:
                     self.report.left_alone += _is_paid_sale(found)
         for found in page.found:
             match found.interpretation:
-                case Unsettled(reason, payment_id) if not found.only_known:
+                case Unresolvable(reason, payment_id) if not found.only_known:
                     self._park(found, reason, payment_id)
 
     def _park(self, found: Found, reason: str, payment_id: str | None) -> None:
@@ -165,15 +164,15 @@ class Run:
         park = partial(self.ledger.park, found.event, reason, payment_id, found.payload)
         try:
             return park().name == "parked"
-        except LedgerUnavailable:
+        except LedgerUnavailableError:
             _patience()(self.ledger.schema_version)  # raises where the whole database stays away
         try:
             return park().name == "parked"
-        except LedgerUnavailable as error:
+        except LedgerUnavailableError as error:
             self._failed(found, error)
             return False
 
-    def _failed(self, found: Found, error: LedgerUnavailable) -> None:
+    def _failed(self, found: Found, error: LedgerUnavailableError) -> None:
         self.report.found(Item("failed", found.kind, found.event.id, found.payment_id, reason=str(error)))
 
     def _record(self, found: Sequence[Found]) -> list[Reconciled]:
@@ -182,14 +181,14 @@ class Run:
             return []
         try:
             return _patience()(self._recorded, found)
-        except LedgerUnavailable:
+        except LedgerUnavailableError:
             self.ledger.schema_version()  # raises where the whole database is away
         return [result for each in found for result in self._record_alone(each)]
 
     def _record_alone(self, found: Found) -> list[Reconciled]:
         try:
             return self._recorded([found])
-        except LedgerUnavailable as error:
+        except LedgerUnavailableError as error:
             self._failed(found, error)
             return []
 
@@ -208,7 +207,7 @@ def _is_paid_sale(found: Found) -> bool:
 
 def _patience() -> Retrying:
     return Retrying(
-        retry=retry_if_exception_type(LedgerUnavailable),
+        retry=retry_if_exception_type(LedgerUnavailableError),
         wait=wait_exponential(multiplier=0.5, max=5),
         stop=stop_after_delay(_PATIENCE),
         reraise=True,

@@ -14,9 +14,10 @@ from http import HTTPStatus
 from queue import Queue
 from typing import Any
 
+from webhook.events.event import EventScope
 from webhook.events.fields import IDENTIFIER, JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
-from webhook.events.lookups import Question
+from webhook.events.lookups import Lookup
 from webhook.events.sales import is_captured_by_hand
 from webhook.reconcile.objects import (
     DISPUTES,
@@ -33,9 +34,8 @@ from webhook.reconcile.objects import (
     payments_in,
     read,
 )
-from webhook.settings import Guards
 from webhook.stripe_api.bulk import StripeReader
-from webhook.stripe_api.client import StripeUnavailable
+from webhook.stripe_api.client import StripeUnavailableError
 
 EVENTS_REACH_BACK = timedelta(days=30)
 """https://docs.stripe.com/api/events/list."""
@@ -55,8 +55,8 @@ class Window:
     until: int
 
 
-class _Unanswerable(Exception):  # noqa: N818
-    """Stripe will never answer what an object makes us ask, such as for a price that is gone, or what it is itself."""
+class _Unanswerable(Exception):
+    """Stripe will never answer what an object makes us resolve, such as for a price that is gone, or what it is itself."""
 
 
 _NO_OBJECT = _Unanswerable("Stripe's answer holds something that is no object with an id")
@@ -108,7 +108,7 @@ class Places:
     """All the places to look at in one account; ``open_ids`` is what the ledger knows as open."""
 
     reader: StripeReader
-    guards: Guards
+    scope: EventScope
     window: Window
     account: str | None
     open_ids: Iterable[str] = field(default=(), repr=False)
@@ -205,7 +205,7 @@ class Places:
         """Return what is listed of a payment, nothing where this account has no such payment."""
         try:
             return [each for page in pages for each in page]
-        except StripeUnavailable as error:
+        except StripeUnavailableError as error:
             if error.names_nothing:
                 return []
             raise
@@ -232,19 +232,19 @@ class Places:
         for source in objects:
             try:
                 whole = self._whole(source)
-                found += read(whole, self.account, self.guards, self._ask, self.window.since, in_window=in_window)
+                found += read(whole, self.account, self.scope, self._ask, self.window.since, in_window=in_window)
             except _Unanswerable as error:
                 failed.append(_failed(source, str(error)))
         return Page(title, found, len(objects), reached, failed)
 
-    def _ask(self, question: Question) -> Any:
+    def _ask(self, question: Lookup) -> Any:
         try:
-            return self.reader.asker(self.account)(question)
-        except StripeUnavailable as error:
+            return self.reader.resolver(self.account)(question)
+        except StripeUnavailableError as error:
             if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
                 raise _Unanswerable(f"{type(question).__name__}: {error}") from error
             # Without its status: it is not the right to the list that lacks.
-            raise StripeUnavailable(str(error.because_of(_RIGHTS_FOR_CREDITS))) from error
+            raise StripeUnavailableError(str(error.with_permission_hint(_RIGHTS_FOR_CREDITS))) from error
 
     def _whole(self, source: Any) -> JSONObject:
         """Return the object with all its payments, of which an invoice holds ten."""
@@ -275,8 +275,8 @@ def _read_one(source: Source, queue: Queue[Page | End], stopped: threading.Event
             if stopped.is_set():
                 return
             queue.put(page)
-    except StripeUnavailable as error:
-        trouble = error.because_of(source.right)
+    except StripeUnavailableError as error:
+        trouble = error.with_permission_hint(source.right)
     except Exception as error:  # noqa: BLE001 - told by whoever takes it from the queue
         trouble = error
     queue.put(End(source.title, trouble))

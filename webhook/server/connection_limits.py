@@ -18,7 +18,7 @@ MOST_HELD = 16 << 20
 """Bytes of requests that a process holds; a delivery has some thousand, and at most a million."""
 
 
-class _HungUpOn(Exception):  # noqa: N818
+class _HungUpOn(Exception):
     """The client was too late, or let go."""
 
 

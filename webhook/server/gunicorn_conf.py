@@ -21,9 +21,8 @@ from typing import Any
 import click
 from gunicorn.glogging import Logger
 
-from webhook.dev import supervise as leash
-from webhook.observability import logs
-from webhook.observability import multiprocess as process_files
+from webhook.dev import supervise
+from webhook.observability import logs, multiprocess
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 _CLIENTS = 2000
@@ -34,7 +33,7 @@ _SPARE_FILES = 100
 try:
     _server = read_server_settings()
     read_settings()
-    _metrics = process_files.begin(_server.metrics_parent, _server.workers)
+    _metrics = multiprocess.create_directory(_server.metrics_parent, _server.workers)
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
@@ -106,7 +105,7 @@ os.register_at_fork(before=_hold_sigterm, after_in_parent=_hear_sigterm, after_i
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the process a number."""
-    worker.number = process_files.free_number([each.number for each in server.WORKERS.values()])
+    worker.number = multiprocess.free_slot([each.number for each in server.WORKERS.values()])
 
 
 def post_fork(_: Any, worker: Any) -> None:
@@ -114,11 +113,11 @@ def post_fork(_: Any, worker: Any) -> None:
 
     It would keep the port, and gunicorn started anew would not get it.
     """
-    leash.die_with(worker.ppid)
-    process_files.become(worker.number, _metrics)
+    supervise.exit_when_parent_dies(worker.ppid)
+    multiprocess.use_slot(worker.number, _metrics)
     worker.app.wsgi().extensions["spans"].start()
 
 
 def child_exit(_: Any, worker: Any) -> None:
     """Forget what only a living process has."""
-    process_files.bury(worker.number, _metrics)
+    multiprocess.clear_slot(worker.number, _metrics)

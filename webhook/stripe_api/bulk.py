@@ -23,7 +23,7 @@ from tenacity.wait import wait_base, wait_random_exponential
 from webhook.events.fields import JSONObject
 from webhook.reconcile.objects import INVOICE_PAYMENTS, payments_in
 from webhook.settings import StripeSettings
-from webhook.stripe_api.client import OPERATORS_TIMEOUT, StripeAPI, StripeUnavailable, in_path, pages
+from webhook.stripe_api.client import OPERATORS_TIMEOUT, StripeAPI, StripeUnavailableError, in_path, pages
 
 _AT_ONCE = 8
 """Requests under way: at a tenth of a second each, under Stripe's limit of 100 a second.
@@ -53,7 +53,7 @@ class StripeReader(StripeAPI):
         self._stopped.set()
 
     def pages(self, account: str | None, path: str, **parameters: Any) -> Iterator[list[JSONObject]]:
-        """Yield the pages of a list, newest objects first; raises :class:`StripeUnavailable`."""
+        """Yield the pages of a list, newest objects first; raises :class:`StripeUnavailableError`."""
         return pages(partial(self._got, account, path), **parameters)
 
     def created(
@@ -65,11 +65,11 @@ class StripeReader(StripeAPI):
     def get(self, account: str | None, path: str, object_id: str, **parameters: Any) -> JSONObject | None:
         """Return an object of the list at ``path``, ``None`` where Stripe has none (any more).
 
-        Raises :class:`StripeUnavailable`.
+        Raises :class:`StripeUnavailableError`.
         """
         try:
             answer: JSONObject = self._got(account, f"{path}/{in_path(object_id)}", **parameters)
-        except StripeUnavailable as error:
+        except StripeUnavailableError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
@@ -105,13 +105,13 @@ class StripeReader(StripeAPI):
 def _wait(by_ourselves: wait_base, state: RetryCallState) -> float:
     """Return for how many seconds to wait: by ourselves, or as long as Stripe asks for."""
     error = state.outcome and state.outcome.exception()
-    asked_for = error.retry_after if isinstance(error, StripeUnavailable) else 0
+    asked_for = error.retry_after if isinstance(error, StripeUnavailableError) else 0
     return max(by_ourselves(state), min(asked_for, _LONGEST_ASKED_FOR))
 
 
 def _may_pass(error: BaseException) -> bool:
     """Whether the same request may be answered later: Stripe says so, is busy, in trouble, or not reached."""
-    if not isinstance(error, StripeUnavailable):
+    if not isinstance(error, StripeUnavailableError):
         return False
     if error.should_retry is not None:
         return error.should_retry

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from cachetools import TTLCache
 from stripe import RequestsClient, StripeClient, StripeError
 
-from webhook.events.lookups import Ask, ChargeRefunds, InvoiceLines, Price, Question, RelatedObject, SessionLines
+from webhook.events.lookups import ChargeRefunds, InvoiceLines, Lookup, Price, RelatedObject, Resolve, SessionLines
 from webhook.settings import StripeSettings
 
 _TIMEOUT = (2.0, 3.0)
@@ -30,7 +30,7 @@ OPERATORS_TIMEOUT = (5.0, 20.0)
 """Seconds, where a person waits and no delivery does."""
 
 
-class StripeUnavailable(Exception):  # noqa: N818
+class StripeUnavailableError(Exception):
     """Stripe's API does not answer now, or not with this key; the message says which, without data of any delivery."""
 
     def __init__(
@@ -47,15 +47,15 @@ class StripeUnavailable(Exception):  # noqa: N818
         self.names_nothing = code == "resource_missing"
         """Whether the request named something that is not there: https://docs.stripe.com/error-codes."""
 
-    def because_of(self, right: str) -> StripeUnavailable:
+    def with_permission_hint(self, right: str) -> StripeUnavailableError:
         """Return the same in an operator's words; ``right`` is what a restricted key needs here."""
         match self.status:
             case HTTPStatus.UNAUTHORIZED:
-                return StripeUnavailable("Stripe does not accept this key", self.status)
+                return StripeUnavailableError("Stripe does not accept this key", self.status)
             case HTTPStatus.FORBIDDEN:
-                return StripeUnavailable(f"the key lacks a right: add {right}", self.status)
+                return StripeUnavailableError(f"the key lacks a right: add {right}", self.status)
             case HTTPStatus.TOO_MANY_REQUESTS:
-                return StripeUnavailable("Stripe is asked too often: try again in a minute", self.status)
+                return StripeUnavailableError("Stripe is asked too often: try again in a minute", self.status)
             case _:
                 return self
 
@@ -82,11 +82,11 @@ class StripeAPI:
         self._prices: TTLCache[tuple[str | None, str], Any] = TTLCache(_PRICES_KEPT, _SECONDS_KEPT)
         self._prices_lock = threading.Lock()
 
-    def asker(self, account: str | None = None) -> Ask:
+    def resolver(self, account: str | None = None) -> Resolve:
         """Return what answers questions about ``account``'s objects, by default our own."""
         return partial(self._answer, account)
 
-    def _answer(self, account: str | None, question: Question) -> Any:
+    def _answer(self, account: str | None, question: Lookup) -> Any:
         match question:
             case SessionLines(session_id):
                 return self._listed(account, f"/v1/checkout/sessions/{in_path(session_id)}/line_items")
@@ -120,7 +120,7 @@ class StripeAPI:
     def _place(self) -> Iterator[None]:
         """One of the places for a question; who finds none is asked to come back."""
         if not self._places.acquire(blocking=False):
-            raise StripeUnavailable("too many questions wait for Stripe")
+            raise StripeUnavailableError("too many questions wait for Stripe")
         try:
             yield
         finally:
@@ -128,7 +128,7 @@ class StripeAPI:
 
 
 class StripeOperator:
-    """What the commands of an operator ask and change; the worker itself never writes. Answers are plain JSON."""
+    """What the commands of an operator resolve and change; the worker itself never writes. Answers are plain JSON."""
 
     def __init__(self, settings: StripeSettings) -> None:
         """Nothing is asked yet."""
@@ -156,7 +156,7 @@ class StripeOperator:
         return _all_pages(page, types=list(types), created={"gte": since}, delivery_success=False)
 
     def try_list(self, path: str) -> None:
-        """Ask for one object of a list: the key's right to do so is all that counts."""
+        """Resolve for one object of a list: the key's right to do so is all that counts."""
         _request(self._client, "get", path, limit=1)
 
 
@@ -190,7 +190,7 @@ def pages(page_of: Callable[..., Any], **parameters: Any) -> Iterator[list[Any]]
         try:
             objects, has_more = list(page["data"]), page["has_more"]
         except (KeyError, TypeError):
-            raise StripeUnavailable("Stripe's answer is no list") from None
+            raise StripeUnavailableError("Stripe's answer is no list") from None
         yield objects
         match objects:
             case _ if not has_more:
@@ -198,14 +198,14 @@ def pages(page_of: Callable[..., Any], **parameters: Any) -> Iterator[list[Any]]
             case [*_, {"id": str(last)}]:
                 parameters["starting_after"] = last
             case _:
-                raise StripeUnavailable("Stripe's answer does not say how its list goes on")
+                raise StripeUnavailableError("Stripe's answer does not say how its list goes on")
 
 
 def _request(client: StripeClient, method: str, path: str, **parameters: Any) -> Any:
     with _translated_errors():
         response = client.raw_request(method, path, **parameters)
     if not isinstance(response.data, dict):
-        raise StripeUnavailable("Stripe's answer is no object")
+        raise StripeUnavailableError("Stripe's answer is no object")
     return response.data
 
 
@@ -215,6 +215,6 @@ def _translated_errors() -> Iterator[None]:
         yield
     except StripeError as error:
         status = f"status {error.http_status}" if error.http_status else "no answer"
-        raise StripeUnavailable(
+        raise StripeUnavailableError(
             f"Stripe: {type(error).__name__}, {status}", error.http_status, error.code, error.headers
         ) from error

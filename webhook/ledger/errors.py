@@ -1,0 +1,15 @@
+"""The errors of the ledger: a database that is away, and one that refuses a write."""
+
+from __future__ import annotations
+
+
+class LedgerUnavailableError(Exception):
+    """The database cannot record anything now. The message gives the cause and contains no data of any delivery."""
+
+
+class BatchRejectedError(Exception):
+    """A batch cannot be written as a whole; one of its items may be the cause."""
+
+
+class LedgerRefusedError(LedgerUnavailableError, BatchRejectedError):
+    """The database answered and refused the write; in a batch, one delivery may be the cause."""
