@@ -1,1 +1,1 @@
-"""`make bench`: how fast the worker is, beside what else one could have written, on one machine in one run."""
+"""`make bench`: measure how fast the worker is, beside other programs, on one machine in one run."""

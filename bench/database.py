@@ -1,4 +1,4 @@
-"""The Postgres of the bench: durable, as in production, with the whole schema and a thousand users."""
+"""The bench's Postgres: durable as in production, with the whole schema and a thousand users."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from webhook.ledger.migrate import migrate
 
 _PASSWORD = "only-for-the-bench"  # noqa: S105
 _WORKER = "bench_worker"
-# A server for which somebody cared a little. Nothing that makes a commit less durable.
+# A modest tuning. Nothing here makes a commit less durable.
 _SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}
 
 
 class LostSaleError(Exception):
-    """A sale was answered 200 and is not in the ledger, or is there twice, or a balance is wrong."""
+    """A sale that was answered 200 is missing or doubled in the ledger, or a balance is wrong."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database of the bench, and the URLs of those who use it."""
+    """A database of the bench, with one URL per role."""
 
     superuser_url: str
 
     @property
     def worker_url(self) -> str:
-        """For the worker: it may become service_role and can do nothing else."""
+        """The URL for the worker: its login may become service_role and nothing else."""
         return _login(self.superuser_url, _WORKER)
 
     @property
     def owner_url(self) -> str:
-        """For the peers: the schema's owner, as most people would connect."""
+        """The URL for the competitors: most programs connect as the schema's owner."""
         return _login(self.superuser_url, postgres.ADMIN)
 
     def check(self, payments: str, least: int, most: int) -> None:
@@ -54,7 +54,7 @@ class Database:
             raise LostSaleError(f"{wrong} users have a wrong balance")
 
     def fill(self, rows: int) -> None:
-        """Make a ledger of ``rows`` sales with right balances; its triggers and indexes wait meanwhile."""
+        """Insert ``rows`` sales and the matching balances, with triggers off and indexes built at the end."""
         with psycopg.connect(self.superuser_url, autocommit=True) as connection:
             connection.execute("set session_replication_role = replica; set synchronous_commit = off")
             for table in ("public.transactions", "billing.sales"):
@@ -68,7 +68,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Server:
-    """The server, which makes a database for whoever asks."""
+    """The server, which makes new databases."""
 
     superuser_url: str
 
@@ -83,13 +83,13 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """Run the server."""
+    """Yield the running server."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "postgres"
         with postgres.running(folder) as url, psycopg.connect(url, autocommit=True) as connection:
             for name, value in _SETTINGS.items():
                 connection.execute(f"alter system set {name} = '{value}'")
-        with postgres.running(folder) as url:  # again: shared_buffers wants it
+        with postgres.running(folder) as url:  # a restart: shared_buffers needs one
             _prepare(url)
             yield Server(url)
 
@@ -112,8 +112,8 @@ def _with_name(url: str, name: str) -> str:
 
 def _login(url: str, role: str) -> str:
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{role}:{_PASSWORD}@{place}"))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{_PASSWORD}@{host}"))
 
 
 def _row(connection: psycopg.Connection, statement: str, parameter: str) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ left join (
 where users.credits_balance <> coalesce(ledger.amount, 0)
 """
 
-# Only a superuser can. An index that is not ready takes no part in inserts, until reindex makes it anew.
+# Only a superuser may do this. Inserts skip an index that is not ready, until reindex rebuilds it.
 _INDEXES_OFF = """
 update pg_index set indisready = false
 where indrelid = %(table)s::regclass

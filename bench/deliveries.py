@@ -1,4 +1,4 @@
-"""Signed deliveries for the load: ``checkout.session.completed`` of 4 KB, every one a new sale of an existing user."""
+"""Signed deliveries for the load: ``checkout.session.completed`` of 4 KB, each one a new sale of an existing user."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PAYMENT_ID = b"pi_3UXvxvK4mTq9ZwLx13ejJBd7"
 
 @dataclass(frozen=True)
 class Deliveries:
-    """A file of signed bodies, each to be sent once, within 300 seconds of its making."""
+    """A file of signed bodies. Each is sent once, within 300 seconds of signing: the limit on a signature's age."""
 
     path: Path
     body_length: int
     payments: str
-    """What all their payments' ids, and no others, start with."""
+    """The common prefix of their payment ids, which no other payment has."""
 
 
 def write_deliveries(path: Path, count: int, users: tuple[str, ...] = USERS) -> Deliveries:
-    """Write ``count`` records, as ``load/deliver.lua`` reads them, with ids that were never used before."""
+    """Write ``count`` records with new ids, in the format that ``load/deliver.lua`` reads."""
     batch = secrets.token_hex(4).encode()
     template = RECORDED.read_bytes()
     now = int(time.time())
@@ -42,7 +42,7 @@ def write_deliveries(path: Path, count: int, users: tuple[str, ...] = USERS) -> 
 
 
 def _body(template: bytes, batch: bytes, number: int, user_id: str) -> bytes:
-    """Return the recorded event with ids of its own, as long as Stripe's."""
+    """Return the recorded event with new ids, as long as Stripe's."""
     body = template.replace(_USER_ID, user_id.encode())
     for recorded in (_EVENT_ID, _SESSION_ID, _PAYMENT_ID):
         prefix = recorded[: recorded.rindex(b"_") + 2] + batch + b"%08d" % number

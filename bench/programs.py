@@ -1,4 +1,4 @@
-"""The programs that the bench needs beside Python's: looked for, and installed where that is possible."""
+"""Programs that the bench needs and Python does not provide. Missing ones are installed where that is possible."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import os
 import shutil
 import subprocess
 
-from bench.contenders import PEERS
+from bench.systems import COMPETITORS
 
 _DEBIAN_PACKAGES = {"wrk": "wrk", "node": "nodejs", "npm": "npm"}
 _OLDEST_NODE = 20
 
 
 class MissingProgramError(Exception):
-    """A program is missing and cannot be installed here; the message says what to do."""
+    """A program is missing and cannot be installed here; the message says how to install it."""
 
 
 def install() -> None:
-    """See that wrk, node and the peer's packages are there; raise :class:`MissingProgramError`."""
+    """Install wrk, Node.js and the packages of the Express competitor, or raise :class:`MissingProgramError`."""
     missing = [package for program, package in _DEBIAN_PACKAGES.items() if not shutil.which(program)]
     if missing and not _install_from_debian(missing):
         raise MissingProgramError(
             f"install {', '.join(missing)} (on Debian and Ubuntu: apt install {' '.join(missing)})"
         )
-    # Express 5 and stripe-node want 18 and 20; Debian 12 has 18.
+    # Express 5 needs Node.js 18 and stripe-node needs 20. Debian 12 has 18.
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
     if int(version.removeprefix("v").partition(".")[0]) < _OLDEST_NODE:
         raise MissingProgramError(f"node is {version}: install Node.js {_OLDEST_NODE} or newer")
-    folder = PEERS / "express"
+    folder = COMPETITORS / "express"
     if (
         not (folder / "node_modules").is_dir()
         and subprocess.run(
@@ -36,7 +36,7 @@ def install() -> None:
             check=False,
         ).returncode
     ):
-        raise MissingProgramError("npm could not install the Express peer's packages: see above")
+        raise MissingProgramError("npm could not install the packages of the Express competitor: see above")
 
 
 def _install_from_debian(packages: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What the bench prints: Markdown, a section for each line of it."""
+"""The report of the bench in Markdown, with one section per scenario."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROGRAMS = {"node": ("node", "--version"), "wrk": ("wrk", "-v")}
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure, and what it has to be at least (or at most)."""
+    """A figure with its lower or upper limit."""
 
     title: str
     figure: float
@@ -29,19 +29,19 @@ class Goal:
 
     @property
     def is_met(self) -> bool:
-        """Whether the figure, rounded as it is shown, is good enough."""
+        """Whether the figure, rounded as in the report, is within the limit."""
         shown = round(self.figure, 2)
         return (self.least is None or shown >= self.least) and (self.most is None or shown <= self.most)
 
     def cells(self) -> tuple[str, ...]:
-        """Return its row of the table of goals."""
+        """Return its row in the table of goals."""
         wanted = f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:.3g}"
         return self.title, f"{self.figure:.2f}{self.unit}", f"{wanted}{self.unit}", "yes" if self.is_met else "**no**"
 
 
 @dataclass
 class Section:
-    """What one line of the bench has measured."""
+    """The results of one scenario."""
 
     title: str
     head: tuple[str, ...]
@@ -51,7 +51,7 @@ class Section:
 
 
 def report(sections: Sequence[Section], seconds: float, rounds: int) -> str:
-    """Return the report, as Markdown."""
+    """Return the report in Markdown."""
     goals = [goal.cells() for section in sections for goal in section.goals]
     parts = [
         _table(("on", ""), [*_machine(), ("a round", f"{seconds:g} s, {rounds} of them in turn; medians")]),
@@ -61,8 +61,8 @@ def report(sections: Sequence[Section], seconds: float, rounds: int) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def renew(file: Path, text: str) -> None:
-    """Put the report into ``file``, between its markers: what people wrote around it stays."""
+def replace_report(file: Path, text: str) -> None:
+    """Replace the report in ``file`` between its markers; keep the hand-written text around it."""
     before, _, rest = file.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
     file.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")
@@ -80,7 +80,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _machine() -> list[tuple[str, str]]:
     versions = [f"{name} {version(name)}" for name in _PACKAGES]
-    versions += [f"{name} {_told_version(command)}" for name, command in _PROGRAMS.items()]
+    versions += [f"{name} {_program_version(command)}" for name, command in _PROGRAMS.items()]
     return [
         ("date", dt.datetime.now(tz=dt.UTC).date().isoformat()),
         ("machine", f"{os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.machine()}"),
@@ -91,10 +91,10 @@ def _machine() -> list[tuple[str, str]]:
 
 def _processor() -> str:
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return found[1] if found else "of an unknown model"
+    return found[1] if found else "unknown processor"
 
 
-def _told_version(command: Sequence[str]) -> str:
+def _program_version(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
     return found[0] if found else "?"

@@ -1,4 +1,4 @@
-"""The load: wrk as fast as it goes, steady.js at a steady rate, pgbench (database_calls.py) without any worker."""
+"""The load: wrk at full speed, steady.js at a steady rate, pgbench (database_calls.py) without a worker."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bench.deliveries import USERS, write_deliveries
 
 CONNECTIONS = 16
 MOST_A_SECOND = 10_000
-"""So many deliveries are prepared for each second."""
+"""How many deliveries are prepared for each second of load."""
 
 _HERE = Path(__file__).parent
 
 
 class LoadError(Exception):
-    """The load was not what it should have been: a delivery refused, a connection broken."""
+    """A delivery was rejected, a connection broke, or the prepared deliveries ran out."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a load measured: sales a second, and the times of the answers in milliseconds."""
+    """What a load measured: sales a second, and response times in milliseconds."""
 
     rate: float
     p50: float
@@ -33,13 +33,13 @@ class Result:
 
 
 def saturate(url: str, database: Database | None, seconds: float, users: tuple[str, ...] = USERS) -> Result:
-    """Deliver as fast as it goes, with wrk. Each sale that was answered 200 has to be in the ``database``, if given."""
+    """Deliver at full speed with wrk, then check that each sale answered 200 is in the ``database``, if given."""
     wrk = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", str(_HERE / "deliver.lua"))
     return _deliver(int(seconds * MOST_A_SECOND), users, database, lambda *file: [*wrk, url, "--", *file])
 
 
 def steady(url: str, database: Database, seconds: float, rate: int) -> Result:
-    """Deliver ``rate`` sales a second; the times count from when a delivery was due."""
+    """Deliver ``rate`` sales a second. Each response time counts from when the delivery was due."""
     node = ("node", str(_HERE / "steady.js"), url)
     options = [str(number) for number in (rate, int(seconds), CONNECTIONS)]
     return _deliver(int(seconds) * rate, USERS, database, lambda *file: [*node, *file, *options])
@@ -50,17 +50,17 @@ def _deliver(
 ) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         deliveries = write_deliveries(Path(folder) / "deliveries", count, users)
-        told = json.loads(output_of(command(str(deliveries.path), str(deliveries.body_length))).splitlines()[-1])
-    if told["refused"] or told["broken"] or told["ran_out"]:
-        raise LoadError(f"not a clean run: {told}")
+        counts = json.loads(output_of(command(str(deliveries.path), str(deliveries.body_length))).splitlines()[-1])
+    if counts["rejected"] or counts["broken"] or counts["ran_out"]:
+        raise LoadError(f"not a clean run: {counts}")
     if database:
-        # What was under way at the end may have been recorded as well.
-        database.check(deliveries.payments, least=told["answered"], most=told["sent"])
-    return Result(told["answered"] / told["seconds"], told["p50"], told["p99"])
+        # Deliveries in flight at the end may have been recorded as well.
+        database.check(deliveries.payments, least=counts["answered"], most=counts["sent"])
+    return Result(counts["answered"] / counts["seconds"], counts["p50"], counts["p99"])
 
 
 def output_of(command: Sequence[str]) -> str:
-    """Return what a program prints; raise :class:`LoadError` where it fails."""
+    """Return the output of a program; raise :class:`LoadError` if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise LoadError(f"{command[0]} failed: {done.stdout}{done.stderr}")

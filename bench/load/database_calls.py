@@ -1,4 +1,4 @@
-"""pgbench's part of the load: the worker's own SQL call, without a worker."""
+"""The pgbench load: the worker's own SQL call, without a worker."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from webhook.ledger.connections import PREAMBLE
 
 
 def saturate_database(database: Database, seconds: float) -> Result:
-    """Call ``billing.record`` as the worker does, one sale a call, on as many connections as wrk opens."""
+    """Call ``billing.record`` as the worker does, one sale per call, on as many connections as wrk opens."""
     payments = f"pi_3{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "sale.sql"
         script.write_text(_script(payments), encoding="utf-8")
         output = output_of(_pgbench(script, database, seconds))
-    count = int(_told(output, r"transactions actually processed: (\d+)"))
+    count = int(_figure(output, r"transactions actually processed: (\d+)"))
     database.check(payments, count, count)
-    return Result(_told(output, r"tps = ([\d.]+)"), _told(output, r"latency average = ([\d.]+)"), None)
+    return Result(_figure(output, r"tps = ([\d.]+)"), _figure(output, r"latency average = ([\d.]+)"), None)
 
 
 def _pgbench(script: Path, database: Database, seconds: float) -> list[str]:
@@ -34,7 +34,7 @@ def _pgbench(script: Path, database: Database, seconds: float) -> list[str]:
 
 
 def _script(payments: str) -> str:
-    r"""Return the call with pgbench's variables in it: \; keeps several statements in one simple query."""
+    r"""Return the call with pgbench's variables. A \; keeps several statements in one simple query."""
     sale = Sale(f"{payments}:payment", SESSION, f"{USERS[0][:-3]}:user", 100, 1000, "usd", paid=True)
     call = json.dumps([{"event_id": f"evt_{payments}:payment", "facts": [as_json(sale)]}])
     return (
@@ -45,8 +45,8 @@ def _script(payments: str) -> str:
     )
 
 
-def _told(output: str, pattern: str) -> float:
+def _figure(output: str, pattern: str) -> float:
     found = re.search(pattern, output)
     if not found:
-        raise RuntimeError(f"pgbench told nothing like {pattern}: {output}")
+        raise RuntimeError(f"{pattern} is not in the output of pgbench: {output}")
     return float(found[1])

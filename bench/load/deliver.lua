@@ -1,7 +1,7 @@
--- wrk's part: sends each signed body of a file once, and prints what came of it as one line of JSON.
+-- A script for wrk: sends each signed body of a file once, and prints the counts and times as one line of JSON.
 --
--- wrk … -s deliver.lua URL -- FILE BODY_LENGTH. A record of the file is the Stripe-Signature header, a line end,
--- and the body. One thread only (-t 1): the file is read from its start by each.
+-- Usage: wrk … -s deliver.lua URL -- FILE BODY_LENGTH. A record of the file is the Stripe-Signature header, a line end
+-- and the body. Use one thread (-t 1): each thread would read the file from its start.
 
 local threads = {}
 
@@ -34,7 +34,7 @@ function done(summary, latency, requests)
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout
   print(string.format(
-    '{"sent": %d, "answered": %d, "refused": %d, "broken": %d, "ran_out": %d, "seconds": %.6f, "p50": %.3f, "p99": %.3f}',
+    '{"sent": %d, "answered": %d, "rejected": %d, "broken": %d, "ran_out": %d, "seconds": %.6f, "p50": %.3f, "p99": %.3f}',
     threads[1]:get("sent"), summary.requests, errors.status, broken, threads[1]:get("ran_out"),
     summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3
   ))

@@ -1,7 +1,7 @@
-// Sends the signed bodies of a file, each once, at a steady rate, and prints what came of it as JSON.
+// Sends each signed body of a file once, at a steady rate, and prints the counts and times as JSON.
 //
-// node steady.js URL FILE BODY_LENGTH RATE SECONDS CONNECTIONS; the file is the one that deliver.lua reads. A delivery's
-// time counts from the moment when it was due, so that a slow answer is not hidden by what it holds up.
+// Usage: node steady.js URL FILE BODY_LENGTH RATE SECONDS CONNECTIONS. The file is the one that deliver.lua reads.
+// A response time counts from when the delivery was due. So a slow answer also counts against the deliveries it delays.
 "use strict";
 
 const fs = require("node:fs");
@@ -13,7 +13,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
 const records = fs.readFileSync(name);
 const count = rate * seconds;
 const times = [];
-const result = { sent: 0, answered: 0, refused: 0, broken: 0, ran_out: 0 };
+const result = { sent: 0, answered: 0, rejected: 0, broken: 0, ran_out: 0 };
 let position = 0;
 let started;
 
@@ -31,7 +31,7 @@ function send(due) {
     response.resume();
     response.on("end", () => {
       times.push(performance.now() - due);
-      count_answer(response.statusCode === 200 ? "answered" : "refused");
+      count_answer(response.statusCode === 200 ? "answered" : "rejected");
     });
   });
   request.on("error", () => count_answer("broken"));
@@ -40,7 +40,7 @@ function send(due) {
 
 function count_answer(kind) {
   result[kind] += 1;
-  if (result.answered + result.refused + result.broken === count) finish();
+  if (result.answered + result.rejected + result.broken === count) finish();
 }
 
 function finish() {
@@ -51,12 +51,12 @@ function finish() {
   agent.destroy();
 }
 
-function send_what_is_due() {
+function send_due() {
   while (result.sent < count) {
     const due = started + (result.sent * 1000) / rate;
     const early = due - performance.now();
     if (early > 0) {
-      setTimeout(send_what_is_due, early);
+      setTimeout(send_due, early);
       return;
     }
     send(due);
@@ -64,4 +64,4 @@ function send_what_is_due() {
 }
 
 started = performance.now();
-send_what_is_due();
+send_due();

@@ -1,4 +1,4 @@
-"""What every line of the bench is given."""
+"""What every scenario gets: the database server, and how long to measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.database import Server
 from bench.load import Result
 
 WARM_UP = 2
-"""Seconds of load before the first round: caches of plans, just-in-time compilers."""
+"""Seconds of load before the first round. They fill plan caches and warm up just-in-time compilers."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Bench:
     seconds: float
     rounds: int
     letters: frozenset[str]
-    """Who is measured among the rivals."""
-    say: Callable[[str], None]
+    """The competitors to measure."""
+    log: Callable[[str], None]
 
     def in_turn(self, loads: dict[str, Callable[[float], Result]]) -> dict[str, Result]:
-        """Return the medians of each load's rounds; a load takes how many seconds it lasts."""
+        """Run the loads in turn and return the median of each one's rounds. A load takes its length in seconds."""
         for load in loads.values():
             load(WARM_UP)
         results: dict[str, list[Result]] = {name: [] for name in loads}
         for number in range(1, self.rounds + 1):
             for name, load in loads.items():
                 results[name].append(load(self.seconds))
-                self.say(f"  round {number}, {name}: {_shown(results[name][-1])}")
+                self.log(f"  round {number}, {name}: {_line(results[name][-1])}")
         return {name: _medians(rounds) for name, rounds in results.items()}
 
 
@@ -41,10 +41,10 @@ def _medians(results: Iterable[Result]) -> Result:
     return Result(median(rates), median(p50s), None if None in p99s else median(p99s))
 
 
-def _shown(result: Result) -> str:
+def _line(result: Result) -> str:
     return f"{result.rate:.0f}/s" + ("" if result.p99 is None else f", p99 {result.p99:.1f} ms")
 
 
 def cells(result: Result) -> tuple[str, str, str]:
-    """Return rate and times as they stand in a table."""
+    """Return rate, p50 and p99 as table cells."""
     return f"{result.rate:.0f}", f"{result.p50:.1f}", "" if result.p99 is None else f"{result.p99:.1f}"

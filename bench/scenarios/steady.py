@@ -1,19 +1,19 @@
-"""How long a delivery takes when there is time for it."""
+"""How long a delivery takes when the worker is not saturated."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from bench.contenders import WORKER, running
-from bench.lines.bench import Bench, cells
 from bench.load import steady
 from bench.report import Goal, Section
+from bench.scenarios.bench import Bench, cells
+from bench.systems import WORKER, running
 
 _RATE = 200
 
 
 def steady_rate(bench: Bench) -> Section:
-    """Measure the worker's answers at a steady rate."""
+    """Measure how fast the worker answers at a steady rate."""
     with bench.server.new_database("steady") as database, running(WORKER, database) as worker:
         [result] = bench.in_turn({"steady": partial(steady, worker.url, database, rate=_RATE)}).values()
     goal = Goal(f"p99 at a steady {_RATE} a second", result.p99 or 0, most=15, unit=" ms")

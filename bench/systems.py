@@ -1,4 +1,4 @@
-"""Who is measured: the worker, its peers, and the framework's ceiling."""
+"""The systems under test: the worker, its competitors, and the framework alone as an upper limit."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from pathlib import Path
 
 from bench.database import Database
 from bench.deliveries import SECRET
-from webhook.dev import supervise as leash
+from webhook.dev import supervise
 from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
-PEERS = Path(__file__).parent / "peers"
-_PATIENCE = 30
+COMPETITORS = Path(__file__).parent / "competitors"
+_START_TIMEOUT = 30
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Something that takes deliveries."""
+class System:
+    """A program that takes deliveries."""
 
     letter: str
     title: str
     command: Callable[[int], list[str]]
-    """What starts it on a port."""
+    """Return the command that starts it on a port."""
     ready: str = "/healthz"
     is_ours: bool = False
     records: bool = True
 
     def environment(self, database: Database, port: int) -> dict[str, str]:
-        """Return its environment: the worker connects as its own login, a peer as the schema's owner."""
+        """Return its environment. The worker connects with its own login, a competitor as the schema's owner."""
         changes = {
             "DATABASE_URL": database.worker_url if self.is_ours else database.owner_url,
             "STRIPE_WEBHOOK_SECRET": SECRET,
@@ -51,22 +51,22 @@ def _gunicorn(*options: str) -> list[str]:
 
 
 _OURS = ("--config", "python:webhook.server.gunicorn_conf")
-WORKER = Contender("a", "this worker", lambda _: _gunicorn(*_OURS), "/readyz", is_ours=True)
-CONTENDERS = (
+WORKER = System("a", "this worker", lambda _: _gunicorn(*_OURS), "/readyz", is_ours=True)
+SYSTEMS = (
     WORKER,
-    Contender("b", "Express, stripe-node, pg", lambda _: ["node", str(PEERS / "express/server.js")]),
-    Contender(
+    System("b", "Express, stripe-node, pg", lambda _: ["node", str(COMPETITORS / "express/server.js")]),
+    System(
         "c",
         "Flask as in Stripe's documentation, gunicorn sync workers",
         lambda port: _gunicorn(
             *("--bind", f"127.0.0.1:{port}", "--workers", str(2 * (os.cpu_count() or 1) + 1)),
-            *("--no-control-socket", "--log-level", "warning", "bench.peers.flask_docs:create_app()"),
+            *("--no-control-socket", "--log-level", "warning", "bench.competitors.flask_docs:create_app()"),
         ),
     ),
-    Contender(
+    System(
         "d",
         "Flask that answers 200, on the worker's gunicorn settings",
-        lambda _: _gunicorn(*_OURS, "bench.peers.flask_ok:create_app()"),
+        lambda _: _gunicorn(*_OURS, "bench.competitors.flask_ok:create_app()"),
         records=False,
     ),
 )
@@ -74,11 +74,11 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Running:
-    """A contender that answers."""
+    """A system that is ready."""
 
     url: str
     seconds_to_start: float
-    process: leash.SupervisedProcess
+    process: supervise.SupervisedProcess
 
     def worker_memory(self) -> list[int]:
         """Return the resident set of each worker process, in bytes."""
@@ -87,24 +87,24 @@ class Running:
 
 
 @contextmanager
-def running(contender: Contender, database: Database) -> Iterator[Running]:
-    """Run a contender until the end of the block, once it is ready."""
+def running(system: System, database: Database) -> Iterator[Running]:
+    """Yield the system once it is ready, and stop it at the end of the block."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
-        process = leash.start(contender.command(port), environment=contender.environment(database, port), output=log)
+        process = supervise.start(system.command(port), environment=system.environment(database, port), output=log)
         try:
-            _wait_until_ready(url + contender.ready, process)
+            _wait_until_ready(url + system.ready, process)
             yield Running(url, time.perf_counter() - started, process)
         finally:
             process.stop()
 
 
-def _wait_until_ready(url: str, process: leash.SupervisedProcess) -> None:
-    deadline = time.monotonic() + _PATIENCE
+def _wait_until_ready(url: str, process: supervise.SupervisedProcess) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
     while process.exit_code is None and time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=_PATIENCE):  # noqa: S310
+        with suppress(OSError), urllib.request.urlopen(url, timeout=_START_TIMEOUT):  # noqa: S310
             return
         time.sleep(0.005)
     raise RuntimeError(f"nothing answers at {url}")

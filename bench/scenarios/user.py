@@ -1,18 +1,18 @@
-"""Whether sales of one user, whose row each of them locks, hold each other up."""
+"""How sales of one user slow each other down: each of them locks the user's row."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from bench.contenders import WORKER, running
 from bench.deliveries import USERS
-from bench.lines.bench import Bench, cells
 from bench.load import saturate
 from bench.report import Goal, Section
+from bench.scenarios.bench import Bench, cells
+from bench.systems import WORKER, running
 
 
 def one_user(bench: Bench) -> Section:
-    """Measure the worker with all sales on one user, and spread over many."""
+    """Measure the worker with sales of many users, and with all sales on one user."""
     with bench.server.new_database("users") as database, running(WORKER, database) as worker:
         results = bench.in_turn(
             {

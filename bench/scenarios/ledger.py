@@ -1,19 +1,19 @@
-"""Whether the worker slows down as the ledger grows."""
+"""How the size of the ledger affects the worker."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from bench.contenders import WORKER, running
-from bench.lines.bench import Bench, cells
 from bench.load import saturate
 from bench.report import Goal, Section
+from bench.scenarios.bench import Bench, cells
+from bench.systems import WORKER, running
 
 _ROWS = 10_000_000
 
 
 def large_ledger(bench: Bench) -> Section:
-    """Measure the worker on a ledger of ten million rows, and on an empty one."""
+    """Measure the worker on an empty ledger and on one of ten million rows."""
     with bench.server.new_database("ledger_empty") as empty, bench.server.new_database("ledger_full") as full:
         full.fill(_ROWS)
         with running(WORKER, empty) as on_empty, running(WORKER, full) as on_full:

@@ -1,4 +1,4 @@
-"""The worker beside what else one could have written, and beside its two ceilings."""
+"""The worker beside its competitors, and beside two upper limits."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from bench.contenders import CONTENDERS, running
-from bench.lines.bench import Bench, cells
 from bench.load import CONNECTIONS, Result, saturate
 from bench.load.database_calls import saturate_database
 from bench.report import Goal, Section
+from bench.scenarios.bench import Bench, cells
+from bench.systems import SYSTEMS, running
 
-_TITLES = {contender.letter: contender.title for contender in CONTENDERS} | {"e": "pgbench with the worker's SQL call"}
+_TITLES = {system.letter: system.title for system in SYSTEMS} | {"e": "pgbench with the worker's SQL call"}
 _GOALS = {"b": 1.3, "c": 3.0, "d": 0.6, "e": 0.5}
 LETTERS = tuple(_TITLES)
 
 
-def rivals(bench: Bench) -> Section:
-    """Measure everybody under saturation."""
+def competitors(bench: Bench) -> Section:
+    """Measure the worker and its competitors under saturation."""
     with _loads(bench) as loads:
         results = bench.in_turn(loads)
     return Section(
@@ -26,8 +26,8 @@ def rivals(bench: Bench) -> Section:
         ("", "", "sales a second", "p50 ms", "p99 ms"),
         [(letter, _TITLES[letter], *cells(result)) for letter, result in results.items()],
         list(_goals(results)),
-        "Each delivery is a new sale of one of a thousand users, and after each round every sale that was answered 200 "
-        "is looked for in the ledger. For (e), p50 is the mean.",
+        "Each delivery is a new sale of one of a thousand users. After each round, every sale that was answered 200 "
+        "is looked up in the ledger. For (e), p50 is the mean.",
     )
 
 
@@ -46,11 +46,11 @@ def _goals(results: dict[str, Result]) -> Iterator[Goal]:
 def _loads(bench: Bench) -> Iterator[dict[str, Callable[[float], Result]]]:
     loads: dict[str, Callable[[float], Result]] = {}
     with ExitStack() as stack:
-        for contender in CONTENDERS:
-            if contender.letter in bench.letters:
-                database = stack.enter_context(bench.server.new_database(f"rival_{contender.letter}"))
-                url = stack.enter_context(running(contender, database)).url
-                loads[contender.letter] = partial(saturate, url, database if contender.records else None)
+        for system in SYSTEMS:
+            if system.letter in bench.letters:
+                database = stack.enter_context(bench.server.new_database(f"competitor_{system.letter}"))
+                url = stack.enter_context(running(system, database)).url
+                loads[system.letter] = partial(saturate, url, database if system.records else None)
         if "e" in bench.letters:
-            loads["e"] = partial(saturate_database, stack.enter_context(bench.server.new_database("rival_e")))
+            loads["e"] = partial(saturate_database, stack.enter_context(bench.server.new_database("competitor_e")))
         yield loads

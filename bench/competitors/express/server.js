@@ -1,4 +1,4 @@
-// What most people would write: Express, stripe-node's constructEvent, pg, and one idempotent insert.
+// A typical webhook handler: Express, stripe-node's constructEvent, pg, and one idempotent insert.
 "use strict";
 
 const express = require("express");

@@ -1,13 +1,13 @@
-"""What a process of the worker takes: memory, and the time until it is ready."""
+"""How much memory a worker process takes, and how long it takes to start."""
 
 from __future__ import annotations
 
 from statistics import median
 
-from bench.contenders import WORKER, running
-from bench.lines.bench import Bench
 from bench.load import saturate
 from bench.report import Goal, Section
+from bench.scenarios.bench import Bench
+from bench.systems import WORKER, running
 
 _STARTS = 5
 _MEGABYTE = 1e6

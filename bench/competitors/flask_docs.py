@@ -1,4 +1,4 @@
-"""Flask as in Stripe's documentation: ``construct_event``, then one idempotent insert, on gunicorn's sync workers."""
+"""Flask as in Stripe's documentation: ``construct_event``, then one idempotent insert, on gunicorn sync workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ on conflict (stripe_id) do nothing
 
 
 def create_app() -> Flask:
-    """Return the application; each process has a pool of its own."""
+    """Return the application. Each process has its own connection pool."""
     app = Flask(__name__)
     secret = os.environ["STRIPE_WEBHOOK_SECRET"]
     pool = ConnectionPool(os.environ["DATABASE_URL"], min_size=1, max_size=2, open=True)

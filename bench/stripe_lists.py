@@ -1,6 +1,6 @@
-"""Stripe's lists as far as reconciliation reads them, without Stripe's latency: one long list of Checkout Sessions.
+"""A stand-in for the lists of Stripe's API, without Stripe's latency: one long list of Checkout Sessions.
 
-Started with a port and how many sessions there are, each a sale of its own to one of the bench's users.
+Usage: python -m bench.stripe_lists PORT COUNT. Each of the COUNT sessions is a sale to one of the bench's users.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _EMPTY = b'{"object": "list", "data": [], "has_more": false, "url": ""}'
 
 
 class Lists(BaseHTTPRequestHandler):
-    """Answers with pages that are put together from one session's text."""
+    """Answers with pages built from the JSON of one session."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     count = 0
-    began = int(time.time())
-    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": began - 60})
+    started = int(time.time())
+    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": started - 60})
 
     def do_GET(self) -> None:
-        """Answer a page."""
+        """Answer with a page of the list."""
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
-        is_in_window = int(query.get("created[lt]", "0")) > self.began - 60
+        is_in_window = int(query.get("created[lt]", "0")) > self.started - 60
         body = self._page(query) if parts.path == "/v1/checkout/sessions" and is_in_window else _EMPTY
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -53,7 +53,7 @@ class Lists(BaseHTTPRequestHandler):
         return json.dumps(source | names | {"metadata": metadata})
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flask that answers 200 and does nothing: what the framework and its server cost by themselves."""
+"""Flask that answers 200 and does nothing: the cost of the framework and its server alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from webhook.observability.spans import Spans
 def create_app() -> Flask:
     """Return the application."""
     app = Flask(__name__)
-    app.extensions["spans"] = Spans()  # which the worker's gunicorn settings start
+    app.extensions["spans"] = Spans()  # the worker's gunicorn settings start it
 
     @app.post("/webhook")
     def webhook() -> Any:

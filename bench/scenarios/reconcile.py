@@ -1,4 +1,4 @@
-"""How many objects a second `webhook reconcile` reads and records, beyond Stripe's own latency."""
+"""How many objects a second `webhook reconcile` reads and records, without Stripe's own latency."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from bench.database import Database
-from bench.lines.bench import Bench
 from bench.report import Goal, Section
-from webhook.dev import supervise as leash
+from bench.scenarios.bench import Bench
+from webhook.dev import supervise
 from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
@@ -18,16 +18,16 @@ _SESSIONS = 10_000
 
 
 def reconcile(bench: Bench) -> Section:
-    """Measure a run that finds all of a list missing, and one that finds all of it known."""
+    """Measure a run where every object is missing from the ledger, and one where every object is known."""
     rates: dict[str, float] = {}
     with bench.server.new_database("reconcile") as database:
         port = free_port()
-        lists = [sys.executable, "-m", "bench.peers.stripe_lists", str(port), str(_SESSIONS)]
-        process = leash.start(lists, environment=child_environment({}))
+        lists = [sys.executable, "-m", "bench.stripe_lists", str(port), str(_SESSIONS)]
+        process = supervise.start(lists, environment=child_environment({}))
         try:
             for name, code in (("all of them missing", 1), ("all of them known", 0)):
                 rates[name] = _SESSIONS / _run(database, port, code)
-                bench.say(f"  {name}: {rates[name]:.0f}/s")
+                bench.log(f"  {name}: {rates[name]:.0f}/s")
         finally:
             process.stop()
         database.check("pi_3", _SESSIONS, _SESSIONS)
@@ -40,7 +40,7 @@ def reconcile(bench: Bench) -> Section:
 
 
 def _run(database: Database, port: int, code: int) -> float:
-    """Return the seconds of a run, which has to end with the exit code."""
+    """Return how many seconds a run took; raise :class:`RuntimeError` unless it ended with the exit code."""
     environment = {
         "DATABASE_URL": database.worker_url,
         "STRIPE_API_KEY": "rk_test_bench",
