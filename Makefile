@@ -1,77 +1,90 @@
-# Needs Python 3.11 or newer with its venv module, and make. Everything else goes into .venv.
+# Needs Python 3.11 or newer with its venv module, and make. Everything else is installed into .venv.
+# `make help` prints the targets: the text after ## is its line, and ##@ starts a group.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 PIP_AUDIT_VERSION := 2.10.1
 
-# uv works on this .venv with the Python that made it, whatever else the environment says.
+# uv uses this .venv and the Python that made it, whatever the environment says.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
-# The machine's certificates, if it has any, as pip does: a network that inspects TLS adds its own there.
+# Use the system's certificates, if there are any, as pip does: a network that inspects TLS adds its own there.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),)
 export UV_SYSTEM_CERTS ?= true
 export NODE_USE_SYSTEM_CA ?= 1
 endif
 unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 
-# Holds the folder it was made in: a .venv that was copied or moved is made again.
+# The file holds the folder of the .venv: a .venv that was copied or moved is made again.
 STAMP := .venv/.synced
 TOOLS := src/node_modules/.synced
 POSTGRES := tools/postgres/node_modules/.synced
 
-# The machine's uv, else one of our own.
+# The installed uv, or else one inside .venv.
 UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: setup dev test lint advisories settlement mutants tools types bench soak postgres-versions
-.DEFAULT_GOAL := setup
+.PHONY: help setup dev test unit lint docs types tools settlement soak mutants postgres-versions bench advisories
+.DEFAULT_GOAL := help
 
-setup: $(STAMP)
+help: ## Print this list
+	@awk 'BEGIN { FS = ":[^#]*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-dev: $(STAMP)
+##@ Every day
+
+setup: $(STAMP) ## Install everything into .venv
+
+dev: $(STAMP) ## Serve on this machine, with its own Postgres
 	@.venv/bin/webhook dev
 
-test: lint
+unit: $(STAMP) ## Run the tests that need no database (under 20 seconds)
+	.venv/bin/pytest tests/unit
+
+test: lint ## Lint, and run all tests
 	.venv/bin/pytest --cov --cov-report=term-missing:skip-covered
 
-# The property test of the settlement, for long.
-settlement: $(STAMP)
-	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
-
-# 200,000 deliveries, a part of them malformed: does any process grow?
-soak: $(STAMP)
-	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py
-
-# Takes each safeguard of settlement and spending out in turn, RUNS times (default 10), and sees the tests go red.
-mutants: $(STAMP)
-	.venv/bin/python -m tools.mutants
-
-# Node, Supabase's CLI and the other pinned tools of src/. Once they are there, make test runs the tests that need them.
-tools: $(TOOLS)
-
-# src/types/supabase.ts, made again from the schema.
-types: $(TOOLS)
-	.venv/bin/python -m tools.supabase_cli
-
-# The tests that are about SQL on Postgres 15 to 18, a line for each. Some of them: make postgres-versions VERSIONS='15 16'.
-postgres-versions: $(POSTGRES)
-	@.venv/bin/python -m tools.postgres_versions $(VERSIONS)
-
-# How fast the worker is, beside others. Options: make bench BENCH='--only a,b --seconds 5', or BENCH=--help.
-bench: $(STAMP)
-	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
-
-# A lock file that is in step is checked without the network; a mirror of the package index makes it no other.
-lint: $(STAMP)
+# The lock file is checked without the network. It is the same with a mirror of the package index.
+lint: $(STAMP) ## Check lock file, style, types and imports
 	@unset UV_DEFAULT_INDEX UV_INDEX_URL; $(UV) lock --check --quiet || \
-		{ echo "uv.lock is not in step with pyproject.toml: run uv lock" >&2; exit 1; }
+		{ echo "uv.lock does not match pyproject.toml: run uv lock" >&2; exit 1; }
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
 
-# Whether something is known against a version in the lock file; one that cannot be looked up fails, too.
-advisories: $(STAMP)
+##@ Generated files
+
+# The tests that check the generated pages write them if UPDATE_DOCS is set.
+docs: $(STAMP) ## Write the generated pages and tables of docs/
+	UPDATE_DOCS=1 .venv/bin/pytest -q tests/docs
+
+types: $(TOOLS) ## Generate src/types/supabase.ts from the schema
+	.venv/bin/python -m tools.supabase_cli
+
+##@ Longer checks
+
+tools: $(TOOLS) ## Install Node.js and the tools that some tests need
+
+settlement: $(STAMP) ## Run the property test of the settlement with 20,000 examples
+	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
+
+soak: $(STAMP) ## Send 200,000 deliveries: does a process grow?
+	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py
+
+mutants: $(STAMP) ## Remove each safeguard in turn: do tests fail? RUNS=10
+	.venv/bin/python -m tools.mutants
+
+postgres-versions: $(POSTGRES) ## Test the SQL on Postgres 15 to 18; VERSIONS='15 16'
+	@.venv/bin/python -m tools.postgres_versions $(VERSIONS)
+
+bench: $(STAMP) ## Compare the worker's speed with others; BENCH=--help
+	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
+
+# A version that cannot be looked up fails, too.
+advisories: $(STAMP) ## Look up known vulnerabilities of the locked versions
 	@$(UV) export --frozen --no-emit-project --quiet --output-file .venv/requirements.txt
 	@$(UV) tool run pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes -r .venv/requirements.txt
 
@@ -81,7 +94,7 @@ endif
 
 $(STAMP): pyproject.toml uv.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not: say which with PYTHON=…" >&2; exit 1; }
+		{ echo "$(PYTHON) is not Python 3.11 or newer: choose one with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@test "$$(cat $@ 2>/dev/null)" = '$(CURDIR)' && .venv/bin/python -c '' 2>/dev/null || \
@@ -91,7 +104,7 @@ $(STAMP): pyproject.toml uv.lock Makefile
 
 $(TOOLS): $(STAMP) uv.lock src/package-lock.json src/.npmrc
 	@export UV_PROJECT_ENVIRONMENT=src/.venv; $(UV) sync --frozen --only-group node --python .venv/bin/python
-	@# Not npm ci, which wants the lock file to name the programs of every platform.
+	@# npm ci fails here: it requires that the lock file lists the binaries of every platform.
 	@cd src && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@
 

@@ -109,7 +109,16 @@ def test_sdist_holds_what_building_and_running_needs_and_no_more(sdist: Path) ->
     """No tests, no continuous integration, nothing that the machine it was built on left behind."""
     with tarfile.open(sdist) as archive:
         held = {name.removeprefix(f"{NAMED}/") for name in archive.getnames()}
-    files = {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "Procfile", "README.md", "SECURITY.md"}
+    files = {
+        ".gitignore",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "PKG-INFO",
+        "Procfile",
+        "README.md",
+        "SECURITY.md",
+    }
     assert held == files | {"pyproject.toml"} | files_below("webhook") | files_below("sql") | files_below("docs")
 
 
