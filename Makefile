@@ -57,9 +57,9 @@ lint: $(STAMP) ## Check lock file, style, types and imports
 
 ##@ Generated files
 
-# The tests that check the generated pages write them if UPDATE_DOCS is set.
+# The tests that check the generated pages write them if UPDATE_DOCS is set. One process: some write the same page.
 docs: $(STAMP) ## Write the generated pages and tables of docs/
-	UPDATE_DOCS=1 .venv/bin/pytest -q tests/docs
+	UPDATE_DOCS=1 .venv/bin/pytest -q -n 0 tests/docs
 
 types: $(TOOLS) ## Generate src/types/supabase.ts from the schema
 	.venv/bin/python -m tools.supabase_cli
