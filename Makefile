@@ -40,7 +40,7 @@ setup: $(STAMP) ## Install everything into .venv
 dev: $(STAMP) ## Serve on this machine, with its own Postgres
 	@.venv/bin/webhook dev
 
-unit: $(STAMP) ## Run the tests that need no database (under 20 seconds)
+unit: $(STAMP) ## Run the tests without a database: 20 seconds
 	.venv/bin/pytest tests/unit
 
 test: lint ## Lint, and run all tests
@@ -68,13 +68,13 @@ types: $(TOOLS) ## Generate src/types/supabase.ts from the schema
 
 tools: $(TOOLS) ## Install Node.js and the tools that some tests need
 
-settlement: $(STAMP) ## Run the property test of the settlement with 20,000 examples
+settlement: $(STAMP) ## Test the settlement with 20,000 examples
 	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
 
 soak: $(STAMP) ## Send 200,000 deliveries: does a process grow?
 	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py
 
-mutants: $(STAMP) ## Remove each safeguard in turn: do tests fail? RUNS=10
+mutants: $(STAMP) ## Remove each safeguard: do tests fail? RUNS=10
 	.venv/bin/python -m tools.mutants
 
 postgres-versions: $(POSTGRES) ## Test the SQL on Postgres 15 to 18; VERSIONS='15 16'
