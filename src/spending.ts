@@ -1,14 +1,14 @@
-// The calls of docs/spending.md. After make tools, make test compiles them against the generated types.
+// The calls of docs/how-to/spend.md. After make tools, make test compiles them against the generated types.
 
 import { createClient, type SupabaseClient } from "@supabase/supabase-js";
 import type { Database, Tables } from "./types/supabase.js";
 
 type Client = SupabaseClient<Database>;
 
-// On your server alone: the service key passes by row-level security.
+// Only on your server: the service key bypasses row-level security.
 export const connect = (url: string, serviceKey: string): Client => createClient<Database>(url, serviceKey);
 
-// The new balance, or null where the credits do not suffice. The same id again debits nothing more.
+// Returns the new balance, or null if it does not cover the cost. A repeated id debits nothing more.
 export async function authorize(
   supabase: Client,
   userId: string,
@@ -27,7 +27,7 @@ export async function authorize(
   return data;
 }
 
-// Gives a failed generation's credits back, once however often it is called, and returns the balance.
+// Refunds a failed generation once, however often it is called, and returns the balance.
 export async function refund(supabase: Client, generationId: string): Promise<number> {
   const { data, error } = await supabase
     .rpc("refund_generation", {
@@ -38,10 +38,10 @@ export async function refund(supabase: Client, generationId: string): Promise<nu
   return data;
 }
 
-// No code: a time-out, a lost connection, a gateway. The others are the database's word about itself, not about the call.
+// Without a code: a timeout, a lost connection, a gateway error. With one of these codes: trouble of the database itself.
 const unanswered = /^$|^(08|40|53|55|57|PGRST00)/;
 
-// Makes the call, and makes it again with the same id while it is not answered: it may have been done, and counts once.
+// Repeats the call with the same id until it is answered. It may have succeeded before, and counts once.
 export async function untilAnswered<T>(call: () => Promise<T>): Promise<T> {
   for (const seconds of [1, 2, 4, 8, 16]) {
     try {
@@ -54,7 +54,7 @@ export async function untilAnswered<T>(call: () => Promise<T>): Promise<T> {
   return await call();
 }
 
-// In the browser, with the user's own token: row-level security leaves one row, and the user's own entries.
+// In the browser, with the user's own token: row-level security returns the user's own row and entries.
 export async function account(supabase: Client) {
   const { data: user, error } = await supabase.from("users").select("credits_balance").single();
   if (error) throw error;
@@ -67,19 +67,19 @@ export async function account(supabase: Client) {
   return { balance: user.credits_balance, entries };
 }
 
-// Calls back with the balance and each new one until the channel is closed: supabase.removeChannel(channel).
+// Calls back with the balance, then with each new one. To stop: supabase.removeChannel(channel).
 export function watchBalance(supabase: Client, userId: string, onBalance: (balance: number) => void) {
   let changes = 0;
-  // Subscribed first, read then: what changed before, or while the page was offline, is in what is read.
+  // Read after subscribing: the read then includes earlier changes, also those made while the page was offline.
   const read = async (status: string) => {
     if (status !== "SUBSCRIBED") return;
     const before = changes;
     const { data, error } = await supabase.from("users").select("credits_balance").eq("id", userId).single();
     if (error) throw error;
-    if (changes === before) onBalance(data.credits_balance); // else what came meanwhile is newer
+    if (changes === before) onBalance(data.credits_balance); // else a newer change has arrived
   };
   return supabase
-    .channel(`balance:${crypto.randomUUID()}`) // a name of its own: a second subscriber to one name is refused
+    .channel(`balance:${crypto.randomUUID()}`) // unique: a second subscriber to the same name is rejected
     .on<Tables<"users">>(
       "postgres_changes",
       {

@@ -952,8 +952,8 @@ def test_schema_that_is_too_old_is_named_before_anything_else(shop: Shop) -> Non
 
 def test_clock_process_of_the_page_retries_each_hour_and_reconciles_each_night(tmp_path: Path) -> None:
     """The line as it stands there, with a clock that runs fast: from 02:00 to 03:00, then it is stopped."""
-    page = (DOCS / "reconciliation.md").read_text(encoding="utf-8")
-    [line] = re.findall(r"^ +clock: (.+)$", page, re.MULTILINE)
+    page = (DOCS / "how-to" / "reconcile.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^clock: (.+)$", page, re.MULTILINE)
     programs = {
         "sleep": 'n=$(cat hours 2>/dev/null || echo 1); echo $((n + 1)) > hours; test "$n" -lt 3',
         "date": 'printf "0%s" "$(cat hours)"',

@@ -1,4 +1,4 @@
-"""A database that is lost and restored from a backup, as docs/operations.md tells: what was sold since comes back."""
+"""A database restored from a backup, as in docs/how-to/restore.md: what was sold since comes back."""
 
 from __future__ import annotations
 

@@ -1,56 +1,103 @@
-"""docs/operations.md and its neighbours: every statement runs, and every command is one that there is."""
+"""The pages: every statement runs, every command exists, every link leads somewhere."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 
 import click
 import psycopg
 import pytest
 
 from support.databases import Database
-from support.project import PROJECT
+from support.project import DOCS, PROJECT
 from support.roles import ALICE, add, sign_up
 from webhook.cli import commands
 
-PAGES = (*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"))
-OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
-STATEMENTS = re.findall(r"^ *```sql\n(.*?)^ *```", OPERATIONS, re.DOTALL | re.MULTILINE)
-COMMANDS = sorted(
-    {
-        (page.name, words.strip())
-        for page in PAGES
-        for words in re.findall(r"(?:`|^ {4,}|bin/)webhook ([a-z][^`#|\n;…]*)", page.read_text("utf-8"), re.MULTILINE)
-    }
-)
+PAGES = {
+    str(page.relative_to(PROJECT)): page.read_text("utf-8") for page in (*PROJECT.glob("*.md"), *DOCS.rglob("*.md"))
+}
 VALUES = {
     "<address>": "a@example.com",
     "<generation id>": "99999999-0000-4000-8000-000000000009",
     "<password>": "only-for-tests",
     "<payment id>": "pi_1",
     "<user id>": ALICE,
+    "create role webhook_worker ": "create role webhook_worker_of_the_page ",  # the tests have one of that name
 }
+WRONG_BALANCES = """
+    select id
+    from public.users
+    where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
+"""
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+COMMAND_IN_CODE = re.compile(r"(?:^|[\s/&;=])webhook ([a-z][^`#|\n;]*)", re.MULTILINE)
+COMMAND_IN_TEXT = re.compile(r"(?:`|^ {4,}|bin/)webhook ([a-z][^`#|\n;]*)", re.MULTILINE)
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: " ".join(statement.split())[:40])
-def test_statement_of_the_operations_page_runs_as_the_owner(
-    database: Database, admin: psycopg.Connection, statement: str
-) -> None:
-    """With values in the places that the page marks; afterwards the ledger adds up."""
-    sign_up(admin, ALICE)
-    add(admin, ALICE, 100, stripe_id="pi_1", payment_id="pi_1")
+def statements(page: str) -> list[str]:
+    """The page's SQL statements, in order."""
+    return [code for language, code in FENCE.findall(PAGES[page]) if language == "sql"]
+
+
+def with_values(statement: str) -> str:
+    """The statement with values in the places that the page marks."""
     for place, value in VALUES.items():
         statement = statement.replace(place, value)
+    return statement
+
+
+def named_commands() -> Iterator[tuple[str, str]]:
+    """Each command line of each page, as (page, words after ``webhook``)."""
+    for page, text in PAGES.items():
+        for _, code in FENCE.findall(text):
+            yield from ((page, words.strip()) for words in COMMAND_IN_CODE.findall(code))
+        yield from ((page, words.strip()) for words in COMMAND_IN_TEXT.findall(FENCE.sub("", text)))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        title = re.sub(r"\]\([^)]*\)|[^\w\- ]", "", heading.strip().lower())
+        slug = title.replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+def links(page: str) -> list[str]:
+    """The page's links to other files of the project, and to its own headings."""
+    found = LINK.findall(re.sub(r"`[^`\n]*`", "", FENCE.sub("", PAGES[page])))
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def is_broken(page: str, link: str) -> bool:
+    """Whether the link names a file or a heading that does not exist."""
+    path, _, anchor = link.partition("#")
+    target = ((PROJECT / page).parent / path).resolve() if path else PROJECT / page
+    if not target.exists():
+        return True
+    return bool(anchor) and anchor not in anchors(target.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if statements(page)])
+def test_statements_of_the_page_run_as_the_owner(database: Database, admin: psycopg.Connection, page: str) -> None:
+    """In the page's order; after each one, the ledger adds up."""
+    sign_up(admin, ALICE)
+    add(admin, ALICE, 100, stripe_id="pi_1", payment_id="pi_1")
     with psycopg.connect(database.admin_url) as owner:
-        owner.execute(statement.encode())
-        [(balance, entries)] = owner.execute(
-            "select credits_balance, (select sum(amount) from public.transactions) from public.users"
-        )
+        for statement in statements(page):
+            owner.execute(with_values(statement).encode())
+            assert owner.execute(WRONG_BALANCES).fetchall() == []
         owner.rollback()
-    assert balance == entries
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS)
+@pytest.mark.parametrize(("page", "words"), sorted(set(named_commands())))
 def test_command_in_the_pages_has_the_options_it_is_given(page: str, words: str) -> None:
     """A page does not outlive the command that it names."""
     del page
@@ -61,3 +108,28 @@ def test_command_in_the_pages_has_the_options_it_is_given(page: str, words: str)
             command = command.commands[word]
         elif word.startswith("--"):
             assert word in {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_the_page_lead_to_files_and_headings(page: str) -> None:
+    """A page that is moved or a heading that is renamed takes its links along."""
+    assert [link for link in links(page) if is_broken(page, link)] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("Manual capture", "manual-capture"),
+        ("Endpoints without `refund.*` events", "endpoints-without-refund-events"),
+        ("Stripe's own events", "stripes-own-events"),
+        ("One [linked](page.md) word", "one-linked-word"),
+        ("`STRIPE_API_KEY`", "stripe_api_key"),
+    ],
+)
+def test_anchor_of_a_heading_is_that_of_github(heading: str, anchor: str) -> None:
+    assert anchors(f"## {heading}\n") == {anchor}
+
+
+def test_readme_is_short() -> None:
+    """The rest stands in docs/."""
+    assert len(PAGES["README.md"].splitlines()) <= 120

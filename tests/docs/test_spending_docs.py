@@ -1,4 +1,4 @@
-"""docs/spending.md: what it shows runs, and what it tells is so."""
+"""docs/how-to/spend.md: its code runs, and docs/reference/errors.md lists the errors that callers see."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import pytest
 from psycopg import errors
 
 from support.databases import Database
+from support.project import DOCS
 from support.roles import ALICE, NOBODY, add, balance, connected, execute, open_accounts
-from tools.supabase_cli import PROJECT, SRC
+from tools.supabase_cli import SRC
 
-PAGE = (PROJECT / "docs" / "spending.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "how-to" / "spend.md").read_text(encoding="utf-8")
+ERRORS = DOCS / "reference" / "errors.md"
 GENERATION = "11111111-0000-4000-8000-000000000001"
 
 WRONG_IN_SQL = [
@@ -45,8 +47,8 @@ def snippets(language: str) -> list[str]:
 
 
 def told_of(state: str) -> bool:
-    """Whether the page's table of errors has it."""
-    return f"\n| `{state}` |" in PAGE
+    """Whether the table of errors has it."""
+    return f"\n| `{state}` |" in ERRORS.read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -61,8 +63,8 @@ def python() -> dict[str, Any]:
     """What the page's Python defines, with less patience."""
     names: dict[str, Any] = {}
     [text] = snippets("python")
-    exec(compile(hasty(text), "docs/spending.md", "exec"), names)
-    names["PATIENCE"] |= {"connect_timeout": 2}
+    exec(compile(hasty(text), "docs/how-to/spend.md", "exec"), names)
+    names["TIMEOUTS"] |= {"connect_timeout": 2}
     return names
 
 
@@ -222,6 +224,6 @@ def test_errors_of_the_page_are_those_that_the_functions_raise(owner: psycopg.Co
     )
     bodies = " ".join(body for (body,) in functions)
     raised = re.findall(r"raise exception '(\w+)'\s+using\s+errcode = '(CR\d+)'", bodies)
-    told = re.findall(r"^\| `(CR\d+)` \| `(\w+)` \|", PAGE, re.MULTILINE)
+    told = re.findall(r"^\| `(CR\d+)` \| `(\w+)` \|", ERRORS.read_text(encoding="utf-8"), re.MULTILINE)
     assert {(code, message) for message, code in raised} == set(told)
     assert len(told) == 6

@@ -1,4 +1,4 @@
-"""src/spending.ts, as Node runs it: what docs/spending.md shows of supabase-js does what is said of it."""
+"""src/spending.ts, as Node runs it: what docs/how-to/spend.md shows of supabase-js does what is said of it."""
 
 from __future__ import annotations
 

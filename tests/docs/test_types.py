@@ -24,7 +24,7 @@ def test_types_committed_are_what_the_generator_makes_today(database: Database) 
 
 
 def test_calls_of_the_documentation_compile_strictly() -> None:
-    """What docs/spending.md shows fits the types and the supabase-js of today."""
+    """What docs/how-to/spend.md shows fits the types and the supabase-js of today."""
     done = run("tsc", "--project", ".")
     assert (done.returncode, done.stdout) == (0, "")
 
