@@ -1,0 +1,53 @@
+"""docs/how-to/parked-events.md: metadata corrected at Stripe settles a parked sale by reconcile, not by retry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+import responses
+from click.testing import CliRunner
+
+from support.databases import Database
+from support.delivery import deliver_to
+from support.recorded import USER_ID, invoice_event, payment_intent_event, session_event
+from support.stripe_stand_in import StripeStandIn, serving
+from webhook import cli
+from webhook.ledger.ledger import Ledger
+
+CORRECTED = {"user_id": USER_ID, "credits": "100"}
+PAYMENT = session_event()["data"]["object"]["payment_intent"]
+
+
+@pytest.mark.parametrize(
+    ("event", "corrected"),
+    [
+        (session_event(user_id=None), PAYMENT),
+        (session_event(credits="ten"), session_event()["data"]["object"]["id"]),
+        (payment_intent_event(id="pi_own", user_id=None), "pi_own"),
+        (invoice_event(id="in_1", user_id=None), "in_1"),
+    ],
+    ids=["session, by its payment", "session", "payment", "invoice"],
+)
+def test_metadata_corrected_at_stripe_is_read_by_reconcile_alone(
+    database: Database,
+    admin: psycopg.Connection[Any],
+    stripe_api: responses.RequestsMock,
+    event: dict[str, Any],
+    corrected: str,
+) -> None:
+    """`retry` reads the stored event; `reconcile` reads the object as it is now, and settles the parked event."""
+    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+    ledger = Ledger(database.url)
+    assert deliver_to(ledger, event).name == "parked"
+    ledger.close()
+    with serving(StripeStandIn()) as stripe:
+        stripe_api.add_passthru(stripe.url)
+        stripe.happened(event)
+        stripe.objects[corrected]["metadata"] = CORRECTED
+        operator = CliRunner(env=stripe.settings(database.url))
+        assert operator.invoke(cli.commands, ["retry"]).exit_code == 1
+        assert operator.invoke(cli.commands, ["reconcile", "--since", "1d"]).exit_code == 1
+        assert operator.invoke(cli.commands, ["parked"]).stdout == ""
+    assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
