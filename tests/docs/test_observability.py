@@ -1,4 +1,4 @@
-"""docs/observability.md, the dashboard and the alerts speak of metrics that exist."""
+"""docs/reference/metrics.md, the dashboard and the alerts name metrics that exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from support.databases import Server
 from support.project import DOCS
 from support.worker import new_user, sale, working
 
-PAGE = DOCS / "observability.md"
+REFERENCE = DOCS / "reference"
+PAGE = REFERENCE / "metrics.md"
 HEADING = "| metric | type | labels | |\n| --- | --- | --- | --- |\n"
 END = "<!-- end of the table -->"
 
@@ -68,11 +69,11 @@ def queries(node: Any) -> Iterator[str]:
 
 
 def dashboard() -> Any:
-    return json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    return json.loads((REFERENCE / "grafana-dashboard.json").read_text(encoding="utf-8"))
 
 
 def rules() -> list[dict[str, Any]]:
-    [group] = yaml.safe_load((DOCS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    [group] = yaml.safe_load((REFERENCE / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     assert set(group) == {"name", "rules"}
     return list(group["rules"])
 

@@ -1,8 +1,9 @@
-"""docs/settlement.md: the numbers of its table are those of a real ledger."""
+"""docs/explanation/settlement.md: the numbers of its table are those of a real ledger."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from support.recorded import (
 )
 from webhook.ledger.ledger import Ledger
 
-PAGE = DOCS / "settlement.md"
+PAGE = DOCS / "explanation" / "settlement.md"
 BEGIN, END = "<!-- examples -->\n", "<!-- /examples -->\n"
 HEADING = "| example | what happens | ledger rows | balance |\n| --- | --- | --- | --- |\n"
 
@@ -143,11 +144,19 @@ def row_of(example: str, books: Books) -> str:
     return f"| {example} | {'; '.join(told)} | {', '.join(books.rows())} | {books.balance()} |\n"
 
 
+def with_row(page: str, example: str, row: str) -> str:
+    """The page with the example's row in its place, or at the end of the table if it is new."""
+    before, begin, table = page.partition(BEGIN)
+    old = re.compile(rf"^\| {re.escape(example)} \|.*\n", re.MULTILINE)
+    table = old.sub(lambda _: row, table) if old.search(table) else table.replace(END, row + END)
+    return before + begin + table
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_of_the_page_is_what_the_ledger_says(example: str, books: Books) -> None:
     row, page = row_of(example, books), PAGE.read_text(encoding="utf-8")
     if "UPDATE_DOCS" in os.environ:
-        PAGE.write_text(page.replace(END, row + END), encoding="utf-8")
+        PAGE.write_text(with_row(page, example, row), encoding="utf-8")
         return
     assert row in page
 
