@@ -24,7 +24,8 @@ from webhook.observability.metrics import Metrics
 from webhook.observability.parked_gauge import ParkedGauge
 from webhook.observability.spans import Spans, spans
 from webhook.settings import Settings, read_settings
-from webhook.stripe_api.client import StripeUnavailableError, stripe_api
+from webhook.stripe_api.client import stripe_api
+from webhook.stripe_api.errors import StripeUnavailableError
 
 LARGEST_BODY = 1024 * 1024
 RETRY_AFTER = "10"

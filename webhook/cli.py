@@ -38,7 +38,8 @@ from webhook.settings import (
     read_server_settings,
     read_settings,
 )
-from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
+from webhook.stripe_api.endpoints import StripeOperator
+from webhook.stripe_api.errors import StripeUnavailableError
 
 _FAILURES = (
     DevError,

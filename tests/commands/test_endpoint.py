@@ -21,7 +21,7 @@ from webhook.commands.endpoint import EndpointError
 from webhook.commands.rotation import NotProvedError
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import StripeSettings
-from webhook.stripe_api.client import StripeOperator
+from webhook.stripe_api.endpoints import StripeOperator
 
 KEY = "rk_test_operators_key"
 Mock = responses.RequestsMock
@@ -32,7 +32,7 @@ TROUBLE: list[tuple[dict[str, Any], str]] = [
     ({"status": 429, "json": {"error": {"message": "later"}}}, "try again"),
     ({"status": 500, "json": {"error": {"message": "oh"}}}, "status 500"),
     ({"body": requests.ReadTimeout(KEY)}, "no answer"),
-    ({"json": []}, "no object"),
+    ({"json": []}, "not an object"),
 ]
 
 

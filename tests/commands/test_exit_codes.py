@@ -1,4 +1,4 @@
-"""Exit code 1 is an answer of `reconcile` and `audit`: what keeps them from one ends with 2 and a whole document."""
+"""Exit code 1 is an answer of `reconcile` and `audit`: what keeps them from one ends with 2 and whole lines."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_command_whose_output_cannot_be_written_gives_no_answer(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_run_that_is_stopped_tells_where_in_a_whole_document(
+def test_run_that_is_stopped_tells_where_in_whole_lines(
     environment: dict[str, str], stripe: StripeStandIn, number: signal.Signals
 ) -> None:
     """By an operator, by the host, or with the terminal; it does not wait for Stripe."""
@@ -117,17 +117,18 @@ def test_run_that_is_stopped_tells_where_in_a_whole_document(
         process.send_signal(number)
         output, errors = process.communicate(timeout=PATIENCE)
     let_go.set()
-    told = json.loads(output)
+    *items, told = map(json.loads, output.splitlines())
+    assert all(each["type"] == "item" for each in items)
     assert (process.returncode, told["complete"]) == (2, False)
     assert told["not_finished"][0] == "interrupted"
-    assert "disputes: not seen; interrupted" in told["not_finished"]
-    assert "webhook: disputes: not seen; interrupted" in errors
+    assert "disputes: not read; interrupted" in told["not_finished"]
+    assert "webhook: disputes: not read; interrupted" in errors
     assert "run it again with the same --since" in errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_audit_that_is_stopped_leaves_a_whole_document(
+def test_audit_that_is_stopped_leaves_whole_lines(
     environment: dict[str, str], database: Database, number: signal.Signals
 ) -> None:
     """While it waits for a table."""
@@ -137,7 +138,7 @@ def test_audit_that_is_stopped_leaves_a_whole_document(
             eventually(lambda: sessions(other, WAITS))
             process.send_signal(number)
             output, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, json.loads(output), errors) == (2, [], "webhook: interrupted\n")
+    assert (process.returncode, output, errors) == (2, "", "webhook: interrupted\n")
 
 
 def test_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

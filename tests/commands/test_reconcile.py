@@ -40,9 +40,9 @@ from support.recorded import (
 from support.stripe_stand_in import DAY, StripeStandIn, serving
 from webhook import cli
 from webhook.ledger.ledger import Ledger
-from webhook.reconcile import run as reconcile
+from webhook.reconcile import recorder
+from webhook.reconcile.pages import Page, Source
 from webhook.reconcile.progress import Progress
-from webhook.reconcile.sources import Page, Source
 from webhook.settings import SettingsError
 from webhook.stripe_api import bulk as stripe_reader
 
@@ -71,7 +71,9 @@ class Shop:
         """What a run tells in JSON."""
         result = self.reconcile("--json", *arguments, **environment)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return json.loads(result.stdout) | {"exit_code": result.exit_code}
+        *items, summary = map(json.loads, result.stdout.splitlines())
+        assert [each["type"] for each in (*items, summary)] == ["item"] * len(items) + ["summary"]
+        return summary | {"items": items, "exit_code": result.exit_code}
 
     def missing(self, *arguments: str) -> dict[str, int]:
         """The ids of what a run finds missing, and the credits that each moved."""
@@ -96,7 +98,7 @@ def shop(
     stripe_api: responses.RequestsMock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Shop]:
-    monkeypatch.setattr(stripe_reader, "_LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(stripe_reader, "_MAX_BACKOFF", 0.05)
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
     ledger = Ledger(database.url)
     with serving(StripeStandIn()) as stripe:
@@ -484,7 +486,7 @@ def test_object_whose_question_stripe_calls_wrong_takes_no_other_down(shop: Shop
     shop.stripe.happened(odd | {"id": "evt_odd"}, session_event())
     shop.stripe.trouble = lambda path, _: 400 if path.startswith("/v1/prices") else None
     found = shop.found("--since", "1d")
-    assert {each["id"]: each["what"] for each in found["items"]} == {"cs_odd": "failed", SESSION: "missing"}
+    assert {each["id"]: each["status"] for each in found["items"]} == {"cs_odd": "failed", SESSION: "missing"}
 
 
 # The window
@@ -494,8 +496,8 @@ def test_sale_of_before_the_window_is_left_alone_until_since_says_so(shop: Shop)
     """Sales of before the worker was installed are not granted by looking back."""
     shop.stripe.happened(session_event(), payment_intent_event(id="pi_own"), invoice_event(), at=days_ago(10))
     found = shop.found("--since", "3d")
-    assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 3, 0)
-    assert "3 paid before the window, unknown and left alone" in shop.reconcile("--since", "3d").stdout
+    assert (found["exit_code"], found["skipped"], shop.balance()) == (0, 3, 0)
+    assert "3 skipped: paid before the window and not in the ledger" in shop.reconcile("--since", "3d").stdout
     assert len(shop.missing("--since", "11d")) == 3
 
 
@@ -509,7 +511,7 @@ def test_payment_of_long_ago_that_came_in_without_an_event_is_told_as_left_alone
     shop.stripe.objects[PAYMENT] = captured["data"]["object"] | {"created": days_ago(5)}
     shop.stripe.forget_events()
     found = shop.found("--since", "2d")
-    assert (found["exit_code"], found["left_alone"], shop.balance()) == (0, 1, 0)
+    assert (found["exit_code"], found["skipped"], shop.balance()) == (0, 1, 0)
     shop.found("--since", "6d")
     assert shop.balance() == 100
 
@@ -518,7 +520,7 @@ def test_payment_captured_by_hand_that_sells_no_credits_is_not_told_as_left_alon
     """No earlier ``--since`` would grant it."""
     captured = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_foreign")
     shop.stripe.happened(captured, at=days_ago(10))
-    assert shop.found("--since", "3d")["left_alone"] == 0
+    assert shop.found("--since", "3d")["skipped"] == 0
 
 
 def test_sale_of_before_the_window_that_names_no_credits_is_not_parked(shop: Shop) -> None:
@@ -562,8 +564,8 @@ def test_time_that_no_run_has_looked_at_is_told(shop: Shop) -> None:
     shop.reconcile("--since", "9d", "--until", "5d")
     shop.stripe.happened(session_event(), at=days_ago(4))
     result = shop.reconcile("--since", "2d", "--json")
-    assert "no finished run has looked at the time from" in result.stderr
-    gap = json.loads(result.stdout)["gap"]
+    assert "no completed run covers" in result.stderr
+    gap = json.loads(result.stdout.splitlines()[-1])["gap"]
     assert [datetime.fromisoformat(gap[end]).timestamp() for end in ("since", "until")] == pytest.approx(
         [days_ago(5), days_ago(2)], abs=60
     )
@@ -610,7 +612,7 @@ def test_dry_run_tells_the_same_and_changes_nothing(shop: Shop) -> None:
     told = shop.found("--since", "1d", "--dry-run")
     assert shop.contents() == before
     assert shop.admin.execute("select from billing.reconciliations").rowcount == 0
-    assert {each["id"]: each["what"] for each in told["items"]} == {
+    assert {each["id"]: each["status"] for each in told["items"]} == {
         SESSION: "missing",
         refund["data"]["object"]["id"]: "missing",
         "cs_2": "parked",
@@ -653,7 +655,7 @@ def test_object_that_cannot_be_settled_is_parked_under_its_own_id(shop: Shop) ->
     other = "3b241101-e2bb-4255-8caf-4136c566a962"
     shop.stripe.happened(session_event(user_id=other))
     [item] = shop.found("--since", "1d")["items"]
-    assert (item["id"], item["what"], item["reason"]) == (SESSION, "parked", "unknown_user")
+    assert (item["id"], item["status"], item["reason"]) == (SESSION, "parked", "unknown_user")
     shop.admin.execute("insert into auth.users (id) values (%s)", [other])
     environment = {"DATABASE_URL": shop.database.url, "STRIPE_LIVEMODE": "false"}
     assert CliRunner(env=environment).invoke(cli.commands, ["retry", SESSION]).exit_code == 0
@@ -671,7 +673,7 @@ def test_what_waits_already_is_neither_parked_twice_nor_missing(shop: Shop, told
         shop.found("--since", "1d")
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["items"], found["parked_before"]) == (0, [], 1)
-    assert "1 cannot be settled, 0 newly found" in shop.reconcile("--since", "1d").stdout
+    assert "1 cannot be settled, 0 of them new" in shop.reconcile("--since", "1d").stdout
 
 
 def test_unreadable_object_that_waits_already_is_not_parked_twice(shop: Shop) -> None:
@@ -729,8 +731,8 @@ def test_bar_on_a_terminal_tells_how_far_a_run_has_come(monkeypatch: pytest.Monk
     with open(ours, "rb", buffering=0) as screen, open(its, "w", encoding="utf-8") as terminal:  # noqa: PTH123 - no path
         monkeypatch.setattr(sys, "stderr", terminal)
         progress = Progress()
-        progress.begin([Source("refunds", "a right", lambda: iter(()), 0, 1000)])
-        progress.read(Page("refunds", [], objects=100, reached=500))
+        progress.begin([Source("refunds", "a permission", lambda: iter(()), 0, 1000)])
+        progress.read(Page("refunds", [], size=100, reached=500))
         progress.close()
         terminal.close()
         shown = b""
@@ -754,7 +756,7 @@ def test_stripe_in_passing_trouble_is_waited_for(shop: Shop, status: int) -> Non
 
 def test_stripe_that_stalls_is_asked_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time-out."""
-    monkeypatch.setattr(stripe_reader, "OPERATORS_TIMEOUT", (1.0, 0.2))
+    monkeypatch.setattr(stripe_reader, "OPERATOR_TIMEOUT", (1.0, 0.2))
     let_go, stalled = threading.Event(), threading.Event()
 
     def stall(path: str) -> None:
@@ -785,8 +787,8 @@ def test_invoice_payment_that_is_no_object_leaves_the_run_incomplete(shop: Shop)
     del shop.stripe.objects["inpay_1"]["id"]
     shop.stripe.forget_events()
     found = shop.found("--since", "1d")
-    assert [(each["id"], each["what"]) for each in found["items"]] == [("in_1", "failed")]
-    assert (found["exit_code"], "no object with an id" in found["items"][0]["reason"]) == (2, True)
+    assert [(each["id"], each["status"]) for each in found["items"]] == [("in_1", "failed")]
+    assert (found["exit_code"], "not an object with an id" in found["items"][0]["reason"]) == (2, True)
 
 
 @pytest.mark.parametrize("odd", [None, 7, "", "a\tb\x1b[0m", "x" * 300, {"id": "cs_1"}])
@@ -797,7 +799,7 @@ def test_object_without_a_usable_id_hides_no_other_of_its_list(shop: Shop, odd: 
     shop.stripe.objects["cs_odd"]["id"] = odd
     shop.stripe.objects["evt_2"] |= {"data": {"object": shop.stripe.objects["cs_odd"]}}
     found = shop.found("--since", "1d")
-    told = sorted((each["what"], each["kind"], each["id"]) for each in found["items"])
+    told = sorted((each["status"], each["kind"], each["id"]) for each in found["items"])
     assert told == [("failed", "checkout.session", "?")] * 2 + [("missing", "checkout.session", SESSION)]
     assert (found["exit_code"], shop.balance()) == (2, 100)
 
@@ -817,7 +819,7 @@ def test_list_that_does_not_say_how_it_goes_on_is_read_as_far_as_it_goes(
     shop.stripe.happened(session_event())
     found = shop.found("--since", "1d")
     assert (found["exit_code"], shop.balance()) == (2, 100)
-    assert "does not say how its list goes on" in found["not_finished"][0]
+    assert "has more pages, but its last object has no id" in found["not_finished"][0]
 
 
 def test_object_that_the_database_refuses_to_park_takes_no_other_down(shop: Shop) -> None:
@@ -826,7 +828,7 @@ def test_object_that_the_database_refuses_to_park_takes_no_other_down(shop: Shop
     odd["data"]["object"]["metadata"] |= {"number": float("nan")}
     shop.stripe.happened(session_event(), odd, session_event(event_id="evt_3", id="cs_3", credits=None))
     found = shop.found("--since", "1d")
-    assert {each["id"]: each["what"] for each in found["items"]} == {SESSION: "missing", "cs_odd": "failed"}
+    assert {each["id"]: each["status"] for each in found["items"]} == {SESSION: "missing", "cs_odd": "failed"}
     assert (found["exit_code"], shop.balance()) == (2, 100)
 
 
@@ -836,7 +838,7 @@ def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> N
     shop.stripe.trouble = lambda path, _: 403 if path == "/v1/disputes" else None
     result = shop.reconcile("--since", "1d")
     assert (result.exit_code, shop.balance()) == (2, 100)
-    assert "disputes: not seen; the key lacks a right: add Disputes: Read" in result.stderr
+    assert "disputes: not read; the key lacks a permission: add Disputes: Read" in result.stderr
     assert "run it again with the same --since" in result.stderr
     assert shop.reconcile().exit_code == 2
 
@@ -846,7 +848,8 @@ def test_right_to_prices_that_the_key_lacks_is_named(shop: Shop) -> None:
     shop.stripe.happened(priced_session(None))
     shop.stripe.trouble = lambda path, _: 403 if path.startswith("/v1/prices") else None
     assert (
-        "Checkout Sessions: not seen; the key lacks a right: add Prices: Read" in shop.reconcile("--since", "1d").stderr
+        "Checkout Sessions: not read; the key lacks a permission: add Prices: Read"
+        in shop.reconcile("--since", "1d").stderr
     )
 
 
@@ -856,21 +859,21 @@ def test_object_whose_price_is_gone_takes_no_other_down(shop: Shop) -> None:
     gone["data"]["object"] |= {"id": "cs_gone", "payment_intent": "pi_gone"}
     shop.stripe.happened(gone | {"id": "evt_gone"}, session_event())
     found = shop.found("--since", "1d")
-    assert {each["id"]: each["what"] for each in found["items"]} == {"cs_gone": "failed", SESSION: "missing"}
+    assert {each["id"]: each["status"] for each in found["items"]} == {"cs_gone": "failed", SESSION: "missing"}
     assert (found["exit_code"], shop.balance()) == (2, 100)
 
 
 def test_run_that_meets_a_defect_is_not_finished(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 2, not the 1 of Python, and a whole document."""
+    """Exit code 2, not the 1 of Python, and a whole summary."""
     shop.stripe.happened(session_event())
-    monkeypatch.setattr(reconcile.Run, "_settle", lambda *_: json.loads(""))
+    monkeypatch.setattr(recorder.Recorder, "record", lambda *_: json.loads(""))
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["complete"]) == (2, False)
 
 
 def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what came before is recorded."""
-    monkeypatch.setattr(stripe_reader, "_PATIENCE", 0.1)
+    monkeypatch.setattr(stripe_reader, "_RETRY_SECONDS", 0.1)
     for number in range(150):
         session = session_event(event_id=f"evt_{number}", id=f"cs_{number}", payment_intent=f"pi_{number}")
         shop.stripe.happened(session, at=days_ago(1) - number)
@@ -878,7 +881,7 @@ def test_place_where_a_list_broke_off_is_told(shop: Shop, monkeypatch: pytest.Mo
     result = shop.reconcile("--since", "2d")
     reached = datetime.fromtimestamp(days_ago(1) - 99, UTC)
     assert result.exit_code == 2
-    assert f"Checkout Sessions: seen back to {reached:%Y-%m-%d %H:%M}" in result.stderr
+    assert f"Checkout Sessions: read back to {reached:%Y-%m-%d %H:%M}" in result.stderr
     assert shop.balance() == 100 * 100
 
 
@@ -901,7 +904,7 @@ def test_run_that_cannot_begin_says_why_in_one_line(shop: Shop, environment: dic
 
 def test_sale_that_the_database_refuses_takes_no_other_down(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named, and the run is not finished."""
-    monkeypatch.setattr(reconcile, "_PATIENCE", 0.1)
+    monkeypatch.setattr(recorder, "RETRY_SECONDS", 0.1)
     rich = "3b241101-e2bb-4255-8caf-4136c566a962"
     shop.admin.execute("insert into auth.users (id) values (%s)", [rich])
     shop.admin.execute(
@@ -911,13 +914,13 @@ def test_sale_that_the_database_refuses_takes_no_other_down(shop: Shop, monkeypa
         session_event(), session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2", user_id=rich)
     )
     found = shop.found("--since", "1d")
-    assert {each["id"]: each["what"] for each in found["items"]} == {SESSION: "missing", "cs_2": "failed"}
+    assert {each["id"]: each["status"] for each in found["items"]} == {SESSION: "missing", "cs_2": "failed"}
     assert (found["exit_code"], shop.balance()) == (2, 100)
 
 
 def test_database_that_goes_away_ends_the_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some patience, with what it was and exit code 2."""
-    monkeypatch.setattr(reconcile, "_PATIENCE", 0.1)
+    monkeypatch.setattr(recorder, "RETRY_SECONDS", 0.1)
     shop.stripe.happened(session_event())
     shop.admin.execute("alter function billing.reconcile(jsonb, boolean) rename to reconcile_no_more")
     gone = threading.Lock()

@@ -12,10 +12,10 @@ import pytest
 import responses
 
 from support.stripe_stand_in import StripeStandIn, serving
-from webhook.reconcile.sources import Page, Source, read_all
+from webhook.reconcile.pages import Page, Source, read_all
 from webhook.settings import StripeSettings
 from webhook.stripe_api.bulk import StripeReader
-from webhook.stripe_api.client import StripeUnavailableError
+from webhook.stripe_api.errors import StripeUnavailableError
 
 REFUND = "https://api.stripe.com/v1/refunds/re_1"
 Mock = responses.RequestsMock
@@ -123,7 +123,7 @@ def test_pages_that_nobody_takes_yet_are_not_read(stripe_api: Mock) -> None:
             yield Page("refunds", [], 0)
 
     stopped = threading.Event()
-    items: Iterator[Any] = read_all([Source("refunds", "a right", pages, 0, 1)], stopped)
+    items: Iterator[Any] = read_all([Source("refunds", "a permission", pages, 0, 1)], stopped)
     assert isinstance(next(items), Page)
     assert not far_ahead.wait(0.5)
     assert len(list(items)) == 100

@@ -22,7 +22,8 @@ from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.events.lookups import ChargeRefunds, InvoiceLines, Price, RelatedObject, SessionLines
 from webhook.settings import Settings, StripeSettings
-from webhook.stripe_api.client import StripeAPI, StripeUnavailableError
+from webhook.stripe_api.client import StripeAPI
+from webhook.stripe_api.errors import StripeUnavailableError
 
 BASE = "https://api.stripe.com"
 SECRET = "whsec_test"

@@ -1,1 +1,1 @@
-"""`webhook audit`: check the ledger against its facts, and against Stripe."""
+"""`webhook audit`: check the ledger against its facts and against Stripe."""

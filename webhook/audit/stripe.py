@@ -1,4 +1,4 @@
-"""``webhook audit --stripe``: whether the money of each payment is what Stripe says."""
+"""``webhook audit --stripe``: checks the money of each payment against Stripe."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from typing import Any
 
 from webhook.audit.checks import Comparison, Finding
 from webhook.events.event import EventScope
-from webhook.events.facts import Facts, Link, Reversal
+from webhook.events.facts import Fact, Facts, Interpretation, Link, Reversal
 from webhook.events.fields import JSONObject, UnexpectedShapeError
 from webhook.events.reversals import dispute
 from webhook.events.sales import invoice_payment
 from webhook.ledger.ledger import Ledger, Money
-from webhook.reconcile.objects import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object, payments_in
 from webhook.settings import read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
-from webhook.stripe_api.client import StripeUnavailableError
+from webhook.stripe_api.errors import StripeUnavailableError
+from webhook.stripe_api.kinds import DISPUTES, INVOICES, PAYMENT_INTENTS, SESSIONS, Kind, is_object, payments_in
 
-_SINCE = timedelta(days=30)
+_DEFAULT_WINDOW = timedelta(days=30)
+_KIND_BY_PREFIX = {"pi": PAYMENT_INTENTS, "in": INVOICES, "cs": SESSIONS}
 
 
 def comparison(since: datetime | None, until: datetime | None) -> Comparison:
-    """Return what compares the payments made in that time, by default the last 30 days, with Stripe."""
+    """Return the comparison of payments created in that time with Stripe, by default of the last 30 days."""
     settings, scope = read_reader_settings(), read_event_scope()
     until = until or datetime.now(UTC)
-    since = since or until - _SINCE
+    since = since or until - _DEFAULT_WINDOW
     return lambda ledger: StripeAudit(StripeReader(settings), ledger, scope, since, until).findings()
 
 
 @dataclass(frozen=True)
 class StripeAudit:
-    """Compares what was created at Stripe from ``since`` to ``until`` with the ledger, a page at a time.
+    """Compares Stripe's objects created from ``since`` to before ``until`` with the ledger, a page at a time.
 
-    Then it asks for what the ledger granted in that time and Stripe did not list. What the ledger does not know is the
-    matter of reconciliation.
+    Then it looks up the sales that the ledger granted in that time and Stripe did not list. Payments that the ledger
+    does not know are not compared: ``webhook reconcile`` finds them.
     """
 
-    reader: StripeReader
+    stripe: StripeReader
     ledger: Ledger
     scope: EventScope
     since: datetime
     until: datetime
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what differs; raises :class:`StripeUnavailableError` or :class:`LedgerUnavailableError`."""
+        """Yield the differences; raises :class:`StripeUnavailableError` or :class:`LedgerUnavailableError`."""
         listed: set[str] = set()
         for account in self.scope.every_account:
             for payment, money in self._known(account, PAYMENT_INTENTS, expand=["data.latest_charge"]):
@@ -56,24 +57,26 @@ class StripeAudit:
                 listed.add(money.payment_id)
                 yield from _compare(invoice, "money paid", invoice.get("amount_paid"), money.paid, money)
                 yield from self._unlinked(account, invoice)
+        yield from self._unknown_at_stripe(listed)
+
+    def _unknown_at_stripe(self, listed: set[str]) -> Iterator[Finding]:
         for payment_id in self.ledger.granted(self.since, self.until):
             if payment_id not in listed and not self._is_at_stripe(payment_id):
-                yield Finding(
-                    "stripe", {"payment_id": payment_id}, "a sale that Stripe does not know", None, payment_id
-                )
+                subject = {"payment_id": payment_id}
+                yield Finding("stripe", subject, "a sale that Stripe does not know", None, payment_id)
 
     def _is_at_stripe(self, payment_id: str) -> bool:
-        kind = {"pi": PAYMENT_INTENTS, "in": INVOICES, "cs": SESSIONS}.get(payment_id.partition("_")[0])
+        kind = _KIND_BY_PREFIX.get(payment_id.partition("_")[0])
         if kind is None:
             return False
-        with _naming(kind):
-            return any(self.reader.get(account, kind.path, payment_id) for account in self.scope.every_account)
+        with _permission_hint(kind):
+            return any(self.stripe.get(account, kind.path, payment_id) for account in self.scope.every_account)
 
     def _known(self, account: str | None, kind: Kind, expand: Sequence[str] = ()) -> Iterator[tuple[JSONObject, Money]]:
-        """Yield the listed objects whose sale is known, with what the ledger says of their money."""
+        """Yield the listed objects whose sale the ledger knows, each with its money in the ledger."""
         since, until = int(self.since.timestamp()), int(self.until.timestamp())
-        with _naming(kind):
-            for page in self.reader.created(account, kind.path, since, until, expand=list(expand)):
+        with _permission_hint(kind):
+            for page in self.stripe.created(account, kind.path, since, until, expand=list(expand)):
                 objects = {source["id"]: source for source in page if is_object(source)}
                 for money in self.ledger.money_of(list(objects)):
                     yield objects[money.payment_id], money
@@ -87,48 +90,51 @@ class StripeAudit:
             yield from _compare(payment, "money disputed", disputed, money.disputed, money)
 
     def _unlinked(self, account: str | None, invoice: JSONObject) -> Iterator[Finding]:
-        """Yield which payments of the invoice are not known as such: their refunds take no credits of it."""
-        payments = payments_in(self.reader.with_all_payments(account, invoice))
+        """Yield the invoice's payments that the ledger does not link to it: their refunds take no credits back."""
+        payments = payments_in(self.stripe.with_all_payments(account, invoice))
         paid = [payment for payment in payments if is_object(payment) and payment.get("status") == "paid"]
         pairs = [(link.invoice_id, link.payment_id) for payment in paid for link in _links_of(payment)]
         for invoice_id, payment_id in self.ledger.unlinked(pairs) if pairs else ():
-            yield Finding("stripe", {"payment_id": invoice_id}, "a payment of the invoice", payment_id, None)
+            subject = {"payment_id": invoice_id}
+            yield Finding("stripe", subject, "a payment of the invoice is not linked to it", payment_id, None)
 
     def _disputed(self, account: str | None, payment: JSONObject) -> int:
-        """Return the money that the payment's disputes keep from us, by the rule of the ledger."""
-        every = self.reader.pages(account, DISPUTES.path, payment_intent=payment["id"])
-        return sum(_money_of_dispute(source) for page in every for source in page if is_object(source))
+        """Return the money that the payment's disputes have taken, by the ledger's rule, in minor units."""
+        pages = self.stripe.pages(account, DISPUTES.path, payment_intent=payment["id"])
+        return sum(_money_of_dispute(source) for page in pages for source in page if is_object(source))
 
 
 @contextmanager
-def _naming(kind: Kind) -> Iterator[None]:
-    """Name the right that is missing where Stripe refuses."""
+def _permission_hint(kind: Kind) -> Iterator[None]:
+    """Name the missing permission if Stripe refuses a request for objects of this kind."""
     try:
         yield
     except StripeUnavailableError as error:
-        raise error.with_permission_hint(kind.right) from error
+        raise error.with_permission_hint(kind.permission) from error
 
 
 def _links_of(payment: JSONObject) -> list[Link]:
     try:
-        told = invoice_payment(payment)
+        interpretation = invoice_payment(payment)
     except UnexpectedShapeError:
         return []
-    facts = told.facts if isinstance(told, Facts) else ()
-    return [fact for fact in facts if isinstance(fact, Link)]
+    return [fact for fact in _facts_of(interpretation) if isinstance(fact, Link)]
 
 
 def _money_of_dispute(source: JSONObject) -> int:
     try:
-        told = dispute(source)
+        interpretation = dispute(source)
     except UnexpectedShapeError:
-        return 0  # It is parked, which the audit tells.
-    facts = told.facts if isinstance(told, Facts) else ()
-    return sum(fact.money_amount for fact in facts if isinstance(fact, Reversal))
+        return 0  # Its event is parked, which is a finding of its own.
+    return sum(fact.money_amount for fact in _facts_of(interpretation) if isinstance(fact, Reversal))
 
 
-def _compare(source: JSONObject, what: str, expected: Any, found: int | None, money: Money) -> Iterator[Finding]:
-    """Yield a finding where the two differ; amounts in different currencies tell nothing of each other."""
+def _facts_of(interpretation: Interpretation) -> tuple[Fact, ...]:
+    return interpretation.facts if isinstance(interpretation, Facts) else ()
+
+
+def _compare(source: JSONObject, name: str, expected: Any, found: int | None, money: Money) -> Iterator[Finding]:
+    """Yield a finding if the two amounts differ. Amounts in different currencies cannot be compared."""
     if None in (expected, found) or expected == found or money.currency not in (None, source.get("currency")):
         return
-    yield Finding("stripe", {"payment_id": source["id"]}, f"{what}, in minor units", expected, found)
+    yield Finding("stripe", {"payment_id": source["id"]}, f"{name}, in minor units", expected, found)

@@ -28,7 +28,8 @@ from webhook.settings import (
     read_stripe_settings,
     read_webhook_secrets,
 )
-from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
+from webhook.stripe_api.endpoints import StripeOperator
+from webhook.stripe_api.errors import StripeUnavailableError
 
 OK, WRONG, SKIPPED = "ok", "wrong", "skipped"
 

@@ -16,7 +16,8 @@ from stripe import api_version
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import read_operator_key
-from webhook.stripe_api.client import StripeOperator, StripeUnavailableError
+from webhook.stripe_api.endpoints import StripeOperator
+from webhook.stripe_api.errors import StripeUnavailableError
 
 OLDEST_VERSION = "2022-11-15"
 """The oldest API version whose events the worker reads."""

@@ -20,7 +20,8 @@ from webhook.events.fields import IDENTIFIER
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
 from webhook.settings import read_database_url, read_event_scope, read_stripe_settings
-from webhook.stripe_api.client import StripeAPI, StripeUnavailableError, stripe_api
+from webhook.stripe_api.client import StripeAPI, stripe_api
+from webhook.stripe_api.errors import StripeUnavailableError
 
 REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",

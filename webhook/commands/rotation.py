@@ -26,7 +26,7 @@ from webhook.commands.endpoint import WRITE_RIGHT, EndpointError, announce, aski
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import is_set, read_operator_key, read_webhook_secrets
-from webhook.stripe_api.client import StripeOperator
+from webhook.stripe_api.endpoints import StripeOperator
 
 _REPLACES, _FINGERPRINT = "replaces", "secret_sha256"
 """Metadata of the second endpoint: the id of the first one, and the hash of its own secret."""

@@ -138,8 +138,8 @@ class Ledger:
         """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
         return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
 
-    def strange_payments(self, since: datetime) -> list[str]:
-        """Return the ids of payments that were taken back, as noted since then, and of which no sale is known."""
+    def reversals_without_sale(self, since: datetime) -> list[str]:
+        """Return the ids of payments with a reversal recorded since then and without a known sale."""
         return [str(payment_id) for (payment_id,) in self._call("select billing.strange_payments(%s)", [since])]
 
     def unlinked(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,123 +1,84 @@
-"""Objects as Stripe lists them now, read as the events that would have told of them: pure functions, no I/O."""
+"""Stripe's objects as they are now, interpreted like the events about them. Pure functions, no I/O."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from webhook.events.event import Event, EventScope
-from webhook.events.facts import Customer, Fact, Facts, Interpretation, Unresolvable
-from webhook.events.fields import IDENTIFIER, JSONObject
+from webhook.events.facts import Customer, Fact, Facts, Interpretation, Sale, Unresolvable
+from webhook.events.fields import JSONObject
 from webhook.events.interpret import interpret
 from webhook.events.lookups import Lookup, Resolve, SessionLines
+from webhook.stripe_api.kinds import DISPUTES, REFUNDS, payments_in
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of object that Stripe lists by creation, and how."""
-
-    name: str
-    """As it stands in an object's ``object``."""
-    title: str
-    """As people call several."""
-    right: str
-    """What a restricted key needs."""
-    path: str
-    look_back: timedelta
-    """How long before the window one may have been created to which something happened in it."""
-    expand: tuple[str, ...] = ()
-    """What is wanted inside the objects: https://docs.stripe.com/expand."""
-    expand_older: tuple[str, ...] = ()
-    """What is wanted in those that were created before the window: when they were paid."""
-
-    def expanded(self, *, older: bool, within: str = "data.") -> list[str]:
-        """Return ``expand`` as a request takes it."""
-        return [within + field for field in self.expand + (self.expand_older if older else ())]
-
-
-SESSIONS = Kind(
-    "checkout.session",
-    "Checkout Sessions",
-    "Checkout Sessions: Read, PaymentIntents: Read, Charges and Refunds: Read",
-    "/v1/checkout/sessions",
-    timedelta(days=35),
-    expand=("line_items",),
-    expand_older=("payment_intent.latest_charge",),
-)
-PAYMENT_INTENTS = Kind(
-    "payment_intent",
-    "PaymentIntents",
-    "PaymentIntents: Read, Charges and Refunds: Read",
-    "/v1/payment_intents",
-    timedelta(days=35),
-    expand_older=("latest_charge",),
-)
-INVOICES = Kind("invoice", "invoices", "Invoices: Read", "/v1/invoices", timedelta(days=180), expand=("payments",))
-REFUNDS = Kind("refund", "refunds", "Charges and Refunds: Read", "/v1/refunds", timedelta(days=35))
-DISPUTES = Kind("dispute", "disputes", "Disputes: Read", "/v1/disputes", timedelta(days=180))
-KINDS = (SESSIONS, PAYMENT_INTENTS, INVOICES, REFUNDS, DISPUTES)
-"""What reconciliation lists. An invoice's payments are in it."""
-
-INVOICE_PAYMENT = "invoice_payment"
-INVOICE_PAYMENTS = "/v1/invoice_payments"
-TITLES = {kind.name: kind.title for kind in KINDS} | {INVOICE_PAYMENT: "invoices' payments"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """An object, and what it says about credits."""
+class InterpretedObject:
+    """An object and its interpretation."""
 
     event: Event
-    """The event that would have told of it, whose id is the object's own."""
+    """The event that describes the object as it is now. Its id is the object's."""
     interpretation: Interpretation
-    only_known: bool
-    """Whether it counts only where its sale is known: it was paid before the window."""
+    requires_known_sale: bool
+    """Whether it counts only if the ledger knows its sale, because it was paid before the window."""
 
     @property
     def kind(self) -> str:
-        """The object's kind, a key of :data:`TITLES`."""
+        """The name of the object's kind, a key of :data:`TITLES`."""
         return str(self.event.object["object"])
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What it says, nothing where it cannot be settled or is not about credits."""
+        """The object's facts; empty if it cannot be settled or is not about credits."""
         return self.interpretation.facts if isinstance(self.interpretation, Facts) else ()
 
     @property
     def payment_id(self) -> str | None:
-        """The sale that it is about, as far as it says."""
+        """The sale that the object belongs to, ``None`` if it names none."""
         return self.interpretation.payment_id if isinstance(self.interpretation, Facts | Unresolvable) else None
 
     @property
     def payload(self) -> str:
-        """The event's body."""
+        """The event's body, as JSON."""
         event = self.event
         body = {"id": event.id, "object": "event", "type": event.type, "livemode": event.livemode}
         return json.dumps(body | {"account": event.account, "data": {"object": event.object}})
 
+    @property
+    def is_paid_sale(self) -> bool:
+        """Whether it is a paid sale of credits.
 
-def read(  # noqa: PLR0913 - one for each thing that decides what an object says
+        A manually captured PaymentIntent that names neither user nor credits is not: its session is.
+        """
+        payment = self.event.object.get("payment_intent")
+        is_captured = isinstance(payment, dict) and payment.get("status") == "succeeded"
+        sales = [fact for fact in self.facts if isinstance(fact, Sale) and (fact.paid or is_captured)]
+        return any(sale.user_id or sale.credits for sale in sales)
+
+
+def interpret_object(  # noqa: PLR0913 - each one decides the interpretation
     source: JSONObject, account: str | None, scope: EventScope, resolve: Resolve, since: int, *, in_window: bool = False
-) -> Iterator[Found]:
-    """Yield what an object says, then what the objects in it say: nothing where nothing has happened to it yet.
+) -> Iterator[InterpretedObject]:
+    """Yield the interpretation of an object, then those of the payments in it; nothing for an unfinished object.
 
-    What happened before ``since`` (seconds) counts only for known sales, unless it is known to be ``in_window``.
+    Sales paid before ``since`` (seconds since 1970) require a known sale, unless they are known to be ``in_window``.
     """
     event = as_event(source, account, scope)
     if event:
-        found = Found(event, interpret(event, scope, _ask_object_first(source, resolve)), only_known=False)
-        is_older = not in_window and happened_at(source) < since
-        yield replace(found, only_known=is_older and _could_grant(found))
+        interpretation = interpret(event, scope, _resolve_from_object(source, resolve))
+        interpreted = InterpretedObject(event, interpretation, requires_known_sale=False)
+        is_older = not in_window and paid_at(source) < since
+        yield replace(interpreted, requires_known_sale=is_older and _could_grant(interpreted))
         for payment in payments_in(source):
-            for each in read(payment, account, scope, resolve, since, in_window=True):
-                yield replace(each, only_known=is_older)
+            for each in interpret_object(payment, account, scope, resolve, since, in_window=True):
+                yield replace(each, requires_known_sale=is_older)
 
 
 def as_event(source: JSONObject, account: str | None, scope: EventScope) -> Event | None:
-    """Return the event that tells of the object as it is, ``None`` where none would be about credits yet."""
+    """Return the event that describes the object as it is now, ``None`` if no event about credits would exist yet."""
     match source.get("object"), source.get("status"):
         case "checkout.session", "complete":
             event_type = "checkout.session.completed"
@@ -133,18 +94,18 @@ def as_event(source: JSONObject, account: str | None, scope: EventScope) -> Even
             event_type = "charge.dispute.updated"
         case _:
             return None
-    # A refund does not say its mode, which is the key's.
+    # A refund has no livemode: its mode is the key's.
     return Event(str(source["id"]), event_type, source.get("livemode", scope.livemode), account, source)
 
 
-def happened_at(source: JSONObject) -> int:
-    """Return when the object was paid, as far as it says, else when it was created, in seconds.
+def paid_at(source: JSONObject) -> int:
+    """Return when the object was paid, in seconds since 1970, or its creation if it does not contain that.
 
-    A delayed payment may have succeeded later than the start of its charge, which is what is known here.
+    For a delayed payment method this is the creation of its charge. The payment may have succeeded later.
     """
     match source:
         case {"object": "checkout.session", "payment_intent": {"created": int()} as payment}:
-            return happened_at(payment)
+            return paid_at(payment)
         case {"latest_charge": {"created": int(at)}} | {"status_transitions": {"paid_at": int(at)}}:
             return at
         case {"created": int(at)}:
@@ -153,39 +114,25 @@ def happened_at(source: JSONObject) -> int:
             return 0
 
 
-def payments_in(source: JSONObject) -> list[Any]:
-    """Return the payments that an invoice holds."""
-    match source:
-        case {"object": "invoice", "payments": {"data": list(payments)}}:
-            return payments
-        case _:
-            return []
-
-
-def is_object(source: Any) -> bool:
-    """Whether this is an object of Stripe's at all, with an id that can be stored."""
-    return isinstance(source, dict) and isinstance(source.get("id"), str) and bool(IDENTIFIER.fullmatch(source["id"]))
-
-
-def _could_grant(found: Found) -> bool:
-    """Whether it could grant credits, now or once mended: what reverses a sale never does, nor who a customer is."""
-    if found.kind in (REFUNDS.name, DISPUTES.name):
+def _could_grant(interpreted: InterpretedObject) -> bool:
+    """Whether it could grant credits, now or after a retry. Reversals never do, nor does the user of a customer."""
+    if interpreted.kind in (REFUNDS.name, DISPUTES.name):
         return False
-    match found.interpretation:
+    match interpreted.interpretation:
         case Facts(facts):
             return not all(isinstance(fact, Customer) for fact in facts)
         case _:
             return True
 
 
-def _ask_object_first(source: JSONObject, resolve: Resolve) -> Resolve:
-    """Answer with the line items that the object holds, if it holds them all."""
+def _resolve_from_object(source: JSONObject, resolve: Resolve) -> Resolve:
+    """Return ``resolve``, spared the request for line items if the object contains all of them."""
 
-    def answer(question: Lookup) -> Any:
-        match question, source.get("line_items"):
+    def resolve_lookup(lookup: Lookup) -> Any:
+        match lookup, source.get("line_items"):
             case SessionLines(), {"data": list(lines), "has_more": False}:
                 return lines
             case _:
-                return resolve(question)
+                return resolve(lookup)
 
-    return answer
+    return resolve_lookup

@@ -1,4 +1,4 @@
-"""How far a reconciliation has come: a bar on a terminal, a line now and then elsewhere, on standard error."""
+"""The progress of a run on standard error: a bar on a terminal, else a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -9,50 +9,49 @@ from collections.abc import Sequence
 import click
 from tqdm import tqdm
 
-from webhook.reconcile.sources import Page, Source
+from webhook.reconcile.pages import Page, Source
 
 _SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Lists go back in time, so the time that they have covered tells how much is left; nothing tells their length."""
+    """Progress is the share of time that the lists have covered: they go back in time, and their length is unknown."""
 
     def __init__(self) -> None:
-        """Nothing is shown yet."""
         self._sources: dict[str, Source] = {}
         self._shares: dict[str, float] = {}
         self._objects = 0
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._bar = tqdm(
             total=100, bar_format="{percentage:3.0f}%|{bar:30}| {desc}", leave=False, disable=not sys.stderr.isatty()
         )
 
     def begin(self, sources: Sequence[Source]) -> None:
-        """Show the first state."""
+        """Show that nothing of these sources has been read."""
         self._sources = {source.title: source for source in sources}
         self._shares = dict.fromkeys(self._sources, 0.0)
         self._show()
 
     def read(self, page: Page) -> None:
         """Show that a page was read."""
-        self._objects += page.objects
+        self._objects += page.size
         if page.reached is not None:
             source = self._sources[page.source]
             self._shares[page.source] = (source.until - page.reached) / max(source.until - source.since, 1)
         self._show()
 
     def end(self, title: str) -> None:
-        """Show that a source has no more."""
+        """Show that a source was read to its end."""
         self._shares[title] = 1.0
         self._show()
 
     def print(self, line: str) -> None:
-        """Print a line of the result, on standard output, above the bar."""
+        """Print a line of the result on standard output, above the bar."""
         with tqdm.external_write_mode(file=sys.stdout):
             click.echo(line)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()
 
     def _show(self) -> None:
@@ -61,6 +60,6 @@ class Progress:
         state = f"{self._objects:,} objects, {self._objects / seconds:,.0f} a second"
         self._bar.n = percent
         self._bar.set_description_str(state)
-        if self._bar.disable and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
+        if self._bar.disable and time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = time.monotonic()
             click.echo(f"{percent:.0f} %: {state}", err=True)

@@ -1,1 +1,1 @@
-"""HTTP requests to Stripe's API."""
+"""HTTP requests to Stripe's API: lookups of the worker, bulk reads of the commands, and webhook endpoints."""
