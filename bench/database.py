@@ -85,6 +85,7 @@ class Server:
 def running() -> Iterator[Server]:
     """Yield the running server."""
     with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o711)  # for nobody, the user of a Postgres that root starts
         folder = Path(parent) / "postgres"
         with postgres.running(folder) as url, psycopg.connect(url, autocommit=True) as connection:
             for name, value in _SETTINGS.items():

@@ -1,15 +1,18 @@
-"""`make postgres-versions`: the tests that are about SQL, on each Postgres from 15 to 18.
+"""`make postgres-versions`: run the tests of the SQL on each Postgres from 15 to 18, and print a line for each.
 
-15, 16 and 17 are npm's, pinned in src/postgres, for Linux on x64; 18 is the embedded one. Prints a line for each.
+15, 16 and 17 are npm packages for Linux on x64, pinned in tools/postgres. 18 is the embedded one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +20,18 @@ from signal import SIGINT
 
 import psycopg
 
-from support.databases import new_folder
-from support.worker import eventually
 from webhook.dev import cluster, supervise
-from webhook.dev.postgres import free_port
+from webhook.dev.ports import free_port
+from webhook.dev.unprivileged import readable_root, unprivileged_user
 
 PROJECT = Path(__file__).parents[1]
 NPM = PROJECT / "tools" / "postgres" / "node_modules"
-PROGRAMS = {
-    "15": NPM / "postgres-15" / "native" / "bin",
-    "16": NPM / "postgres-16" / "native" / "bin",
-    "17": NPM / "postgres-17" / "native" / "bin",
-    "18": cluster.programs(),
-}
-USER = cluster.unprivileged_user()
-# Postgres 15 and 16 have no locale of their own; this one is on every machine.
+VERSIONS = ("15", "16", "17", "18")
+SECONDS_TO_START = 20
+USER = unprivileged_user()
+# Postgres 15 and 16 have no built-in locale; C is on every machine.
 FORM = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C")
-# fsync is off: nobody will miss these files.
+# -F: without fsync.
 SETTINGS = ("-F", "-h", "127.0.0.1", "-k", "", "-N", "200")
 SUITE = (
     "tests/sql/test_access.py",
@@ -55,13 +53,13 @@ SUITE = (
 
 
 def main(versions: list[str]) -> bool:
-    """Print a line for each, and what failed, and return whether nothing did."""
-    passed = [passes(version) for version in versions or PROGRAMS]
+    """Print a line and the failures for each version, and return whether nothing failed."""
+    passed = [passes(version) for version in versions or VERSIONS]
     return all(passed)
 
 
 def passes(version: str) -> bool:
-    with running(PROGRAMS[version]) as url:
+    with running(programs_of(version)) as url:
         with psycopg.connect(url) as connection:
             server = connection.info.parameter_status("server_version")
         done = subprocess.run(
@@ -79,28 +77,36 @@ def passes(version: str) -> bool:
     return done.returncode == 0
 
 
+def programs_of(version: str) -> Path:
+    """Return the directory of the programs, where the user of Postgres can read them."""
+    if version == "18":
+        return cluster.programs()
+    package = NPM / f"postgres-{version}"
+    release = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
+    return readable_root(package, ("native",), f"postgres-npm-{release}") / "native" / "bin"
+
+
 @contextmanager
 def running(programs: Path) -> Iterator[str]:
-    """The superuser's URL of a new server that these programs make and run."""
-    with new_folder() as folder, (folder / "log").open("wb") as log:
+    """Yield the superuser's URL of a new server that runs with these programs."""
+    with tempfile.TemporaryDirectory() as parent, Path(parent, "log").open("wb") as log:
+        folder = Path(parent)
         url = f"postgresql://postgres:{make_files(programs, folder)}@127.0.0.1:{(port := free_port())}/postgres"
         command = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port), *SETTINGS]
         environment = cluster.environment()
         server = supervise.start(command, stop_signal=SIGINT, user=USER, environment=environment, output=log)
         try:
-            eventually(lambda: answers(url))
+            wait_for(url)
             yield url
         finally:
             server.stop()
 
 
 def make_files(programs: Path, folder: Path) -> str:
-    """Make the server's files in the folder, and return its superuser's password."""
+    """Create the server's files in the folder, and return its superuser's password."""
     password = folder / "password"
     password.write_text(secrets.token_hex(16), encoding="ascii")
     if USER:
-        cluster.let_everyone_pass(programs)
-        cluster.let_everyone_read(programs.parent)
         for each in (folder, password):
             shutil.chown(each, USER)
     subprocess.run(
@@ -116,12 +122,15 @@ def make_files(programs: Path, folder: Path) -> str:
     return password.read_text(encoding="ascii")
 
 
-def answers(url: str) -> bool:
-    try:
-        psycopg.connect(url, connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            return psycopg.connect(url, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

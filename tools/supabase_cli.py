@@ -58,10 +58,12 @@ def generated_types(url: str) -> str:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, postgres.running(Path(folder, "data"), durable=False) as url:
-        postgres.prepare(url, "only-here")
-        migrate(url)
-        TYPES.write_text(generated_types(url), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)  # for nobody, the user of a Postgres that root starts
+        with postgres.running(Path(folder, "data"), durable=False) as url:
+            postgres.prepare(url, "only-here")
+            migrate(url)
+            TYPES.write_text(generated_types(url), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from webhook.commands.parked import NotParkedError
 from webhook.commands.time_option import Moment
 from webhook.dev import demo
 from webhook.dev import server as dev
-from webhook.dev.cluster import PostgresError
-from webhook.dev.state import DevError
+from webhook.dev.errors import DevError, PostgresError
 from webhook.ledger import migrate
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.migrate import MigrationError

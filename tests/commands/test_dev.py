@@ -19,9 +19,9 @@ import psycopg
 import pytest
 
 from support.databases import Database, Server, new_folder
-from webhook.dev import state as dev_folder
-from webhook.dev.postgres import free_port
-from webhook.dev.state import DevError, DevServer, announced, kept_secret, locked, running_server
+from webhook.dev.errors import DevError
+from webhook.dev.ports import free_port
+from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_server, stored_secret
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import child_environment
 
@@ -140,7 +140,7 @@ def test_dev_leaves_word_of_where_it_runs_for_nobody_else_to_read(dev: Dev, monk
 
 
 def test_dev_started_twice_in_a_folder_says_where_the_first_runs(dev: Dev) -> None:
-    message = f"webhook: `webhook dev` runs already in this folder, at http://127.0.0.1:{dev.port}\n"
+    message = f"webhook: `webhook dev` already runs in this directory, at http://127.0.0.1:{dev.port}\n"
     assert failing(dev.folder) == (1, message)
 
 
@@ -217,11 +217,11 @@ def test_running_server_without_one_says_what_to_type(folder: Path, monkeypatch:
         running_server()
 
 
-def test_kept_secret_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_secret_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    dev_folder.FOLDER.mkdir()
-    first = kept_secret("some_secret", "whsec_")
-    assert (kept_secret("some_secret"), first[:6]) == (first, "whsec_")
+    DIRECTORY.mkdir()
+    first = stored_secret("some_secret", "whsec_")
+    assert (stored_secret("some_secret"), first[:6]) == (first, "whsec_")
 
 
 def test_lock_in_a_folder_that_cannot_be_written_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_demo_with_a_refund_before_its_sale_ends_right(dev: Dev) -> None:
 
 def test_demo_against_a_database_elsewhere_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    dev_folder.FOLDER.mkdir()
+    DIRECTORY.mkdir()
     elsewhere = DevServer("http://127.0.0.1:1", "postgresql://u@db.example.com/postgres", "whsec_1", os.getpid())
     with announced(elsewhere):
         code, steps, message = demo(folder)

@@ -15,8 +15,11 @@ import psycopg
 import pytest
 
 from support.databases import new_folder
-from webhook.dev import postgres, supervise
-from webhook.dev.cluster import PostgresError, programs
+from webhook.dev import postgres, supervise, unprivileged
+from webhook.dev.cluster import programs
+from webhook.dev.errors import PostgresError
+from webhook.dev.ports import free_port
+from webhook.dev.unprivileged import readable_root, unprivileged_user
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +79,111 @@ def test_programs_without_the_package_say_what_to_do(monkeypatch: pytest.MonkeyP
 def test_free_port_is_the_preferred_one_unless_it_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        assert postgres.free_port(taken) != taken
-    assert postgres.free_port(taken) == taken
+        assert free_port(taken) != taken
+    assert free_port(taken) == taken
+
+
+# Started by root, it runs as the user nobody.
+
+as_root = pytest.mark.skipif(not unprivileged_user(), reason="only root starts it as another user")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A directory that only root can enter, such as /root."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    return closed
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory for files that the user nobody must reach."""
+    with new_folder() as folder:
+        monkeypatch.setattr(unprivileged, "HOME", folder / "home")
+        yield folder / "home"
+
+
+def modes(directory: Path) -> list[int]:
+    return [each.stat().st_mode for each in (directory, *directory.parents)]
+
+
+def succeeds_as_nobody(*command: str | Path) -> bool:
+    group = supervise.group_of("nobody")
+    done = subprocess.run(command, user="nobody", group=group, extra_groups=[], cwd="/", check=False)
+    return done.returncode == 0
+
+
+@as_root
+def test_running_below_a_closed_directory_keeps_mode_and_data(closed: Path, home: Path) -> None:
+    before = modes(closed)
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("create table kept ()")
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("select from kept")
+    assert modes(closed) == before
+    assert (closed / "data").readlink().parent == home
+
+
+@as_root
+def test_running_after_the_data_was_deleted_starts_with_none(closed: Path, home: Path) -> None:
+    """An operator who deletes .dev deletes only a link."""
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("create table deleted ()")
+    (closed / "data").unlink()
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        assert connection.execute("select to_regclass('deleted')").fetchone() == (None,)
+    assert len(list(home.iterdir())) == 1
+
+
+@as_root
+@pytest.mark.usefixtures("home")
+def test_running_on_unreachable_data_reports_that(closed: Path) -> None:
+    (closed / "data").mkdir()
+    with pytest.raises(PostgresError, match="cannot enter"), postgres.running(closed / "data"):
+        pass
+
+
+@as_root
+def test_programs_in_a_closed_directory_are_copied_once(closed: Path, home: Path) -> None:
+    program = closed / "tree" / "bin" / "program"
+    program.parent.mkdir(parents=True, mode=0o700)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    before = modes(program)
+    copy = readable_root(closed, ("tree",), "program-1")
+    assert (copy, modes(program)) == (home / "program-1", before)
+    assert succeeds_as_nobody(copy / "tree" / "bin" / "program")
+    assert not succeeds_as_nobody("/usr/bin/test", "-w", copy / "tree" / "bin" / "program")
+    copied = copy.stat().st_ino
+    readable_root.cache_clear()
+    assert readable_root(closed, ("tree",), "program-1").stat().st_ino == copied
+
+
+@as_root
+@pytest.mark.usefixtures("home")
+def test_programs_that_everybody_can_read_are_not_copied() -> None:
+    with new_folder() as folder:
+        (folder / "tree").mkdir()
+        assert readable_root(folder, ("tree",), "program-1") == folder
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_copies_where_others_can_write_are_rejected(closed: Path, home: Path, mode: int) -> None:
+    home.mkdir()
+    home.chmod(mode)
+    (closed / "tree").mkdir()
+    with pytest.raises(PostgresError, match="does not belong to root alone"):
+        readable_root(closed, ("tree",), "program-1")
+
+
+@as_root
+def test_copies_behind_a_link_are_rejected(closed: Path, home: Path) -> None:
+    home.symlink_to("/var/tmp")
+    (closed / "tree").mkdir()
+    with pytest.raises(PostgresError, match="does not belong to root alone"):
+        readable_root(closed, ("tree",), "program-1")
 
 
 def test_leash_of_a_killed_starter_stops_its_program() -> None:

@@ -68,8 +68,9 @@ def login(url: str, role: str) -> str:
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder for a Postgres; pytest's own would be closed, by another pytest, to the user that root lends it."""
+    """A folder for a Postgres. If root starts it, it runs as another user, who cannot enter pytest's folders."""
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        Path(folder).chmod(0o711)
         yield Path(folder)
 
 

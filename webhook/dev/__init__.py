@@ -1,1 +1,1 @@
-"""`webhook dev` and `webhook demo`: the worker with an embedded Postgres."""
+"""``webhook dev`` and ``webhook demo``: the worker with an embedded Postgres."""

@@ -1,26 +1,29 @@
-"""``webhook demo``: a signed sale against a running ``webhook dev``, without a Stripe account."""
+"""``webhook demo``: a signed sale for a running ``webhook dev``, without a Stripe account."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import psycopg
+import requests
 from psycopg.conninfo import conninfo_to_dict
 from stripe import WebhookSignature
 
-from webhook.dev.state import DevError, DevServer, running_server
+from webhook.dev.errors import DevError
+from webhook.dev.http import loopback_session
+from webhook.dev.state import DevServer, running_server
 
 CREDITS = 100
 MONEY_AMOUNT = 1000
-_SECONDS_TO_ANSWER = 30
+"""Cents."""
+_TIMEOUT = 30
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +33,39 @@ class _Demo:
     user_id: str
 
     def send(self, event: dict[str, Any]) -> str:
-        """Deliver the event as Stripe does, and return the outcome."""
+        """Deliver the event as Stripe does, and return the outcome; raises :class:`DevError`."""
         body = json.dumps(event)
         signature = WebhookSignature.generate_signature_header(body, self.server.webhook_secret)
-        request = urllib.request.Request(  # noqa: S310 - http://127.0.0.1
-            f"{self.server.url}/webhook",
-            body.encode(),
-            {"Content-Type": "application/json", "Stripe-Signature": signature},
-        )
+        headers = {"Content-Type": "application/json", "Stripe-Signature": signature}
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310
-                return str(json.load(answer)["outcome"])
-        except urllib.error.HTTPError as error:
-            raise DevError(f"the worker answered {error.code}: {error.read().decode(errors='replace')}") from None
-        except OSError as error:
+            with loopback_session() as session:
+                response = session.post(f"{self.server.url}/webhook", body, headers=headers, timeout=_TIMEOUT)
+        except requests.RequestException as error:
             raise DevError(f"no answer from {self.server.url}: {error}") from None
+        if not response.ok:
+            raise DevError(f"the worker answered {response.status_code}: {response.text}")
+        return str(response.json()["outcome"])
 
     def balance(self) -> int:
         query = "select credits_balance from public.users where id = %s"
         [(credits_balance,)] = self.connection.execute(query, [self.user_id]).fetchall()
         return int(credits_balance)
 
-    def show(self, what: str, event: dict[str, Any]) -> None:
-        """Deliver the event, and print the balance before and after."""
+    def show(self, title: str, event: dict[str, Any]) -> None:
+        """Deliver the event, and print the outcome and the balance before and after."""
         before = self.balance()
         outcome = self.send(event)
-        click.echo(f"  {what:<34} {outcome:<10} {before} → {self.balance()} credits")
+        click.echo(f"  {title:<34} {outcome:<10} {before} → {self.balance()} credits")
 
 
 def run(*, refund: bool = False) -> None:
-    """Sell 100 credits to a new user and repeat the delivery; raises :class:`DevError`.
+    """Sell 100 credits to a new user, and repeat the delivery twice; raises :class:`DevError`.
 
     With ``refund``, a refund of a quarter of the money is delivered before its sale.
     """
     server = running_server()
     if not _is_local(server.database_url):
-        raise DevError("the demo makes up a user and a sale, so it wants a database on this machine")
+        raise DevError("the demo creates a test user and a sale, so it requires a database on this machine")
     try:
         with psycopg.connect(server.database_url, autocommit=True) as connection:
             demo = _Demo(server, connection, _sign_up(connection))

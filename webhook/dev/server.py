@@ -1,29 +1,33 @@
-"""``webhook dev``: everything that a delivery needs, on this machine, until Ctrl-C."""
+"""``webhook dev``: the worker and its database on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
-import errno
-import http.client
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import click
+import requests
 
 from webhook.dev import postgres, supervise
-from webhook.dev.state import FOLDER, DevError, DevServer, announced, kept_secret, locked
+from webhook.dev.errors import DevError
+from webhook.dev.http import loopback_session
+from webhook.dev.ports import check_port
+from webhook.dev.state import DIRECTORY, DevServer, announced, locked, stored_secret
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.ledger.migrate import connect, has_auth_schema, history_of, migrate
 from webhook.server import command as serve
 from webhook.settings import DevSettings, child_environment, read_dev_settings
 
 _SECONDS_TO_START = 60
+_READYZ_TIMEOUT = 10
+"""Seconds."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _READY = """
@@ -33,7 +37,7 @@ _READY = """
 
   Try it          {webhook} demo    (in a second terminal)
   Real events     npx @stripe/cli listen --events {events} --forward-to localhost:{port}/webhook
-                  That signs with a secret which it prints: start again with STRIPE_WEBHOOK_SECRET=whsec_… set to it.
+                  It prints its own signing secret: start again with STRIPE_WEBHOOK_SECRET=whsec_… set to it.
   Stop            Ctrl-C
 """
 
@@ -41,15 +45,15 @@ _READY = """
 def run(port: int) -> None:
     """Serve on ``port`` of 127.0.0.1 until SIGINT, SIGTERM or SIGHUP.
 
-    Raises :class:`DevError`, :class:`webhook.postgres_files.PostgresError`,
-    :class:`webhook.migrate.MigrationError` or :class:`webhook.settings.SettingsError`.
+    Raises :class:`DevError`, :class:`webhook.dev.errors.PostgresError`,
+    :class:`webhook.ledger.migrate.MigrationError` or :class:`webhook.settings.SettingsError`.
     """
     settings = read_dev_settings()
     for each in _SIGNALS:
         signal.signal(each, _interrupt)
     try:
         with locked() as lock:
-            _refuse_taken(port)
+            check_port(port)
             with _database(settings, port, lock) as database_url:
                 _serve(settings, database_url, port, lock)
     except KeyboardInterrupt:
@@ -57,39 +61,28 @@ def run(port: int) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    """Stop once: an impatient second Ctrl-C must not end the orderly stop half way."""
+    """Interrupt once: a second Ctrl-C must not break the orderly stop."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            why = "another program uses it; choose another with --port" if taken else error.strerror
-            raise DevError(f"cannot listen on port {port}: {why}") from None
-
-
 @contextmanager
 def _database(settings: DevSettings, port: int, lock: int) -> Iterator[str]:
-    """Yield the URL of a database with the current schema: DATABASE_URL's, or the embedded one."""
+    """Yield the URL of a database with the current schema: DATABASE_URL, or the embedded one."""
     if settings.database_url:
         with connect(settings.migration_database_url) as connection:
             plain, history = not has_auth_schema(connection), history_of(connection)
         _migrate(settings.migration_database_url, history=history, plain_postgres=plain)
         yield settings.database_url
         return
-    folder = (FOLDER / "postgres").absolute()
-    click.echo(f"Starting Postgres in {FOLDER}/postgres …")
-    # A port of its own that stays: other programs may have been told this URL.
-    with postgres.running(folder, port=port + 1, keep_open=[lock]) as superuser_url:
-        password = kept_secret("database_password")
+    directory = (DIRECTORY / "postgres").absolute()
+    click.echo(f"Starting Postgres in {DIRECTORY}/postgres …")
+    # Its port is the same at each start: other programs may store this URL.
+    with postgres.running(directory, port=port + 1, keep_open=[lock]) as superuser_url:
+        password = stored_secret("database_password")
         postgres.prepare(superuser_url, password)
-        url = _login(superuser_url, postgres.ADMIN, password)
+        url = _with_login(superuser_url, postgres.ADMIN, password)
         _migrate(url, history="billing", plain_postgres=False)
         yield url
 
@@ -99,13 +92,13 @@ def _migrate(url: str, *, history: str, plain_postgres: bool) -> None:
         click.echo(f"Applied {name}")
 
 
-def _login(url: str, user: str, password: str) -> str:
+def _with_login(url: str, user: str, password: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> None:
-    webhook_secrets = settings.webhook_secrets or (kept_secret("signing_secret", "whsec_"),)
+    webhook_secrets = settings.webhook_secrets or (stored_secret("signing_secret", "whsec_"),)
     server = DevServer(f"http://127.0.0.1:{port}", database_url, webhook_secrets[0], os.getpid())
     environment = child_environment(
         {
@@ -121,7 +114,7 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
     command = serve.gunicorn("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5", "--log-level", "warning")
     gunicorn = supervise.start(command, environment=environment, keep_open=[lock])
     try:
-        _wait_until_ready(gunicorn, port)
+        _wait_until_ready(gunicorn, f"{server.url}/readyz")
         with announced(server):
             click.echo(_ready(server, webhook_secrets, port))
             code = gunicorn.process.wait()
@@ -130,29 +123,23 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
         gunicorn.stop()
 
 
-def _wait_until_ready(gunicorn: supervise.SupervisedProcess, port: int) -> None:
+def _wait_until_ready(gunicorn: supervise.SupervisedProcess, url: str) -> None:
     answer = "no answer"
     deadline = time.monotonic() + _SECONDS_TO_START
-    while time.monotonic() < deadline:
-        if gunicorn.exit_code is not None:
-            raise DevError(f"gunicorn ended with exit code {gunicorn.exit_code}: its messages are above")
-        status, answer = _ask_readyz(port)
-        if status == http.HTTPStatus.OK:
-            return
-        time.sleep(0.05)
+    with loopback_session() as session:
+        while time.monotonic() < deadline:
+            if gunicorn.exit_code is not None:
+                raise DevError(f"gunicorn ended with exit code {gunicorn.exit_code}: its messages are above")
+            try:
+                response = session.get(url, timeout=_READYZ_TIMEOUT)
+            except requests.RequestException as error:
+                answer = str(error)
+            else:
+                if response.status_code == HTTPStatus.OK:
+                    return
+                answer = response.text.strip()
+            time.sleep(0.05)
     raise DevError(f"the server is not ready after {_SECONDS_TO_START} s: {answer}")
-
-
-def _ask_readyz(port: int) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace").strip()
-    except OSError as error:
-        return 0, str(error)
-    finally:
-        connection.close()
 
 
 def _ready(server: DevServer, webhook_secrets: tuple[str, ...], port: int) -> str:

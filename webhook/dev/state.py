@@ -1,4 +1,4 @@
-"""``.dev/`` in the current folder: what ``webhook dev`` keeps between starts, and where it runs now."""
+"""The directory ``.dev`` below the current one: what ``webhook dev`` keeps between starts, and where it runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from pathlib import Path
 
 import click
 
-FOLDER = Path(".dev")
-_SERVER = FOLDER / "server.json"
-_SECONDS_TO_WAIT = 40
+from webhook.dev.errors import DevError
 
-
-class DevError(Exception):
-    """``webhook dev`` cannot go on, or is not running; the message says why."""
+DIRECTORY = Path(".dev")
+_SERVER = DIRECTORY / "server.json"
+_LOCK_TIMEOUT = 40
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,16 @@ class DevServer:
 
 
 def running_server() -> DevServer:
-    """Return the ``webhook dev`` that runs in this folder, or raise :class:`DevError`."""
+    """Return the ``webhook dev`` that runs in the current directory, or raise :class:`DevError`."""
     server = _find_running()
     if server is None:
-        raise DevError("no `webhook dev` runs in this folder: type `make dev` in another terminal first")
+        raise DevError("no `webhook dev` runs in this directory: type `make dev` in another terminal first")
     return server
 
 
-def kept_secret(name: str, prefix: str = "") -> str:
-    """Return the secret that :data:`FOLDER` keeps under ``name``, made at the first call."""
-    path = FOLDER / name
+def stored_secret(name: str, prefix: str = "") -> str:
+    """Return the secret in the file ``name`` of :data:`DIRECTORY`; the first call generates it."""
+    path = DIRECTORY / name
     if not path.exists():
         _write_private(path, prefix + secrets.token_hex(24))
     return path.read_text(encoding="utf-8")
@@ -61,16 +60,16 @@ def announced(server: DevServer) -> Iterator[None]:
 
 @contextmanager
 def locked() -> Iterator[int]:
-    """Keep this folder for one ``webhook dev``; yield the descriptor of the lock, for what it starts.
+    """Lock :data:`DIRECTORY` for one ``webhook dev``; yield the lock's descriptor, which child processes inherit.
 
-    Waits for the processes of one that was killed: they notice, and hold the lock until they have ended. Raises
-    :class:`DevError` where one runs.
+    The children of a killed ``webhook dev`` hold the lock until they have ended, so this waits for them. Raises
+    :class:`DevError` if a ``webhook dev`` runs.
     """
     try:
-        FOLDER.mkdir(exist_ok=True)
-        lock = os.open(FOLDER / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        DIRECTORY.mkdir(exist_ok=True)
+        lock = os.open(DIRECTORY / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise DevError(f"cannot write to {FOLDER.absolute()}: {error.strerror}") from None
+        raise DevError(f"cannot write to {DIRECTORY.absolute()}: {error.strerror}") from None
     try:
         _wait_for(lock)
         yield lock
@@ -87,22 +86,22 @@ def _find_running() -> DevServer | None:
 
 
 def _wait_for(lock: int) -> None:
-    for attempt in range(_SECONDS_TO_WAIT * 10):
+    for attempt in range(_LOCK_TIMEOUT * 10):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         if server := _find_running():
-            raise DevError(f"`webhook dev` runs already in this folder, at {server.url}")
+            raise DevError(f"`webhook dev` already runs in this directory, at {server.url}")
         if attempt == 0:
             click.echo("Waiting for the last `webhook dev` to stop …")
         time.sleep(0.1)
-    raise DevError(f"another `webhook dev` starts or stops in this folder ({FOLDER / 'lock'} is locked)")
+    raise DevError(f"another `webhook dev` starts or stops in this directory ({DIRECTORY / 'lock'} is locked)")
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write and rename, so that nobody else can read it, and nobody reads half of it."""
-    aside = path.with_name(f"{path.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.touch(mode=0o600)
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
+    """Write a file that only this user can read. It appears as a whole, by renaming."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text, encoding="utf-8")
+    new.rename(path)

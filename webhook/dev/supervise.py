@@ -1,9 +1,8 @@
-"""A program that never outlives the one that started it, however that one ends.
+"""A program that ends when the process that started it ends, even if that was killed.
 
-Between the two stands this module as a process of its own. It holds one end of a pipe; when the other end
-closes, because :meth:`SupervisedProcess.stop` asks for it or because the starter was killed, it stops the program.
-The program is in a session of its own: Ctrl-C in the terminal reaches the starter alone, which then stops
-things in order.
+This module runs as a process between the two. It holds one end of a pipe. The other end closes when
+:meth:`SupervisedProcess.stop` is called or when the starter dies; then this process stops the program. The program has
+a session of its own. So Ctrl-C in the terminal reaches only the starter, which then stops everything in order.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ class SupervisedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How the program ended; None while it runs."""
+        """The exit code of the program, without the sign of a signal; None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:
-        """Stop the program and wait for its end, at most about 20 s."""
+        """Stop the program and wait until it has ended, for at most about 20 s."""
         if self.process.stdin:
             self.process.stdin.close()
         self.process.wait()
@@ -50,10 +49,10 @@ def start(  # noqa: PLR0913
     output: IO[bytes] | None = None,
     keep_open: Sequence[int] = (),
 ) -> SupervisedProcess:
-    """Start ``command``, as another ``user`` if one is named (only root can).
+    """Start ``command``, as ``user`` if given (only root can).
 
-    ``stop_signal`` is what stops it in good order. ``output`` takes its standard output and error. The file
-    descriptors ``keep_open`` stay open as long as it runs, and a lock on them held.
+    ``stop_signal`` is the signal for a clean stop. ``output`` receives standard output and error. The file descriptors
+    ``keep_open`` stay open while the program runs, so a lock on them stays held.
     """
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-P", "-m", __name__, str(int(stop_signal)), user, *command],
@@ -76,11 +75,11 @@ def exit_when_parent_dies(parent: int) -> None:
 
 
 def group_of(user: str) -> int | None:
-    """Return the id of the group that ``user`` belongs to first; None for no user."""
+    """Return the id of the primary group of ``user``; None for "", the current user."""
     return pwd.getpwnam(user).pw_gid if user else None
 
 
-def _hold(stop_signal: int, user: str, command: Sequence[str]) -> int:
+def _run(stop_signal: int, user: str, command: Sequence[str]) -> int:
     program = subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
@@ -88,14 +87,14 @@ def _hold(stop_signal: int, user: str, command: Sequence[str]) -> int:
         group=group_of(user),
         extra_groups=[] if user else None,
     )
-    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, lambda *_: program.send_signal(stop_signal))
-    threading.Thread(target=_stop_at_the_end_of_input, args=(program, stop_signal), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: program.send_signal(stop_signal))
+    threading.Thread(target=_stop_at_end_of_input, args=(program, stop_signal), daemon=True).start()
     return program.wait()
 
 
-def _stop_at_the_end_of_input(program: subprocess.Popen[bytes], stop_signal: int) -> None:
-    # No reading through sys.stdin, whose lock would upset the interpreter when the program ends by itself.
+def _stop_at_end_of_input(program: subprocess.Popen[bytes], stop_signal: int) -> None:
+    # This thread may still read when the interpreter exits. Through sys.stdin it would hold a lock and abort the exit.
     os.read(0, 1)
     program.send_signal(stop_signal)
     try:
@@ -105,4 +104,4 @@ def _stop_at_the_end_of_input(program: subprocess.Popen[bytes], stop_signal: int
 
 
 if __name__ == "__main__":
-    sys.exit(abs(_hold(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+    sys.exit(abs(_run(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
