@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -21,11 +24,50 @@ Mock = responses.RequestsMock
 Admin = psycopg.Connection[Any]
 
 
+class Metrics(ThreadingHTTPServer):
+    """Answers as GET /metrics of a worker, and keeps the headers of the last request."""
+
+    status, body, authorization = 200, "", ""
+
+    class Handler(BaseHTTPRequestHandler):
+        server: Metrics
+
+        def do_GET(self) -> None:
+            self.server.authorization = self.headers.get("Authorization", "")
+            self.send_response(self.server.status)
+            self.end_headers()
+            self.wfile.write(self.server.body.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    def show(self, **secrets: tuple[int, float]) -> None:
+        """Show so many deliveries per secret, and when it was last used."""
+        self.body = "# TYPE webhook_verified_deliveries_total counter\n"
+        for secret, (count, _) in secrets.items():
+            self.body += f'webhook_verified_deliveries_total{{secret="{secret}"}} {count}.0\n'
+        self.body += "# TYPE webhook_secret_last_used_timestamp_seconds gauge\n"
+        for secret, (_, last) in secrets.items():
+            self.body += f'webhook_secret_last_used_timestamp_seconds{{secret="{secret}"}} {last}\n'
+
+
 @pytest.fixture
-def doctor(database: Database, monkeypatch: pytest.MonkeyPatch) -> Command:
+def metrics(stripe_api: Mock) -> Iterator[Metrics]:
+    """The metrics of a worker that runs on this machine."""
+    stripe_api.add_passthru("http://127.0.0.1:")
+    with Metrics(("127.0.0.1", 0), Metrics.Handler) as server:
+        server.show(first=(0, 0))
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def doctor(database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command, with all that it needs but a key."""
-    for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", "MIGRATION_DATABASE_URL", "PORT"):
+    for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", "MIGRATION_DATABASE_URL", "METRICS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PORT", str(metrics.server_port))
     monkeypatch.setenv("DATABASE_URL", database.url)
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "whsec_hidden")
     monkeypatch.setenv("STRIPE_LIVEMODE", "false")
@@ -47,19 +89,19 @@ def lines(doctor: Command, verdict: str) -> list[str]:
     """What it says of this verdict; its exit code is right, and its output holds no secret."""
     done = doctor("doctor")
     found = [tuple(line.split(maxsplit=1)) for line in done.out.splitlines()]
-    assert done.code == (1 if "wrong" in {name for name, _ in found} else 0)
+    assert done.code == (1 if "fail" in {name for name, _ in found} else 0)
     assert not any(secret in done.out + done.err for secret in ("whsec_hidden", "only-for-tests", KEY))
     return [text for name, text in found if name == verdict]
 
 
 def test_doctor_of_a_healthy_worker_finds_nothing_wrong(keyed: Command) -> None:
-    assert lines(keyed, "wrong") == lines(keyed, "skipped") == []
+    assert lines(keyed, "fail") == lines(keyed, "skipped") == []
     assert f"schema: {expected_version()}" in lines(keyed, "ok")
 
 
 def test_doctor_without_a_key_skips_stripe(doctor: Command) -> None:
-    assert lines(doctor, "wrong") == []
-    skipped = ("the key's mode", "the key's rights", "the endpoint's events")
+    assert lines(doctor, "fail") == []
+    skipped = ("API key mode", "API key permissions", "endpoint")
     assert lines(doctor, "skipped") == [f"{each}: no STRIPE_API_KEY" for each in skipped]
 
 
@@ -85,7 +127,7 @@ def test_doctor_of_a_bad_variable_names_it_and_looks_on(
     doctor: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    [wrong] = lines(doctor, "wrong")
+    [wrong] = lines(doctor, "fail")
     assert wrong.startswith(f"{name} ")
     assert "hunter2" not in wrong
     assert any(line.startswith(("parked", "database")) for line in (*lines(doctor, "ok"), *lines(doctor, "skipped")))
@@ -96,9 +138,9 @@ def test_doctor_of_a_bad_variable_names_it_and_looks_on(
 
 def test_doctor_with_the_database_away_says_so_and_looks_on(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://worker:only-for-tests@127.0.0.1:1/none")
-    [wrong] = lines(keyed, "wrong")
+    [wrong] = lines(keyed, "fail")
     assert wrong.startswith("database: not reachable as service_role: no connection")
-    assert "the endpoint's events: we_1" in lines(keyed, "ok")
+    assert "endpoint: we_1" in lines(keyed, "ok")
 
 
 def test_doctor_with_a_login_that_may_not_become_service_role_says_so(
@@ -108,7 +150,7 @@ def test_doctor_with_a_login_that_may_not_become_service_role_says_so(
         superuser.execute("drop role if exists stranger")
         superuser.execute("create role stranger login password 'only-for-tests'")
         monkeypatch.setenv("DATABASE_URL", login(database.url, "stranger"))
-        [wrong] = lines(doctor, "wrong")
+        [wrong] = lines(doctor, "fail")
         superuser.execute("drop role stranger")
     assert "SQLSTATE 42501" in wrong
     assert "grant service_role" in wrong
@@ -118,20 +160,20 @@ def test_doctor_of_an_empty_database_says_migrate(
     doctor: Command, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database.url)
-    wrong = lines(doctor, "wrong")
+    wrong = lines(doctor, "fail")
     assert "database: SQLSTATE 3F000 InvalidSchemaName: run webhook migrate" in wrong
-    assert "rights: service_role lacks execute on billing.record(): grant it" in wrong
+    assert "permissions: service_role lacks execute on billing.record(): grant it" in wrong
 
 
 def test_doctor_of_an_older_schema_says_migrate(doctor: Command, admin: Admin) -> None:
     admin.execute("create or replace function billing.schema_version() returns text language sql return '2020'")
-    assert lines(doctor, "wrong") == [f"schema: 2020, expected {expected_version()}: run webhook migrate"]
+    assert lines(doctor, "fail") == [f"schema: 2020, expected {expected_version()}: run webhook migrate"]
 
 
 @pytest.mark.parametrize("table", ["public.users", "public.transactions", "billing.sales", "billing.parked_events"])
 def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, admin: Admin, table: str) -> None:
     admin.execute(f"alter table {table} disable row level security")
-    assert lines(doctor, "wrong") == [f"row-level security: alter table {table} enable row level security"]
+    assert lines(doctor, "fail") == [f"row-level security: alter table {table} enable row level security"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +194,7 @@ def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, 
 )
 def test_doctor_of_a_right_that_is_missing_names_it(doctor: Command, admin: Admin, statement: str, right: str) -> None:
     admin.execute(statement)
-    assert lines(doctor, "wrong") == [f"rights: service_role lacks {right}: grant it"]
+    assert lines(doctor, "fail") == [f"permissions: service_role lacks {right}: grant it"]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +222,97 @@ def test_doctor_of_a_right_too_much_names_it(
     doctor: Command, admin: Admin, role: str, statement: str, right: str
 ) -> None:
     admin.execute(f"grant {statement} to {role}")
-    assert lines(doctor, "wrong") == [f"rights: {role} has {right}: revoke it"]
+    assert lines(doctor, "fail") == [f"permissions: {role} has {right}: revoke it"]
 
 
 def test_doctor_with_parked_events_counts_them(doctor: Command, database: Database) -> None:
     ledger = Ledger(database.url)
     ledger.park(read_event('{"id": "evt_1", "type": "t", "data": {"object": {}}}'), "unreadable", None, "{}")
     ledger.close()
-    assert lines(doctor, "wrong") == ["parked events: 1, see webhook parked"]
+    assert lines(doctor, "fail") == ["parked events: 1, see webhook parked"]
+
+
+# Deliveries per signing secret
+
+NOON = 1795608000
+"""2026-11-25 12:00:00 UTC."""
+ROTATION = "whsec_hidden_new,whsec_hidden_old"
+
+
+def secret_lines(doctor: Command) -> list[str]:
+    return [line for line in lines(doctor, "ok") if line.startswith("signing secret")]
+
+
+def test_doctor_counts_the_deliveries_of_the_signing_secret(doctor: Command, metrics: Metrics) -> None:
+    metrics.show(first=(12, NOON))
+    assert secret_lines(doctor) == [
+        "signing secret first: 12 deliveries since the worker started, last used 2026-11-25 12:00:00 UTC"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ((0, 0), (0, 0), "0 deliveries … last used never: it can be removed once the first is used"),
+        ((9, NOON), (0, 0), "0 deliveries … last used never: it can be removed"),
+        ((9, NOON + 86401), (1, NOON), "1 delivery … last used 2026-11-25 12:00:00 UTC: it can be removed"),
+        (
+            (9, NOON + 86399),
+            (1, NOON),
+            "1 delivery … last used 2026-11-25 12:00:00 UTC: keep it until only the first is used for a day",
+        ),
+        ((0, 0), (1, NOON), "1 delivery … last used 2026-11-25 12:00:00 UTC: keep it until the first is used"),
+    ],
+)
+def test_doctor_says_when_the_old_secret_can_be_removed(  # noqa: PLR0913, PLR0917 - fixtures
+    doctor: Command,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    first: tuple[int, float],
+    second: tuple[int, float],
+    told: str,
+) -> None:
+    monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", ROTATION)
+    metrics.show(first=first, second=second)
+    _, line = secret_lines(doctor)
+    assert line == f"signing secret second: {told.replace('…', 'since the worker started,')}"
+
+
+def test_doctor_sends_the_metrics_token(doctor: Command, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_TOKEN", "hidden")
+    assert len(secret_lines(doctor)) == 1
+    assert metrics.authorization == "Bearer hidden"
+
+
+def test_doctor_reaches_the_worker_without_the_machines_proxy(doctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert len(secret_lines(doctor)) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (401, "", "requires another METRICS_TOKEN"),
+        (404, "", "answers 404"),
+        (200, "<html>", "does not contain the worker's metrics"),
+        (200, "up 1\n", "does not contain the worker's metrics"),
+    ],
+)
+def test_doctor_without_usable_metrics_skips_the_signing_secrets(
+    doctor: Command, metrics: Metrics, status: int, body: str, told: str
+) -> None:
+    metrics.status, metrics.body = status, body
+    [skipped] = [line for line in lines(doctor, "skipped") if "signing secret" in line]
+    assert skipped == f"deliveries per signing secret: http://127.0.0.1:{metrics.server_port}/metrics {told}"
+
+
+def test_doctor_without_a_worker_skips_the_signing_secrets(doctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1")
+    line = "deliveries per signing secret: no worker answers at http://127.0.0.1:1/metrics"
+    assert line in lines(doctor, "skipped")
+    assert lines(doctor, "fail") == []
 
 
 # Stripe
@@ -195,12 +320,12 @@ def test_doctor_with_parked_events_counts_them(doctor: Command, database: Databa
 
 def test_doctor_with_a_key_of_the_other_mode_says_so(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_LIVEMODE", "true")
-    assert lines(keyed, "wrong") == ["the key's mode: STRIPE_API_KEY is for test mode, STRIPE_LIVEMODE says live"]
+    assert lines(keyed, "fail") == ["API key mode: STRIPE_API_KEY is for test mode, STRIPE_LIVEMODE is for live mode"]
 
 
 def test_doctor_with_a_key_that_names_no_mode_says_so(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_API_KEY", "rk_doctors")
-    assert lines(keyed, "skipped") == ["the key's mode: its name does not tell it"]
+    assert lines(keyed, "skipped") == ["API key mode: the key's prefix contains no mode"]
 
 
 @pytest.mark.parametrize(
@@ -217,16 +342,16 @@ def test_doctor_with_a_key_that_lacks_a_right_names_it_and_looks_on(
     keyed: Command, stripe_api: Mock, path: str, right: str
 ) -> None:
     stripe_api.replace("GET", f"{BASE}/v1/{path}", status=403, json={"error": {"message": f"{KEY} may not"}})
-    [wrong] = lines(keyed, "wrong")
+    [wrong] = lines(keyed, "fail")
     assert right in wrong
-    assert "the endpoint's events: we_1" in lines(keyed, "ok")
+    assert "endpoint: we_1" in lines(keyed, "ok")
 
 
 def test_doctor_with_a_key_that_lacks_what_thin_events_and_reconcile_need_skips_that(
     keyed: Command, stripe_api: Mock
 ) -> None:
     stripe_api.replace("GET", f"{BASE}/v1/disputes", status=403, json={"error": {"message": "no"}})
-    assert lines(keyed, "wrong") == []
+    assert lines(keyed, "fail") == []
     assert len(lines(keyed, "skipped")) == 1
 
 
@@ -243,31 +368,31 @@ def test_doctor_that_stripe_does_not_answer_says_why_once(
     keyed: Command, stripe_api: Mock, trouble: dict[str, Any], told: str
 ) -> None:
     stripe_api.replace("GET", f"{BASE}/v1/checkout/sessions", **trouble)
-    [wrong] = lines(keyed, "wrong")
+    [wrong] = lines(keyed, "fail")
     assert told in wrong
     assert wrong.count("Stripe: ") == 1
-    assert lines(keyed, "skipped") == ["what else Stripe could tell"]
+    assert lines(keyed, "skipped") == ["the other checks at Stripe"]
 
 
 def test_doctor_with_a_key_that_may_not_see_endpoints_says_so(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, status=403, json={"error": {"message": "no"}})
-    assert lines(keyed, "wrong") == []
-    assert lines(keyed, "skipped") == ["the endpoint's events: the key may not look: add Webhook Endpoints: Read"]
+    assert lines(keyed, "fail") == []
+    assert lines(keyed, "skipped") == ["endpoint: the key lacks a permission: add Webhook Endpoints: Read"]
 
 
 def test_doctor_that_stripe_stops_answering_says_why(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, status=500, json={"error": {"message": "oh"}})
-    assert len(lines(keyed, "wrong")) == 1
+    assert len(lines(keyed, "fail")) == 1
 
 
 def test_doctor_of_an_endpoint_that_differs_tells_each_difference(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, json=page(endpoint(status="disabled", enabled_events=["*"])))
-    assert len(lines(keyed, "wrong")) == 2
+    assert len(lines(keyed, "fail")) == 2
 
 
 def test_doctor_without_an_endpoint_says_how_to_make_one(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, json=page())
-    [wrong] = lines(keyed, "wrong")
+    [wrong] = lines(keyed, "fail")
     assert wrong.endswith("webhook endpoint create")
 
 

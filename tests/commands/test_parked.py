@@ -252,7 +252,7 @@ def test_retry_of_two_events_of_one_sale_settles_both(
     assert webhook("retry").stdout == "evt_a\trecorded\nevt_b\tduplicate\n"
 
 
-def test_retry_on_a_terminal_shows_a_bar_and_then_the_lines(
+def test_retry_on_a_terminal_shows_a_bar_and_the_lines(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     del webhook
@@ -276,9 +276,10 @@ def awkward_event() -> dict[str, Any]:
     return event
 
 
-def test_parked_as_json_is_an_array_of_events_without_their_payloads(webhook: Webhook, park: Park) -> None:
+def test_parked_as_json_is_a_line_per_event_without_its_payload(webhook: Webhook, park: Park) -> None:
     park(session_event())
-    [event] = json.loads(webhook("parked", "--json").stdout)
+    [line] = webhook("parked", "--json").stdout.splitlines()
+    event = json.loads(line)
     assert datetime.fromisoformat(event.pop("parked_at")).tzinfo is not None
     assert event == {
         "event_id": EVENT,
@@ -289,13 +290,13 @@ def test_parked_as_json_is_an_array_of_events_without_their_payloads(webhook: We
         "what_to_do": parked.REMEDIES["unknown_user"],
         "resolution": None,
         "resolved_at": None,
-        "who": None,
-        "why": None,
+        "discarded_by": None,
+        "discard_reason": None,
     }
 
 
-def test_parked_as_json_with_nothing_waiting_is_an_empty_array(webhook: Webhook) -> None:
-    assert webhook("parked", "--json").stdout == "[]\n"
+def test_parked_as_json_with_nothing_waiting_prints_nothing(webhook: Webhook) -> None:
+    assert webhook("parked", "--json").stdout == ""
 
 
 def test_parked_event_named_as_json_has_its_payload(webhook: Webhook, park: Park) -> None:
@@ -315,16 +316,16 @@ def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    result = webhook("discard", EVENT, "--why", "a test of ours")
+    result = webhook("discard", EVENT, "--reason", "a test of ours")
     assert (result.stdout, result.exit_code, webhook("parked").stdout) == (f"{EVENT}\tdiscarded\n", 0, "")
     assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
 
 
 def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
+    webhook("discard", EVENT, "--reason", "a test of ours", "--by", "Ann")
     event = json.loads(webhook("parked", EVENT, "--json").stdout)
-    assert (event["resolution"], event["who"], event["why"]) == (
+    assert (event["resolution"], event["discarded_by"], event["discard_reason"]) == (
         "discarded",
         "Ann as webhook_worker",
         "a test of ours",
@@ -335,24 +336,24 @@ def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> 
 
 def test_discarded_event_is_shown_with_who_did_it_and_why(webhook: Webhook, park: Park) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours", "--by", "Ann")
-    *_, end, by, why = webhook("parked", EVENT).stdout.splitlines()
-    assert end.startswith("end      discarded 2")
-    assert (by, why) == ("by       Ann as webhook_worker", "why      a test of ours")
+    webhook("discard", EVENT, "--reason", "a test of ours", "--by", "Ann")
+    *_, end, by, reason = webhook("parked", EVENT).stdout.splitlines()
+    assert end.startswith("resolved discarded 2")
+    assert (by, reason) == ("by       Ann as webhook_worker", "why      a test of ours")
 
 
 def test_discard_by_nobody_in_particular_names_the_machines_user(webhook: Webhook, park: Park) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours")
+    webhook("discard", EVENT, "--reason", "a test of ours")
     user = subprocess.check_output(["id", "-un"], text=True).strip()
-    assert json.loads(webhook("parked", EVENT, "--json").stdout)["who"] == f"{user} as webhook_worker"
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["discarded_by"] == f"{user} as webhook_worker"
 
 
 def test_discard_of_events_of_which_one_is_not_parked_discards_none(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    assert webhook("discard", EVENT, "evt_none", "--why", "a test of ours").exit_code == 2
+    assert webhook("discard", EVENT, "evt_none", "--reason", "a test of ours").exit_code == 2
     assert waiting(admin) == [(EVENT,)]
 
 
@@ -365,12 +366,12 @@ def test_discard_whose_answer_was_lost_can_be_asked_again(
     assert admin.execute("select why from billing.parked_events").fetchall() == [("first",)]
 
 
-@pytest.mark.parametrize("why", [(), ("--why", ""), ("--why", " "), ("--why", "two\nlines"), ("--why", "\udcff")])
+@pytest.mark.parametrize("reason", [(), ("",), (" ",), ("two\nlines",), ("\udcff",)])
 def test_discard_without_a_reason_is_refused(
-    why: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+    reason: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    assert webhook("discard", EVENT, *why).exit_code == 2
+    assert webhook("discard", EVENT, *(("--reason", *reason) if reason else ())).exit_code == 2
     assert waiting(admin) == [(EVENT,)]
 
 
@@ -378,7 +379,7 @@ def test_discarded_event_delivered_again_stays_off_the_list(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours")
+    webhook("discard", EVENT, "--reason", "a test of ours")
     assert deliver(session_event()) == "duplicate"
     assert waiting(admin) == []
     assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
@@ -388,18 +389,18 @@ def test_discarded_event_delivered_again_once_it_can_be_settled_is_settled(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours")
+    webhook("discard", EVENT, "--reason", "a test of ours")
     sign_up(admin)
     assert deliver(session_event()) == "recorded"
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
-    assert json.loads(webhook("parked", EVENT, "--json").stdout)["why"] == "a test of ours"
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["discard_reason"] == "a test of ours"
 
 
 def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
-    webhook("discard", EVENT, "--why", "a test of ours")
+    webhook("discard", EVENT, "--reason", "a test of ours")
     sign_up(admin)
     assert deliver(session_event(event_id="evt_other")) == "recorded"
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
@@ -436,7 +437,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (("parked", "evt_none"), 1, "never parked: evt_none"),
         (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff"),
         (("retry", "evt_none"), 2, "not parked (any more): evt_none"),
-        (("discard", "--why", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
+        (("discard", "--reason", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
     ],
 )
 def test_event_that_is_not_parked_ends_the_command_with_one_line(
@@ -447,7 +448,7 @@ def test_event_that_is_not_parked_ends_the_command_with_one_line(
 
 
 @pytest.mark.parametrize(
-    ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--why", "mine", "evt_1"), 2)]
+    ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--reason", "mine", "evt_1"), 2)]
 )
 def test_database_away_ends_the_command_with_one_line(command: tuple[str, ...], code: int) -> None:
     done = run(*command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")

@@ -714,7 +714,7 @@ def test_what_was_discarded_stays_discarded(shop: Shop, spoilt: dict[str, Any]) 
     shop.stripe.happened(event)
     shop.deliver(event)
     environment = {"DATABASE_URL": shop.database.url}
-    discarded = CliRunner(env=environment).invoke(cli.commands, ["discard", event["id"], "--why", "a test purchase"])
+    discarded = CliRunner(env=environment).invoke(cli.commands, ["discard", event["id"], "--reason", "a test purchase"])
     assert discarded.exit_code == 0
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["parked_before"]) == (0, 0)

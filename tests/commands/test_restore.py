@@ -162,4 +162,4 @@ def test_restored_database_is_guarded_as_before(restored: Shop) -> None:
         restored.execute("update public.users set credits_balance = 1000000")
     told = restored.run("doctor").stdout
     assert "ok       row-level security" in told
-    assert "ok       rights" in told
+    assert "ok       permissions" in told

@@ -1,4 +1,4 @@
-"""``webhook doctor``: is everything as the worker needs it? Looks, changes nothing, and prints no secret."""
+"""``webhook doctor``: check everything that the worker needs. It changes nothing and prints no secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
-from webhook.commands.endpoint import READ_RIGHT, AmbiguousEndpointError, EndpointError, differences, find
+from webhook.commands import signing_secrets
+from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find
+from webhook.commands.signing_secrets import MetricsUnavailableError
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
@@ -31,10 +33,10 @@ from webhook.settings import (
 from webhook.stripe_api.endpoints import StripeOperator
 from webhook.stripe_api.errors import StripeUnavailableError
 
-OK, WRONG, SKIPPED = "ok", "wrong", "skipped"
+OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 
 _OPTIONAL = "thin events and reconcile"
-_RIGHTS = (
+_KEY_PERMISSIONS = (
     ("/v1/checkout/sessions", "Checkout Sessions: Read", "credits from prices in Checkout, and reconcile"),
     ("/v1/prices", "Prices: Read", "credits from prices"),
     ("/v1/products", "Products: Read", "credits from products"),
@@ -44,35 +46,36 @@ _RIGHTS = (
     ("/v1/disputes", "Disputes: Read", _OPTIONAL),
     ("/v1/events", "Events: Read", _OPTIONAL),
 )
-"""A list that a key may read or not, the right that it takes, and what the worker reads it for."""
-
-_REACH = "check DATABASE_URL, and grant service_role to its login"
+"""A list of Stripe's API, the permission to read it, and the features that need it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: ``OK``, ``WRONG`` or ``SKIPPED``, of what, and what to do."""
+    """The result of one check."""
 
     verdict: str
+    """``OK``, ``FAIL`` or ``SKIPPED``."""
     text: str
+    """The subject of the check and, if it failed, the remedy."""
 
 
 Findings = Iterator[Finding]
 
 
 def run(environ: Environment = os.environ) -> bool:
-    """Print a line for each check, and return whether nothing is wrong."""
-    well = True
+    """Print one line per check, and return whether none failed."""
+    has_failed = False
     for finding in examine(environ):
         click.echo(f"{finding.verdict:<9}{finding.text}")
-        well = well and finding.verdict != WRONG
-    return well
+        has_failed = has_failed or finding.verdict == FAIL
+    return not has_failed
 
 
 def examine(environ: Environment) -> Findings:
-    """Yield what each check finds; one that fails stops no other."""
+    """Yield the results of all checks; the failure of one does not stop the others."""
     yield from _settings(environ)
     yield from _database(environ)
+    yield from _signing_secrets(environ)
     yield from _stripe(environ)
 
 
@@ -94,7 +97,7 @@ def _settings(environ: Environment) -> Findings:
             read(environ)
             yield Finding(OK, name)
         except SettingsError as error:
-            yield Finding(WRONG, str(error))
+            yield Finding(FAIL, str(error))
 
 
 def _database(environ: Environment) -> Findings:
@@ -107,19 +110,20 @@ def _database(environ: Environment) -> Findings:
         try:
             yield Finding(OK, f"database: reachable as {ledger.role()}")
         except LedgerUnavailableError as error:
-            yield Finding(WRONG, f"database: not reachable as service_role: {error}: {_REACH}")
+            remedy = "check DATABASE_URL, and grant service_role to its login"
+            yield Finding(FAIL, f"database: not reachable as service_role: {error}: {remedy}")
             return
-        for check in (_schema, _row_level_security, _database_rights, _parked):
+        for check in (_schema, _row_level_security, _database_permissions, _parked):
             try:
                 yield from check(ledger)
             except LedgerUnavailableError as error:
-                yield Finding(WRONG, f"database: {error}: run webhook migrate")
+                yield Finding(FAIL, f"database: {error}: run webhook migrate")
 
 
 def _schema(ledger: Ledger) -> Findings:
     version, expected = ledger.schema_version(), expected_version()
     if version < expected:
-        yield Finding(WRONG, f"schema: {version}, expected {expected}: run webhook migrate")
+        yield Finding(FAIL, f"schema: {version}, expected {expected}: run webhook migrate")
     else:
         yield Finding(OK, f"schema: {version}")
 
@@ -127,24 +131,36 @@ def _schema(ledger: Ledger) -> Findings:
 def _row_level_security(ledger: Ledger) -> Findings:
     tables = ledger.tables_without_rls()
     for table in tables:
-        yield Finding(WRONG, f"row-level security: alter table {table} enable row level security")
+        yield Finding(FAIL, f"row-level security: alter table {table} enable row level security")
     if not tables:
         yield Finding(OK, "row-level security: on for every table")
 
 
-def _database_rights(ledger: Ledger) -> Findings:
-    rights = ledger.wrong_rights()
-    for right in rights:
-        yield Finding(WRONG, f"rights: {right}: {'grant' if ' lacks ' in right else 'revoke'} it")
-    if not rights:
-        yield Finding(OK, "rights: service_role has what it needs and no more, others nothing in billing")
+def _database_permissions(ledger: Ledger) -> Findings:
+    problems = ledger.wrong_rights()
+    for problem in problems:
+        yield Finding(FAIL, f"permissions: {problem}: {'grant' if ' lacks ' in problem else 'revoke'} it")
+    if not problems:
+        yield Finding(
+            OK, "permissions: service_role has all that it needs and no more; other roles have none in billing"
+        )
 
 
 def _parked(ledger: Ledger) -> Findings:
     if count := ledger.parked_count():
-        yield Finding(WRONG, f"parked events: {count}, see webhook parked")
+        yield Finding(FAIL, f"parked events: {count}, see webhook parked")
     else:
         yield Finding(OK, "parked events: none")
+
+
+def _signing_secrets(environ: Environment) -> Findings:
+    try:
+        for line in signing_secrets.usage_lines(environ):
+            yield Finding(OK, line)
+    except SettingsError:
+        yield Finding(SKIPPED, "deliveries per signing secret: a setting above is not usable")
+    except MetricsUnavailableError as error:
+        yield Finding(SKIPPED, f"deliveries per signing secret: {error}")
 
 
 def _stripe(environ: Environment) -> Findings:
@@ -154,46 +170,46 @@ def _stripe(environ: Environment) -> Findings:
         yield Finding(SKIPPED, "Stripe: no usable STRIPE_API_KEY")
         return
     if settings is None:
-        for what in ("the key's mode", "the key's rights", "the endpoint's events"):
-            yield Finding(SKIPPED, f"{what}: no STRIPE_API_KEY")
+        for subject in ("API key mode", "API key permissions", "endpoint"):
+            yield Finding(SKIPPED, f"{subject}: no STRIPE_API_KEY")
         return
     yield from _mode(settings, environ)
     operator = StripeOperator(settings)
     try:
-        yield from _key_rights(operator)
+        yield from _key_permissions(operator)
         yield from _endpoint(operator)
     except StripeUnavailableError as error:
-        yield Finding(WRONG, f"Stripe: {str(error.with_permission_hint('')).removeprefix('Stripe: ')}")
-        yield Finding(SKIPPED, "what else Stripe could tell")
+        yield Finding(FAIL, f"Stripe: {str(error.with_permission_hint('')).removeprefix('Stripe: ')}")
+        yield Finding(SKIPPED, "the other checks at Stripe")
 
 
 def _mode(settings: StripeSettings, environ: Environment) -> Findings:
     try:
         livemode = read_event_scope(environ).livemode
     except SettingsError:
-        yield Finding(SKIPPED, "the key's mode: no usable STRIPE_LIVEMODE")
+        yield Finding(SKIPPED, "API key mode: no usable STRIPE_LIVEMODE")
         return
     if settings.livemode is None:
-        yield Finding(SKIPPED, "the key's mode: its name does not tell it")
+        yield Finding(SKIPPED, "API key mode: the key's prefix contains no mode")
     elif settings.livemode != livemode:
         key_mode, mode = ("live", "test") if settings.livemode else ("test", "live")
-        yield Finding(WRONG, f"the key's mode: STRIPE_API_KEY is for {key_mode} mode, STRIPE_LIVEMODE says {mode}")
+        yield Finding(FAIL, f"API key mode: STRIPE_API_KEY is for {key_mode} mode, STRIPE_LIVEMODE is for {mode} mode")
     else:
-        yield Finding(OK, f"the key's mode: {'live' if livemode else 'test'}")
+        yield Finding(OK, f"API key mode: {'live' if livemode else 'test'}")
 
 
-def _key_rights(operator: StripeOperator) -> Findings:
-    """Yield what the key may read; raises :class:`StripeUnavailableError` where Stripe refuses for another reason."""
-    for path, right, purpose in _RIGHTS:
+def _key_permissions(operator: StripeOperator) -> Findings:
+    """Try each list; raises :class:`StripeUnavailableError` for an error other than a missing permission."""
+    for path, permission, purpose in _KEY_PERMISSIONS:
         try:
             operator.try_list(path)
         except StripeUnavailableError as error:
             if error.status != HTTPStatus.FORBIDDEN:
                 raise
-            verdict = SKIPPED if purpose == _OPTIONAL else WRONG
-            yield Finding(verdict, f"the key's rights: {right} is missing, for {purpose}: add it to the restricted key")
+            verdict = SKIPPED if purpose == _OPTIONAL else FAIL
+            yield Finding(verdict, f"API key permissions: add {permission}, needed for {purpose}")
         else:
-            yield Finding(OK, f"the key's rights: {right}")
+            yield Finding(OK, f"API key permissions: {permission}")
 
 
 def _endpoint(operator: StripeOperator) -> Findings:
@@ -202,16 +218,16 @@ def _endpoint(operator: StripeOperator) -> Findings:
     except StripeUnavailableError as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
-        yield Finding(SKIPPED, f"the endpoint's events: the key may not look: add {READ_RIGHT}")
+        yield Finding(SKIPPED, f"endpoint: the key lacks a permission: add {READ_PERMISSION}")
         return
     except AmbiguousEndpointError as error:
-        yield Finding(SKIPPED, f"the endpoint's events: {error} webhook endpoint check ENDPOINT_ID")
+        yield Finding(SKIPPED, f"endpoint: {error} webhook endpoint check ENDPOINT_ID")
         return
     except EndpointError as error:
-        yield Finding(WRONG, f"the endpoint's events: {error}")
+        yield Finding(FAIL, f"endpoint: {error}")
         return
     found = differences(endpoint)
     for difference in found:
-        yield Finding(WRONG, f"the endpoint's events: {endpoint['id']}: {difference}")
+        yield Finding(FAIL, f"endpoint: {endpoint['id']}: {difference}")
     if not found:
-        yield Finding(OK, f"the endpoint's events: {endpoint['id']}")
+        yield Finding(OK, f"endpoint: {endpoint['id']}")

@@ -1,4 +1,4 @@
-"""``webhook endpoint create`` and ``check``: where Stripe delivers, and what.
+"""``webhook endpoint create`` and ``check``: the endpoint to which Stripe delivers events.
 
 https://docs.stripe.com/api/webhook_endpoints/object
 """
@@ -22,90 +22,85 @@ from webhook.stripe_api.errors import StripeUnavailableError
 OLDEST_VERSION = "2022-11-15"
 """The oldest API version whose events the worker reads."""
 
-READ_RIGHT, WRITE_RIGHT = "Webhook Endpoints: Read", "Webhook Endpoints: Write"
+READ_PERMISSION, WRITE_PERMISSION = "Webhook Endpoints: Read", "Webhook Endpoints: Write"
 
 _PATH = "/webhook"
-_LOCAL = ("localhost", ".localhost", ".local", ".internal")
+_LOCAL_HOSTS = ("localhost", ".localhost", ".local", ".internal")
 
 
 class EndpointError(Exception):
-    """An endpoint is not as the command needs it, or not there; the message says what to do, without any secret."""
+    """An endpoint is missing or unsuitable. The message gives the remedy and contains no secret."""
 
 
 class AmbiguousEndpointError(EndpointError):
-    """Several endpoints could be meant; the message names them."""
+    """Several endpoints match; the message names them."""
 
 
-def create(url: str, api_key: str | None = None, *, again: bool = False, connect: bool = False) -> None:
-    """Make the endpoint, and print its id and, this once, its signing secret; raises :class:`EndpointError`.
+def create(url: str, api_key: str | None = None, *, force: bool = False, connect: bool = False) -> None:
+    """Create the endpoint, and print its id and its signing secret; raises :class:`EndpointError`.
 
-    ``again`` makes another one where the URL has one; ``connect`` makes one for connected accounts' events.
+    ``force`` creates one even if the URL already has one. ``connect`` is for the events of connected accounts.
     """
-    check_url(url)
+    _check_url(url)
     operator = StripeOperator(read_operator_key(api_key))
-    with asking(WRITE_RIGHT):
+    with _permission_hint(WRITE_PERMISSION):
         same = [each for each in operator.endpoints() if each.get("url") == url]
-        if same and not again:
-            raise EndpointError(f"{same[0].get('id')} has this URL already: see webhook endpoint check, or add --again")
-        made = operator.create_endpoint(
+        if same and not force:
+            raise EndpointError(f"{same[0].get('id')} already has this URL: see webhook endpoint check, or add --force")
+        created = operator.create_endpoint(
             url=url, enabled_events=list(HANDLED_EVENTS), api_version=api_version, connect=connect or None
         )
-    announce(made)
-    click.echo(
-        f"Made for {'live' if made.get('livemode') else 'test'} mode. Stripe never shows the secret again: set\n"
-        "STRIPE_WEBHOOK_SECRET to it where the worker runs and start the worker anew. Then run:\n"
-        f"webhook endpoint check {made['id']}",
-        err=True,
-    )
+    _print_new(created)
 
 
-def check(place: str | None = None, api_key: str | None = None) -> bool:
-    """Print how an endpoint differs from what this worker wants, a line each, and return whether it does not."""
+def check(id_or_url: str | None = None, api_key: str | None = None) -> bool:
+    """Print one line per difference from what this worker needs, and return whether there is none."""
     operator = StripeOperator(read_operator_key(api_key))
-    with asking(READ_RIGHT):
-        endpoint = find(operator.endpoints(), place)
+    with _permission_hint(READ_PERMISSION):
+        endpoint = find(operator.endpoints(), id_or_url)
     found = differences(endpoint)
     for difference in found or ["ok"]:
         click.echo(f"{endpoint['id']}: {difference}")
     if not endpoint.get("api_version"):
-        click.echo(f"{endpoint['id']}: has the account's default API version: {OLDEST_VERSION} or later is right")
+        click.echo(f"{endpoint['id']}: uses the account's default API version, which must be {OLDEST_VERSION} or later")
     return not found
 
 
 def differences(endpoint: JSONObject) -> list[str]:
-    """Return what is not as this worker wants it, a line each, what is worst first."""
+    """Return the differences from what this worker needs, most serious first."""
     events, version = endpoint.get("enabled_events") or [], endpoint.get("api_version")
     found = [] if endpoint.get("status") == "enabled" else ["disabled: enable it in the Dashboard"]
     if "*" not in events:
         found += [f"missing event: {event}" for event in HANDLED_EVENTS if event not in events]
     if version and version < OLDEST_VERSION:
-        found.append(f"API version {version} is older than {OLDEST_VERSION}: create --again, then delete this one")
+        found.append(f"API version {version} is older than {OLDEST_VERSION}: create --force, then delete this one")
     found += [
-        "superfluous events: * is complete, and far more than the worker reads"
-        if event == "*"
-        else f"superfluous event: {event}"
+        "unneeded events: * includes far more than the worker reads" if event == "*" else f"unneeded event: {event}"
         for event in events
         if event not in HANDLED_EVENTS
     ]
     return found
 
 
-def find(endpoints: Sequence[JSONObject], place: str | None = None) -> JSONObject:
-    """Return the endpoint whose id or URL ``place`` is; without one, the only one whose URL ends with /webhook."""
-    if place:
-        found = [each for each in endpoints if place in (each.get("id"), each.get("url"))]
+def find(endpoints: Sequence[JSONObject], id_or_url: str | None = None) -> JSONObject:
+    """Return the endpoint with the id or URL, by default the only one whose URL ends with /webhook.
+
+    Raises :class:`EndpointError` if there is none, and :class:`AmbiguousEndpointError` if there are several.
+    """
+    if id_or_url:
+        found = [each for each in endpoints if id_or_url in (each.get("id"), each.get("url"))]
     else:
         found = [each for each in endpoints if urlsplit(str(each.get("url"))).path.endswith(_PATH)]
     if not found:
-        which = "with this id or URL" if place else f"whose URL ends with {_PATH}"
+        which = "with this id or URL" if id_or_url else f"whose URL ends with {_PATH}"
         raise EndpointError(f"no endpoint {which} in the key's account and mode: webhook endpoint create")
     if len(found) > 1:
         raise AmbiguousEndpointError(f"which of these? {', '.join(str(each.get('id')) for each in found)}")
     return found[0]
 
 
-def check_url(url: str) -> None:
-    """Raise :class:`EndpointError` where Stripe could not deliver to the URL, or not safely."""
+def _check_url(url: str) -> None:
+    """Raise :class:`EndpointError` if Stripe cannot deliver to the URL, or not safely."""
     try:
         parts = urlsplit(url)
         is_https = parts.scheme == "https" and parts.username is None and url.isascii() and not url.count(" ")
@@ -122,21 +117,27 @@ def _is_public(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
-        return "." in host and not host.rstrip(".").endswith(_LOCAL)
+        return "." in host and not host.rstrip(".").endswith(_LOCAL_HOSTS)
 
 
-def announce(endpoint: JSONObject) -> None:
-    """Print a new endpoint's id and signing secret."""
+def _print_new(endpoint: JSONObject) -> None:
+    """Print the id and the signing secret on standard output, and the next steps on standard error."""
     if not (isinstance(endpoint.get("id"), str) and isinstance(endpoint.get("secret"), str)):
-        raise StripeUnavailableError("Stripe's answer is no new endpoint")
+        raise StripeUnavailableError("Stripe's answer does not contain a new endpoint")
     click.echo(f"endpoint  {endpoint['id']}")
     click.echo(f"secret    {endpoint['secret']}")
+    click.echo(
+        f"Created in {'live' if endpoint.get('livemode') else 'test'} mode. Stripe never shows the secret again.\n"
+        "Set STRIPE_WEBHOOK_SECRET to it for the worker, and restart the worker. Then run:\n"
+        f"webhook endpoint check {endpoint['id']}",
+        err=True,
+    )
 
 
 @contextmanager
-def asking(right: str) -> Iterator[None]:
-    """Say of Stripe's refusals what an operator can do; ``right`` is what a restricted key needs."""
+def _permission_hint(permission: str) -> Iterator[None]:
+    """Add to an error of Stripe the ``permission`` that a restricted key needs here."""
     try:
         yield
     except StripeUnavailableError as error:
-        raise error.with_permission_hint(right) from None
+        raise error.with_permission_hint(permission) from None

@@ -1,4 +1,4 @@
-"""``webhook parked``, ``retry`` and ``discard``: the events that wait for an operator."""
+"""``webhook parked``, ``retry`` and ``discard``: events that could not be settled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from webhook.commands.output import aligned
+from webhook.commands.output import aligned, print_above_bar, progress_bar
 from webhook.delivery import settle
 from webhook.events.event import EventScope, read_event
 from webhook.events.fields import IDENTIFIER
@@ -24,100 +24,104 @@ from webhook.stripe_api.client import StripeAPI, stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
 
 REMEDIES = {
-    "wrong_mode": "set STRIPE_LIVEMODE to the endpoint's mode, or fix the endpoint; then retry",
+    "wrong_mode": "set STRIPE_LIVEMODE to the mode of the endpoint, or correct the endpoint; then retry",
     "unreadable": "upgrade the worker; then retry",
     "missing_api_key": "set STRIPE_API_KEY (a restricted read-only key is enough); then retry",
-    "missing_user": "set metadata.user_id or client_reference_id where you sell; grant this one by hand (README)",
+    "missing_user": "set metadata.user_id or client_reference_id on new sales; "
+    "grant this sale by hand, see docs/how-to/parked-events.md",
     "ambiguous_customer": "two users claim this Stripe customer: set metadata.user_id on the subscription; then retry",
-    "missing_credits": "set metadata.credits where you sell, or on the price with STRIPE_API_KEY set; then retry",
-    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; grant this one by hand (README)",
-    "unknown_user": "the user named has no row in public.users; make it, then retry",
+    "missing_credits": "set metadata.credits on new sales, or on the price with STRIPE_API_KEY set; then retry",
+    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000; "
+    "grant this sale by hand, see docs/how-to/parked-events.md",
+    "unknown_user": "the user in the event has no row in public.users: create it; then retry",
 }
-"""What to do about each reason."""
+"""The advice for each reason."""
 
 
 class NotParkedError(Exception):
-    """An event that was asked for does not wait; the message names it."""
+    """A requested event is not parked; the message names it."""
 
 
 def show(event_id: str, *, as_json: bool) -> None:
-    """Print one event whole, how its waiting ended too; raises :class:`NotParkedError` or :class:`LedgerUnavailableError`."""
+    """Print one event with its payload or its resolution.
+
+    Raises :class:`NotParkedError` if it was never parked, or :class:`LedgerUnavailableError`.
+    """
     with _ledger() as ledger:
         event = ledger.parked_event(event_id) if IDENTIFIER.fullmatch(event_id) else None
     if event is None:
         raise NotParkedError(f"never parked: {event_id}")
     if as_json:
-        # The payload as it is stored, which is JSON: parsed and printed again, its numbers could change.
+        # The payload is stored as JSON text. To parse and print it again could change its numbers.
         click.echo(f'{json.dumps(_fields(event))[:-1]}, "payload": {event.payload or "null"}}}')
     else:
         _describe(event)
 
 
 def show_all(*, as_json: bool) -> None:
-    """Print a table, or on a pipe a line for each event: id, reason and age, separated by tabs."""
+    """Print a table; on a pipe, one line per event: id, reason and age, separated by tabs.
+
+    ``as_json`` prints one JSON object per event and line, without payloads.
+    """
     with _ledger() as ledger:
         events = ledger.parked_events()
     if as_json:
-        click.echo(json.dumps([_fields(event) for event in events], indent=2))
+        lines = [json.dumps(_fields(event)) for event in events]
     elif sys.stdout.isatty():
-        _tabulate(events)
+        lines = _table(events)
     else:
-        for event in events:
-            click.echo(f"{event.id}\t{event.reason}\t{_age(event)}")
+        lines = [f"{event.id}\t{event.reason}\t{_age(event)}" for event in events]
+    for line in lines:
+        click.echo(line)
 
 
 def retry(event_ids: Sequence[str]) -> bool:
-    """Settle what can be settled now, of all events or of those named, and print what became of each.
+    """Settle the given events, by default all parked ones, and print the outcome of each.
 
-    Returns whether none is parked any more. One that meets trouble does not keep the others waiting: it is raised at
-    the end.
+    Returns whether none of them is parked any more. If Stripe or the database fails for one event, the others are
+    still tried, and the error is raised at the end.
     """
     scope, stripe = read_event_scope(), stripe_api(read_stripe_settings())
-    settled, trouble = 0, None
-    lines: list[str] = []
-    # A terminal sees the bar first: lines would tear it.
-    say = lines.append if sys.stdout.isatty() else click.echo
+    settled, failure = 0, None
     with _ledger() as ledger:
-        waiting = _waiting(ledger, event_ids)
-        with click.progressbar(waiting, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()) as events:
-            for event in events:
+        events = _parked_events(ledger, event_ids)
+        with progress_bar(events) as bar:
+            for event in bar:
                 try:
                     outcome = _settle(event.id, ledger, scope, stripe)
                 except (LedgerUnavailableError, StripeUnavailableError) as error:
-                    trouble = error
+                    failure = error
                     outcome = Outcome("parked", event.reason)
                 settled += outcome.name != "parked"
-                say(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
-    for line in lines:
-        click.echo(line)
-    click.echo(f"{settled} settled, {len(waiting) - settled} still parked", err=True)
-    if trouble:
-        raise trouble
-    return settled == len(waiting)
+                print_above_bar(f"{event.id}\t{outcome.name}\t{outcome.reason or ''}".rstrip())
+    click.echo(f"{settled} settled, {len(events) - settled} still parked", err=True)
+    if failure:
+        raise failure
+    return settled == len(events)
 
 
-def discard(event_ids: Sequence[str], why: str, by: str | None) -> None:
-    """End the waiting of events that are not to be settled: of all, or raise :class:`NotParkedError`."""
+def discard(event_ids: Sequence[str], reason: str, by: str | None) -> None:
+    """Discard all the events, or raise :class:`NotParkedError` and discard none."""
     with _ledger() as ledger:
-        _waiting(ledger, event_ids)
-        discarded = ledger.discard(event_ids, by or _operator(), why)
+        _parked_events(ledger, event_ids)
+        discarded = ledger.discard(event_ids, by or _system_user(), reason)
     for event_id in discarded:
         click.echo(f"{event_id}\tdiscarded")
-    _refuse_missing(set(event_ids) - set(discarded))
+    _reject_missing(set(event_ids) - set(discarded))
 
 
 def _ledger() -> closing[Ledger]:
     return closing(Ledger(read_database_url()))
 
 
-def _waiting(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
-    """Return all events that wait, or those of the given ids."""
-    events, wanted = ledger.parked_events(), set(event_ids)
-    _refuse_missing(wanted - {event.id for event in events})
-    return [event for event in events if not wanted or event.id in wanted]
+def _parked_events(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
+    """Return the parked events with the given ids, by default all; raises :class:`NotParkedError`."""
+    events, requested = ledger.parked_events(), set(event_ids)
+    _reject_missing(requested - {event.id for event in events})
+    return [event for event in events if not requested or event.id in requested]
 
 
-def _refuse_missing(event_ids: set[str]) -> None:
+def _reject_missing(event_ids: set[str]) -> None:
     if event_ids:
         raise NotParkedError(f"not parked (any more): {', '.join(sorted(event_ids))}")
 
@@ -125,80 +129,81 @@ def _refuse_missing(event_ids: set[str]) -> None:
 def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI | None) -> Outcome:
     event = ledger.parked_event(event_id)
     if event is None or event.payload is None:
-        return Outcome("duplicate")  # Meanwhile another event of its sale settled it, or somebody else did something.
+        # Meanwhile another event of its sale settled it, or another operator resolved it.
+        return Outcome("duplicate")
     outcome = settle(read_event(event.payload), event.payload, ledger, scope, stripe)
     if outcome.name == "ignored" and outcome.missing_setting:
-        # It was parked with other settings than these, which only cannot see what it is about.
+        # The settings were different when it was parked. Without the missing one, its relevance is unknown.
         return Outcome("parked", f"{outcome.reason}: set {outcome.missing_setting}")
     if outcome.name == "ignored":
         ledger.resolve(event.id)
     return outcome
 
 
-def _operator() -> str:
-    """Return who runs this, as the operating system knows them."""
+def _system_user() -> str:
+    """Return the name of the operating system's user, or its id if it has no name."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
 
 
-def _tabulate(events: Sequence[ParkedEvent]) -> None:
+def _table(events: Sequence[ParkedEvent]) -> list[str]:
     if not events:
-        click.echo("Nothing is parked.")
-        return
+        return ["Nothing is parked."]
     rows = [("EVENT", "TYPE", "AGE", "REASON"), *((e.id, e.type, _age(e), e.reason) for e in events)]
-    for line in aligned(rows):
-        click.echo(line)
-    click.echo()
-    for reason in sorted({event.reason for event in events}):
-        click.echo(f"{reason}: {REMEDIES[reason]}")
+    remedies = [f"{reason}: {REMEDIES[reason]}" for reason in sorted({event.reason for event in events})]
+    return [*aligned(rows), "", *remedies]
 
 
 def _describe(event: ParkedEvent) -> None:
-    click.echo(f"event    {event.id}")
-    click.echo(f"type     {event.type}")
-    click.echo(f"reason   {event.reason}")
-    click.echo(f"age      {_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}")
+    rows = [
+        ("event", event.id),
+        ("type", event.type),
+        ("reason", event.reason),
+        ("age", f"{_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}"),
+    ]
     if event.payload is None:
-        click.echo(f"end      {event.resolution} {event.resolved_at:%Y-%m-%d %H:%M:%S %Z}")
+        rows.append(("resolved", f"{event.resolution} {event.resolved_at:%Y-%m-%d %H:%M:%S %Z}"))
         if event.resolution == "discarded":
-            click.echo(f"by       {event.who}")
-            click.echo(f"why      {event.why}")
+            rows += [("by", str(event.discarded_by)), ("why", str(event.discard_reason))]
     else:
-        click.echo(f"to do    {REMEDIES[event.reason]}")
+        rows.append(("to do", REMEDIES[event.reason]))
+    for label, value in rows:
+        click.echo(f"{label:<9}{value}")
+    if event.payload is not None:
         click.echo(json.dumps(json.loads(event.payload), indent=2))
 
 
 def _fields(event: ParkedEvent) -> dict[str, Any]:
-    """Return an event as --json names it, without its payload."""
+    """Return an event as ``--json`` shows it, without its payload."""
     return {
         "event_id": event.id,
         "event_type": event.type,
         "reason": event.reason,
         "payment_id": event.payment_id,
         "parked_at": event.parked_at.isoformat(),
-        "age_seconds": _seconds(event),
+        "age_seconds": _age_seconds(event),
         "what_to_do": None if event.resolution else REMEDIES[event.reason],
         "resolution": event.resolution,
         "resolved_at": event.resolved_at and event.resolved_at.isoformat(),
-        "who": event.who,
-        "why": event.why,
+        "discarded_by": event.discarded_by,
+        "discard_reason": event.discard_reason,
     }
 
 
-def _seconds(event: ParkedEvent) -> int:
+def _age_seconds(event: ParkedEvent) -> int:
+    """Return whole seconds, never below 0: the clock of the database may be ahead."""
     return max(datetime.now(UTC) - event.parked_at, timedelta()) // timedelta(seconds=1)
 
 
 def _age(event: ParkedEvent) -> str:
-    """Return the time since in its two largest units, such as ``3d 4h``."""
-    seconds = _seconds(event)
-    parts = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    first = next((index for index, (size, _) in enumerate(parts) if seconds >= size), len(parts) - 1)
-    shown = parts[first : first + 2]
+    """Return the age in its two largest units, such as ``3d 4h``."""
+    seconds = _age_seconds(event)
+    units = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    first = next((index for index, (size, _) in enumerate(units) if seconds >= size), len(units) - 1)
     words = []
-    for size, unit in shown:
+    for size, unit in units[first : first + 2]:
         count, seconds = divmod(seconds, size)
         words.append(f"{count}{unit}")
     return " ".join(words)

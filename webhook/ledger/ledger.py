@@ -58,8 +58,8 @@ class ParkedEvent:
     resolution: str | None
     """``settled`` or ``discarded``."""
     resolved_at: datetime | None
-    who: str | None
-    why: str | None
+    discarded_by: str | None
+    discard_reason: str | None
     payload: str | None = None
     """Its body; ``None`` in a list, and once it is resolved."""
 

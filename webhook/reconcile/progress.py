@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
+from typing import Never
 
 import click
 from tqdm import tqdm
 
+from webhook.commands.output import print_above_bar, progress_bar
 from webhook.reconcile.pages import Page, Source
 
 _SECONDS_BETWEEN_LINES = 10
@@ -22,9 +23,7 @@ class Progress:
         self._shares: dict[str, float] = {}
         self._objects = 0
         self._began = self._printed = time.monotonic()
-        self._bar = tqdm(
-            total=100, bar_format="{percentage:3.0f}%|{bar:30}| {desc}", leave=False, disable=not sys.stderr.isatty()
-        )
+        self._bar: tqdm[Never] = progress_bar((), total=100, form="{percentage:3.0f}%|{bar:30}| {desc}", leave=False)
 
     def begin(self, sources: Sequence[Source]) -> None:
         """Show that nothing of these sources has been read."""
@@ -47,8 +46,7 @@ class Progress:
 
     def print(self, line: str) -> None:
         """Print a line of the result on standard output, above the bar."""
-        with tqdm.external_write_mode(file=sys.stdout):
-            click.echo(line)
+        print_above_bar(line)
 
     def close(self) -> None:
         """Remove the bar."""

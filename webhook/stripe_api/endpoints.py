@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from webhook.settings import StripeSettings
-from webhook.stripe_api.transport import OPERATOR_TIMEOUT, all_pages, new_client, path_segment, request
+from webhook.stripe_api.transport import OPERATOR_TIMEOUT, all_pages, new_client, request
 
 
 class StripeOperator:
-    """Reads and changes endpoints, as plain JSON; every method raises :class:`StripeUnavailableError`."""
+    """Reads and creates endpoints, as plain JSON; every method raises :class:`StripeUnavailableError`."""
 
     def __init__(self, settings: StripeSettings) -> None:
         self._client = new_client(settings, OPERATOR_TIMEOUT)
@@ -22,19 +22,6 @@ class StripeOperator:
     def create_endpoint(self, **parameters: Any) -> Any:
         """Return the new endpoint, with its ``secret``: https://docs.stripe.com/api/webhook_endpoints/create."""
         return request(self._client, "post", "/v1/webhook_endpoints", **parameters)
-
-    def update_endpoint(self, endpoint_id: str, **parameters: Any) -> Any:
-        """Return the endpoint as it is then: https://docs.stripe.com/api/webhook_endpoints/update."""
-        return request(self._client, "post", f"/v1/webhook_endpoints/{path_segment(endpoint_id)}", **parameters)
-
-    def delete_endpoint(self, endpoint_id: str) -> None:
-        """Nothing is delivered there any more: https://docs.stripe.com/api/webhook_endpoints/delete."""
-        request(self._client, "delete", f"/v1/webhook_endpoints/{path_segment(endpoint_id)}")
-
-    def undelivered_events(self, types: tuple[str, ...], since: int) -> list[Any]:
-        """Return the events that Stripe still delivers, or gave up on: https://docs.stripe.com/api/events/list."""
-        page = partial(request, self._client, "get", "/v1/events")
-        return all_pages(page, types=list(types), created={"gte": since}, delivery_success=False)
 
     def try_list(self, path: str) -> None:
         """Request one object of a list, to find out whether the key has the permission."""
