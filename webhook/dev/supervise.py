@@ -7,7 +7,6 @@ a session of its own. So Ctrl-C in the terminal reaches only the starter, which 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import signal
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from typing import IO
 
 _SECONDS_TO_STOP = 20
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,6 @@ def start(  # noqa: PLR0913
         start_new_session=True,
     )
     return SupervisedProcess(process)
-
-
-def exit_when_parent_dies(parent: int) -> None:
-    """Have the kernel kill this process once its parent, the process ``parent``, is gone; only Linux does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # gone before it was said
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def group_of(user: str) -> int | None:

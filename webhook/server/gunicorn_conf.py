@@ -21,8 +21,8 @@ from typing import Any
 import click
 from gunicorn.glogging import Logger
 
-from webhook.dev import supervise
 from webhook.observability import logs, multiprocess
+from webhook.server.parent import exit_when_parent_dies
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 _CLIENTS = 2000
@@ -113,7 +113,7 @@ def post_fork(_: Any, worker: Any) -> None:
 
     It would keep the port, and gunicorn started anew would not get it.
     """
-    supervise.exit_when_parent_dies(worker.ppid)
+    exit_when_parent_dies(worker.ppid)
     multiprocess.use_slot(worker.number, _metrics)
     worker.app.wsgi().extensions["spans"].start()
 
