@@ -31,7 +31,7 @@ from support.worker import (
     signed,
     working,
 )
-from webhook.server.connection_limits import PATIENCE as CLIENTS_PATIENCE
+from webhook.server.connection_limits import TIMEOUT as CLIENT_TIMEOUT
 
 LANES = 12
 GRACEFUL_TIMEOUT = 25
@@ -214,7 +214,7 @@ def test_stalled_client_does_not_hold_up_the_end(database: Database, tmp_path: P
         connection.putheader("Content-Length", "100")
         connection.endheaders(b"{")
         worker.terminate()
-        eventually(lambda: worker.process.exit_code is not None, CLIENTS_PATIENCE + 4)
+        eventually(lambda: worker.process.exit_code is not None, CLIENT_TIMEOUT + 4)
 
 
 def is_refused(worker: Worker) -> bool:

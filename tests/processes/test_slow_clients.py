@@ -18,7 +18,7 @@ import pytest
 from support.databases import Database, Server
 from support.worker import Worker, eventually, new_user, sale, working
 from webhook.app import LARGEST_BODY
-from webhook.server.connection_limits import MOST_HELD, PATIENCE
+from webhook.server.connection_limits import MOST_BUFFERED, TIMEOUT
 
 LARGEST_CROWD = 60
 """gunicorn's worker_connections here."""
@@ -111,7 +111,7 @@ def test_deliveries_among_more_clients_than_it_takes_in_are_answered_promptly(
 
 
 def test_clients_that_are_too_slow_are_hung_up_on(worker: Worker) -> None:
-    """A request has to come whole within clients.PATIENCE."""
+    """A request has to come whole within connection_limits.TIMEOUT."""
     [process] = worker.master.children()
     with ExitStack() as opened:
         clients = [
@@ -121,7 +121,7 @@ def test_clients_that_are_too_slow_are_hung_up_on(worker: Worker) -> None:
             for client in opened.enter_context(crowd(worker, kind, 1))
         ]
         eventually(lambda: connections(process, clients) == len(clients))
-        eventually(lambda: connections(process, clients) == 0, PATIENCE + PROMPTLY)
+        eventually(lambda: connections(process, clients) == 0, TIMEOUT + PROMPTLY)
 
 
 def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
@@ -133,7 +133,7 @@ def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
 def test_large_bodies_that_stop_before_their_end_take_little_memory(
     database: Database, user_id: str, tmp_path: Path
 ) -> None:
-    """Whoever sent most is let go, before all of them together take more than clients.MOST_HELD."""
+    """Whoever sent most is let go, before all of them together take more than connection_limits.MOST_BUFFERED."""
     body = b"x" * (LARGEST_BODY - 1)
     client = Client(HEAD + b"Content-Length: %d\r\n\r\n" % LARGEST_BODY)
     with working(database.url, tmp_path, processes=1) as worker, crowd(worker, client, 300) as clients:
@@ -144,4 +144,4 @@ def test_large_bodies_that_stop_before_their_end_take_little_memory(
             with suppress(OSError):  # it was let go
                 each.sendall(body)
         assert worker.deliver(sale(user_id, user_id), seconds=PROMPTLY * 5).outcome == "recorded"
-        assert process.memory_info().rss - before < 8 * MOST_HELD
+        assert process.memory_info().rss - before < 8 * MOST_BUFFERED

@@ -1,4 +1,4 @@
-"""The clients of a process: one that takes too long, or too much, counts as one that hung up."""
+"""Limits on the connections of a process: a client that is too slow, or sends too much, is disconnected."""
 
 from __future__ import annotations
 
@@ -11,147 +11,150 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
 
-PATIENCE = 10.0
-"""Seconds for a whole request from its first byte on, and for taking an answer."""
+TIMEOUT = 10.0
+"""Seconds for a whole request from its first byte on, and for the client to read an answer."""
 
-MOST_HELD = 16 << 20
-"""Bytes of requests that a process holds; a delivery has some thousand, and at most a million."""
-
-
-class _HungUpOn(Exception):
-    """The client was too late, or let go."""
+MOST_BUFFERED = 16 << 20
+"""Bytes of requests that a process holds. A delivery has some thousands, at most a million."""
 
 
-class Crowd:
-    """The clients of a process. When they are too many, the one that has been waited for longest is let go."""
+class _DisconnectedError(Exception):
+    """The client timed out, or was disconnected."""
 
-    def __init__(self, most: int, idle_seconds: float) -> None:
-        """Let ``most`` be there; between two requests each may be silent for ``idle_seconds``."""
-        self._most = most
-        self._idle_seconds = idle_seconds
-        self._ends_at = float("inf")
+
+class ConnectionLimiter:
+    """All connections of a process. If there are too many, the one that has waited longest is closed."""
+
+    def __init__(self, limit: int, idle_timeout: float) -> None:
+        """Allow ``limit`` connections. Between two requests, each may be idle for ``idle_timeout`` seconds."""
+        self._limit = limit
+        self._idle_timeout = idle_timeout
+        self._end = float("inf")
         self._count = 0
-        self._held = 0
-        self.waited_for: set[Client] = set()
-        """Those whose turn it is: to send a request, or to take an answer."""
+        self._buffered = 0
+        self.waiting: set[LimitedSocket] = set()
+        """Connections that wait for the client: to send a request, or to read an answer."""
 
     @contextmanager
-    def client(self, connection: Any) -> Iterator[Client]:
-        """Yield the connection's client, which is one of the crowd for so long."""
-        client = Client(connection, self)
+    def limit(self, connection: Any) -> Iterator[LimitedSocket]:
+        """Yield the connection with its limits; it counts as one of the process until the end of the block."""
+        limited = LimitedSocket(connection, self)
         self._count += 1
-        if self._count > self._most and self.waited_for:
-            min(self.waited_for, key=lambda each: each.since).let_go()
+        if self._count > self._limit and self.waiting:
+            min(self.waiting, key=lambda each: each.since).close()
         try:
-            yield client
+            yield limited
         finally:
             self._count -= 1
-            client.forget_request()
+            limited.discard_request()
 
-    def patience_with(self, client: Client) -> float:
-        """Return until when to wait for more of a request, or for the next one."""
-        if client.held:
-            return client.since + PATIENCE
-        return min(client.since + self._idle_seconds, self._ends_at)
+    def deadline(self, client: LimitedSocket) -> float:
+        """Return the time until which to wait for the rest of a request, or for the next one."""
+        if client.buffered:
+            return client.since + TIMEOUT
+        return min(client.since + self._idle_timeout, self._end)
 
-    def hold(self, size: int) -> bool:
-        """Note so many bytes more (or less) of requests; too many, and whoever sent most is let go: return if so."""
-        self._held += size
-        senders = [each for each in self.waited_for if each.held] if self._held > MOST_HELD else []
+    def add_buffered(self, size: int) -> bool:
+        """Add ``size`` to the bytes that requests hold; over the limit, close the client with most of them.
+
+        Returns whether one was closed.
+        """
+        self._buffered += size
+        senders = [each for each in self.waiting if each.buffered] if self._buffered > MOST_BUFFERED else []
         if senders:
-            max(senders, key=lambda each: each.held).let_go()
+            max(senders, key=lambda each: each.buffered).close()
         return bool(senders)
 
-    def end(self, seconds: float) -> None:
-        """Wait for no new request any more once that time has passed."""
-        self._ends_at = monotonic() + seconds
+    def end_after(self, seconds: float) -> None:
+        """Stop waiting for new requests when that time has passed."""
+        self._end = monotonic() + seconds
 
-    def end_idle(self) -> None:
-        """Stop waiting for those that have not begun a request."""
-        for client in [each for each in self.waited_for if not each.held]:
-            if not client.has_sent():
-                client.let_go()
+    def close_idle(self) -> None:
+        """Close the connections that have not begun a request."""
+        for client in [each for each in self.waiting if not each.buffered]:
+            if not client.has_unread():
+                client.close()
 
 
-class Client:
-    """A connection, as gunicorn uses it."""
+class LimitedSocket:
+    """A client's socket with timeouts, as gunicorn uses it."""
 
-    def __init__(self, connection: Any, crowd: Crowd) -> None:
-        """Begin with its turn: it may send a request."""
+    def __init__(self, connection: Any, limiter: ConnectionLimiter) -> None:
         self._connection = connection
-        self._crowd = crowd
-        self._has_answer = False
-        self._is_gone = self._is_let_go = False
+        self._limiter = limiter
+        self._is_answered = False
+        self._is_closed = False
         self.since = monotonic()
-        """When its turn began."""
-        self.held = 0
-        """Bytes of its request so far."""
+        """When the process began to wait for the client."""
+        self.buffered = 0
+        """Bytes of the current request so far."""
 
     def __getattr__(self, name: str) -> Any:
-        """Be the connection in everything else."""
+        """Delegate everything else to the socket."""
         return getattr(self._connection, name)
 
     def recv(self, size: int) -> bytes:
-        """Return what it has sent: nothing once it hung up, or was too late."""
-        if self._has_answer:
-            self._has_answer = False
+        """Return received bytes, none once the client has disconnected or timed out."""
+        if self._is_answered:
+            self._is_answered = False
             self.since = monotonic()
-            self.forget_request()
-        received = b"" if self._is_gone else self._receive(size)
+            self.discard_request()
+        received = b"" if self._is_closed else self._receive(size)
         if not received:
-            self._is_gone = True  # whatever may come yet
-        elif not self.held:
+            self._is_closed = True  # later bytes must not count as a new request
+        elif not self.buffered:
             self.since = monotonic()
-        self.held += len(received)
-        if self._crowd.hold(len(received)):
-            sleep(0)  # whoever was let go takes a turn to go, before more is read
+        self.buffered += len(received)
+        if self._limiter.add_buffered(len(received)):
+            sleep(0)  # the closed connection ends, and frees its memory, before more is read
         return received
 
     def _receive(self, size: int) -> bytes:
         try:
-            with self._waiting(self._crowd.patience_with(self) - monotonic()):
+            with self._waiting(self._limiter.deadline(self) - monotonic()):
                 received: bytes = self._connection.recv(size)
-        except _HungUpOn:
+        except _DisconnectedError:
             return b""
         return received
 
     def sendall(self, answer: bytes) -> None:
-        """Send it; raises :class:`BrokenPipeError` where the client does not take it."""
-        self._has_answer = True
+        """Send the bytes; raise :class:`BrokenPipeError`, which gunicorn does not log, if the client times out."""
+        self._is_answered = True
         self.since = monotonic()
         try:
-            with self._waiting(PATIENCE):
+            with self._waiting(TIMEOUT):
                 self._connection.sendall(answer)
-        except _HungUpOn:
-            self._is_gone = True
-            raise BrokenPipeError(errno.EPIPE, "the answer is not taken") from None
+        except _DisconnectedError:
+            self._is_closed = True
+            raise BrokenPipeError(errno.EPIPE, "the client does not read the answer") from None
 
     @contextmanager
-    def _waiting(self, seconds: float) -> Iterator[None]:
-        self._connection.settimeout(max(seconds, 0.001))
-        self._crowd.waited_for.add(self)
+    def _waiting(self, timeout: float) -> Iterator[None]:
+        self._limiter.waiting.add(self)
         try:
+            self._connection.settimeout(max(timeout, 0.001))
             yield
         except OSError as error:
-            if isinstance(error, TimeoutError) or self._is_let_go:
-                raise _HungUpOn from error
+            if isinstance(error, TimeoutError) or self._is_closed:
+                raise _DisconnectedError from error
             raise
         finally:
-            self._crowd.waited_for.discard(self)
+            self._limiter.waiting.discard(self)
 
-    def has_sent(self) -> bool:
-        """Whether something has come that is not read yet; told at once: in a poll, others would get a turn."""
+    def has_unread(self) -> bool:
+        """Return whether received bytes are unread. This does not switch to another greenlet, as a poll would."""
         return any(fcntl.ioctl(self._connection.fileno(), termios.FIONREAD, bytes(4)))
 
-    def forget_request(self) -> None:
-        """Have done with its request."""
-        self._crowd.hold(-self.held)
-        self.held = 0
+    def discard_request(self) -> None:
+        """Stop counting the bytes of the current request."""
+        self._limiter.add_buffered(-self.buffered)
+        self.buffered = 0
 
-    def let_go(self) -> None:
-        """Hang up on it, while it is waited for."""
-        self._is_let_go = True
-        self._crowd.waited_for.discard(self)
-        with suppress(OSError):  # it hung up itself
+    def close(self) -> None:
+        """Close the connection. A read or write that waits for the client ends, as if the client had disconnected."""
+        self._is_closed = True
+        self._limiter.waiting.discard(self)
+        with suppress(OSError):  # the client disconnected first
             self._connection.shutdown(socket.SHUT_RDWR)
-        self.forget_request()  # at once: nobody else is to be let go for it
+        self._connection.close()
+        self.discard_request()  # at once, so that no other client is closed for these bytes

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, which waits for no client for long, and at its end for none that is idle."""
+"""gunicorn's gevent worker, with limits on its connections."""
 
 from __future__ import annotations
 
@@ -9,37 +9,36 @@ import gevent
 from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
-from webhook.server.connection_limits import Crowd
+from webhook.server.connection_limits import ConnectionLimiter
 
 _LINGER = 2
-"""Seconds after SIGTERM in which a client may still use a connection that it kept; gunicorn's threads wait as long."""
+"""Seconds after SIGTERM in which a client may still use its idle connection. gunicorn's threads wait as long."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """Ends once its deliveries are answered."""
+    """A worker that exits as soon as its deliveries are answered."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        """Take what gunicorn gives."""
         super().__init__(*arguments, **settings)
-        # More may be there than are wanted, for a moment: whoever comes is taken in, and another let go.
-        self._crowd = Crowd(self.worker_connections // 2, self.cfg.keepalive)
+        # gunicorn accepts twice as many for a moment: a new connection is accepted first, then an old one is closed.
+        self._limiter = ConnectionLimiter(self.worker_connections // 2, self.cfg.keepalive)
 
     def patch(self) -> None:
-        """Make the sockets gevent's. gunicorn would patch, too, what gunicorn_conf.py leaves to the system."""
+        """Make the listening sockets gevent's. gunicorn's method would also patch what gunicorn_conf.py leaves out."""
         patched = (socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in self.sockets)
         self.sockets: list[Any] = list(patched)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a client."""
-        with self._crowd.client(client) as one_of_many:
-            super().handle(listener, one_of_many, addr)
+        """Serve one connection."""
+        with self._limiter.limit(client) as limited:
+            super().handle(listener, limited, addr)
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
-        """Let the client itself see how long it is waited for: it knows what it has sent."""
+        """Return no timeout: the limited socket has its own, which depends on what it received."""
         return nullcontext()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """On SIGTERM, answer what is under way and end."""
+        """On SIGTERM, answer the requests in progress, then exit."""
         super().handle_exit(sig, frame)
-        self._crowd.end(_LINGER)
-        gevent.spawn_later(_LINGER, self._crowd.end_idle)
+        self._limiter.end_after(_LINGER)
+        gevent.spawn_later(_LINGER, self._limiter.close_idle)
