@@ -39,12 +39,12 @@ def procfile() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
     """gunicorn's settings in its own words."""
-    printed = run((*GUNICORN, "--print-config"), {}).stdout
+    printed = run(tuple(procfile()["web"].split()), {"GUNICORN_CMD_ARGS": "--print-config"}).stdout
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in printed.splitlines())}
 
 
 def test_procfile_migrates_at_release_and_serves_with_gunicorn() -> None:
-    assert procfile() == {"release": "webhook migrate", "web": " ".join(GUNICORN)}
+    assert procfile() == {"release": "webhook migrate", "web": " ".join(SERVE)}
 
 
 @pytest.mark.parametrize(
