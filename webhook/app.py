@@ -1,15 +1,15 @@
-"""The Flask application: verify, hand on, translate the outcome."""
+"""The Flask application: verify a delivery, settle it, translate the outcome into an answer."""
 
 from __future__ import annotations
 
 import hmac
 import json
-import time
 from functools import cache
 from http import HTTPStatus
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import ParseException
+from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
@@ -19,45 +19,61 @@ from webhook.events.event import read_event
 from webhook.events.signature import InvalidDeliveryError, Rejection, verify
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
-from webhook.observability.instrumentation import Watch
+from webhook.observability.instrumentation import Delivery, Instrumentation
 from webhook.observability.metrics import Metrics
 from webhook.observability.parked_gauge import ParkedGauge
-from webhook.observability.spans import Spans, spans
+from webhook.observability.tracing import Tracing, worker_tracer
 from webhook.settings import Settings, read_settings
 from webhook.stripe_api.client import stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
 
 LARGEST_BODY = 1024 * 1024
+"""Bytes."""
 RETRY_AFTER = "10"
-"""Seconds. Stripe keeps its own schedule; whoever else asks may come back then."""
+"""Seconds. Stripe follows its own schedule; the header is for other clients."""
 
 
-def from_environment() -> Flask:
-    """Return the application as the environment describes it; raises :class:`SettingsError`."""
+class Application(Flask):
+    """The Flask application with the ledger that it uses."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__("webhook", static_folder=None)
+        self.ledger = ledger
+        # One byte more than the limit: Flask cuts a longer chunked body off here, and _body() has to notice.
+        self.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
+
+    def close(self) -> None:
+        """Close the idle connections to the database."""
+        self.ledger.close()
+
+
+def from_environment() -> Application:
+    """Return the application for the environment's settings; raise :class:`SettingsError`."""
     settings = read_settings()
-    return create_app(settings, spans(wanted=settings.is_traced))
+    return create_app(settings, worker_tracer() if settings.is_traced else None)
 
 
-def create_app(settings: Settings, traced: Spans | None = None) -> Flask:
-    """Return the application. It connects to the database with its first delivery."""
-    app = Flask("webhook", static_folder=None)
-    # One byte more: a chunked body that is longer than this is cut off here, and has to show that it is too long.
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
-    metrics = Metrics(settings.metrics_folder)
-    traced = app.extensions["spans"] = traced or Spans()
-    watch = Watch(metrics, traced)
-    ledger = app.extensions["ledger"] = Ledger(settings.database_url, watch.database_call)
-    stripe = stripe_api(settings.stripe, watch.stripe_call)
+def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
+    """Return the application. It connects to the database at the first delivery."""
+    metrics = Metrics(settings.metrics_directory, secrets=len(settings.webhook_secrets))
+    instrumentation = Instrumentation(metrics, Tracing(tracer))
+    ledger = Ledger(settings.database_url, instrumentation.database_call)
+    stripe = stripe_api(settings.stripe, instrumentation.stripe_request)
     parked = ParkedGauge(ledger.parked_count)
+    app = Application(ledger)
 
     @app.post("/webhook", provide_automatic_options=False)
     def webhook() -> Response:
-        g.started = time.perf_counter()
-        text = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
-        event = g.event = read_event(text)
-        outcome = settle(event, text, ledger, settings.scope, stripe)
-        watch.settled(event, outcome)
-        return _answer(outcome)
+        delivery = Delivery()
+        try:
+            text, secret = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
+            instrumentation.verified(secret)
+            delivery.event = event = read_event(text)
+            outcome = settle(event, text, ledger, settings.scope, stripe)
+            instrumentation.settled(delivery, event, outcome)
+            return _answer(outcome)
+        except Exception as error:  # noqa: BLE001 - Flask's error handlers would not know the delivery
+            return _answer_error(error, delivery, instrumentation)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -68,44 +84,23 @@ def create_app(settings: Settings, traced: Spans | None = None) -> Flask:
         return jsonify(status="ok", schema=ledger.current_schema_version())
 
     @app.get("/metrics")
-    def exposed() -> Response:
+    def render_metrics() -> Response:
         if settings.metrics_token:
             _require_token(settings.metrics_token)
-        return Response(metrics.exposed(parked()), content_type=CONTENT_TYPE_LATEST)
-
-    _handle_errors(app, watch)
-    app.wsgi_app = watch.over(app.wsgi_app)  # type: ignore[assignment, method-assign]
-    return app
-
-
-def _handle_errors(app: Flask, watch: Watch) -> None:
-    @app.errorhandler(InvalidDeliveryError)
-    def refuse(error: InvalidDeliveryError) -> tuple[Response, int]:
-        watch.refused(error)
-        return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
-
-    @app.errorhandler(LedgerUnavailableError)
-    def ask_again(error: LedgerUnavailableError) -> tuple[Response, int, dict[str, str]]:
-        watch.unavailable(error, "database")
-        return _unavailable("try again later")
-
-    @app.errorhandler(StripeUnavailableError)
-    def ask_again_when_stripe_answers(error: StripeUnavailableError) -> tuple[Response, int, dict[str, str]]:
-        watch.unavailable(error, "stripe")
-        return _unavailable("try again later")
+        return Response(metrics.render(parked()), content_type=CONTENT_TYPE_LATEST)
 
     @app.errorhandler(Exception)
-    def fail(error: Exception) -> tuple[Response, int, dict[str, str]]:
-        watch.bug(error)
-        return _unavailable("internal error")
+    def answer_error(error: Exception) -> Response:
+        return _answer_error(error, Delivery(), instrumentation)
 
-    app.register_error_handler(HTTPException, _describe)
+    app.wsgi_app = instrumentation.wrap_wsgi(app.wsgi_app)  # type: ignore[assignment, method-assign]
+    return app
 
 
 def _body() -> bytes:
     try:
         body = request.get_data(cache=False)
-    except (ParseException, OSError):  # chunks that are none, or a connection that broke
+    except (ParseException, OSError):  # malformed chunks, or a broken connection
         raise InvalidDeliveryError(Rejection.BROKEN_BODY) from None
     if len(body) > LARGEST_BODY:
         raise RequestEntityTooLarge
@@ -125,18 +120,40 @@ def _answer(outcome: Outcome) -> Response:
 
 @cache
 def _body_of(outcome: Outcome) -> bytes:
-    """Return the body of an answer: there are few, and most of them are the same."""
+    """Return the body of an answer. There are few different ones, so they are cached."""
     reason = {} if outcome.reason is None else {"reason": outcome.reason}
     return json.dumps({"outcome": outcome.name, **reason}).encode() + b"\n"
 
 
-def _describe(error: HTTPException) -> Response:
-    """Answer as Flask does (404, 405, 413 …), in JSON, with the headers that belong to it."""
-    response = jsonify(error=error.name)
-    response.status_code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+def _answer_error(error: Exception, delivery: Delivery, instrumentation: Instrumentation) -> Response:
+    """Report the error and return its answer: 400, 503, or that of an HTTP error (404, 405, 413, …)."""
+    match error:
+        case HTTPException():
+            return _http_error(error)
+        case InvalidDeliveryError():
+            instrumentation.rejected(delivery, error.rejection)
+            return _error(HTTPStatus.BAD_REQUEST, str(error))
+        case LedgerUnavailableError():
+            instrumentation.unavailable(delivery, "database", error)
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "try again later")
+        case StripeUnavailableError():
+            instrumentation.unavailable(delivery, "stripe", error)
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "try again later")
+        case _:
+            instrumentation.bug(delivery, error)
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "internal error")
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Return Flask's answer as JSON, with the headers that belong to it."""
+    response = _error(error.code or HTTPStatus.INTERNAL_SERVER_ERROR, error.name)
     response.headers.extend(header for header in error.get_headers() if header[0] != "Content-Type")
     return response
 
 
-def _unavailable(message: str) -> tuple[Response, int, dict[str, str]]:
-    return jsonify(error=message), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": RETRY_AFTER}
+def _error(status: int, message: str) -> Response:
+    response = jsonify(error=message)
+    response.status_code = status
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response

@@ -11,18 +11,18 @@ from webhook.stripe_api.client import StripeAPI
 
 
 def settle(event: Event, text: str, ledger: Ledger, scope: EventScope, stripe_api: StripeAPI | None = None) -> Outcome:
-    """Record what the event says, or park it (``text`` is its body).
+    """Record the event's facts, or park the event; ``text`` is its body.
 
-    Returns only after the commit. Raises :class:`LedgerUnavailableError` or :class:`StripeUnavailableError`. Nothing of the
-    database is held while Stripe is asked.
+    Returns after the commit. Raises :class:`LedgerUnavailableError` or :class:`StripeUnavailableError`. A request to
+    Stripe holds no connection to the database.
     """
     match interpret(event, scope, stripe_api.resolver(event.account) if stripe_api else no_lookups):
         case Ignored(reason, missing_setting):
             return Outcome("ignored", reason, missing_setting)
         case Unresolvable(reason, payment_id):
             return ledger.park(event, reason, payment_id, text)
-        case Facts(facts) as told:
+        case Facts(facts) as interpretation:
             outcome = ledger.record(event.id, facts)
             if outcome.name == "unsettled":
-                return ledger.park(event, str(outcome.reason), told.payment_id, text)
+                return ledger.park(event, str(outcome.reason), interpretation.payment_id, text)
             return outcome

@@ -6,13 +6,10 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 
-from webhook.observability.spans import Spans
-
 
 def create_app() -> Flask:
     """Return the application."""
     app = Flask(__name__)
-    app.extensions["spans"] = Spans()  # the worker's gunicorn settings start it
 
     @app.post("/webhook")
     def webhook() -> Any:

@@ -34,7 +34,7 @@ def app(database: Database, admin: psycopg.Connection) -> Iterator[Flask]:
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
     app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
     yield app
-    app.extensions["ledger"].close()
+    app.close()
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def without(name: str, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_log_of_a_delivery_is_one_line_with_what_became_of_it(app: Flask) -> None:
-    """Its id, type, outcome and milliseconds."""
+    """Its id, type, outcome and duration_ms."""
     event = session_event()
     [line] = lines_of(app, event)
-    assert line["milliseconds"] > 0
-    assert without("milliseconds", line) == {
+    assert line["duration_ms"] > 0
+    assert without("duration_ms", line) == {
         "event": "delivery",
         "log_level": "info",
         "event_id": event["id"],
@@ -88,7 +88,7 @@ def test_log_of_an_unavailable_delivery_is_an_error_with_the_cause(app: Flask, a
 def test_log_of_a_refused_delivery_is_a_warning_with_the_cause(app: Flask) -> None:
     """Whose signature it is nobody knows, so nothing in it is told."""
     [line] = lines_of(app, session_event(), secret="whsec_another")
-    assert (line["log_level"], line["outcome"], line["reason"]) == ("warning", "refused", "wrong_signature")
+    assert (line["log_level"], line["outcome"], line["reason"]) == ("warning", "rejected", "wrong_signature")
     assert "event_id" not in line
 
 
@@ -150,6 +150,27 @@ def test_log_of_an_error_tells_nothing_private(app: Flask, monkeypatch: pytest.M
     monkeypatch.setattr("webhook.app.settle", fail)
     [line] = lines_of(app, session_event())
     assert (line["log_level"], line["outcome"]) == ("error", "unavailable")
+    assert PRIVATE not in str(line)
+
+
+def test_log_of_an_error_outside_of_a_delivery_is_one_line_with_its_place() -> None:
+    """Flask's own handler would write its words, and answer 500."""
+    app = create_app(Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), EventScope(livemode=False)))
+
+    @app.before_request
+    def fail() -> None:
+        raise RuntimeError(PRIVATE)
+
+    with capture_logs() as lines:
+        assert app.test_client().get("/healthz").status_code == 503
+    [line] = lines
+    assert (line["event"], line["log_level"], line["reason"], line["cause"]) == (
+        "unavailable",
+        "error",
+        "bug",
+        "RuntimeError",
+    )
+    assert line["location"].startswith("fail:")
     assert PRIVATE not in str(line)
 
 

@@ -20,6 +20,7 @@ from support.worker import samples
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
+from webhook.observability.metrics import ordinal
 from webhook.observability.parked_gauge import ParkedGauge
 from webhook.settings import Settings, StripeSettings
 
@@ -34,7 +35,7 @@ def app(database: Database, admin: Admin) -> Iterator[Flask]:
     admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
     app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1")))
     yield app
-    app.extensions["ledger"].close()
+    app.close()
 
 
 def without_database(**settings: Any) -> Flask:
@@ -61,8 +62,8 @@ def requests_of(endpoint: str, status: int) -> str:
     return f'webhook_request_duration_seconds_count{{endpoint="{endpoint}",status="{status}"}}'
 
 
-def failures(cause: str) -> str:
-    return f'webhook_verification_failures_total{{cause="{cause}"}}'
+def failures(reason: str) -> str:
+    return f'webhook_verification_failures_total{{reason="{reason}"}}'
 
 
 def test_deliveries_are_counted_by_type_outcome_and_reason(app: Flask) -> None:
@@ -108,6 +109,25 @@ def test_verification_failures_are_counted_by_cause(cause: str, body: bytes, sig
     assert {name: after[name] - before[name] for name in names} == {name: name == failures(cause) for name in names}
 
 
+def test_verified_deliveries_are_counted_by_the_position_of_their_secret() -> None:
+    """So an operator sees when the old secret can go; each has a series, which stands at 0 before it is used."""
+    app = create_app(Settings(NOWHERE, ("whsec_new", SECRET), EventScope(livemode=False)))
+    before = time.time()
+    deliver(app, session_event())
+    deliver(app, b"{}")
+    deliver(app, session_event(), signature="t=1,v1=ab")
+    counted = told(app)
+    assert [counted[f'webhook_verified_deliveries_total{{secret="{each}"}}'] for each in ("first", "second")] == [0, 2]
+    used = [counted[f'webhook_secret_last_used_timestamp_seconds{{secret="{each}"}}'] for each in ("first", "second")]
+    assert used[0] == 0
+    assert before <= used[1] <= time.time()
+
+
+def test_secrets_have_as_many_names_as_anybody_configures() -> None:
+    """An endless list of secrets stops no worker."""
+    assert [ordinal(position) for position in (0, 1, 9, 10)] == ["first", "second", "tenth", "11th"]
+
+
 def test_requests_are_timed_by_endpoint_and_status(app: Flask) -> None:
     """A path that does not exist has no series of its own."""
     client = app.test_client()
@@ -144,7 +164,7 @@ def test_stripe_calls_are_timed_by_result(
     url = f"https://api.stripe.com/v1/checkout/sessions/{event['data']['object']['id']}/line_items"
     stripe_api.get(url, json={"object": "list", "data": [], "has_more": False}, status=status)
     deliver(app, event)
-    assert told(app)[f'webhook_stripe_call_duration_seconds_count{{result="{result}"}}'] == 1
+    assert told(app)[f'webhook_stripe_request_duration_seconds_count{{result="{result}"}}'] == 1
 
 
 def test_connections_are_told_in_use_and_idle(app: Flask) -> None:

@@ -137,7 +137,7 @@ def client(database: Database, admin: Admin) -> Iterator[FlaskClient]:
     settings = Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1"))
     app = create_app(settings)
     yield app.test_client()
-    app.extensions["ledger"].close()
+    app.close()
 
 
 def post(client: FlaskClient, event: dict[str, Any]) -> TestResponse:
@@ -285,7 +285,7 @@ def keyless(database: Database, admin: Admin) -> Iterator[FlaskClient]:
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
     app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
     yield app.test_client()
-    app.extensions["ledger"].close()
+    app.close()
 
 
 def test_thin_event_without_a_key_is_parked(keyless: FlaskClient) -> None:
@@ -339,7 +339,7 @@ def stalling_client(database: Database, admin: Admin, stripe_api: Mock) -> Itera
         yield app.test_client()
         Stalling.let_go.set()
         server.shutdown()
-        app.extensions["ledger"].close()
+        app.close()
 
 
 def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(

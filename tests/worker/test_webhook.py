@@ -43,7 +43,7 @@ Post = Callable[..., TestResponse]
 def client(database: Database) -> Iterator[FlaskClient]:
     app = create_app(Settings(database.url, (SECRET, OLDER_SECRET), EventScope(livemode=False)))
     yield app.test_client()
-    app.extensions["ledger"].close()
+    app.close()
 
 
 @pytest.fixture

@@ -8,57 +8,63 @@ from enum import Enum
 from stripe import SignatureVerificationError, WebhookSignature
 
 TOLERANCE = 300
-"""Seconds that a signature stays good: https://docs.stripe.com/webhooks#replay-attacks."""
+"""Seconds for which a signature is valid: https://docs.stripe.com/webhooks#replay-attacks."""
 
 
 class Rejection(Enum):
-    """What is wrong with a delivery that is not Stripe's, or not an event."""
+    """Why a delivery is answered 400."""
 
     NO_SIGNATURE = "no Stripe-Signature header"
     MALFORMED_SIGNATURE = "malformed Stripe-Signature header"
     WRONG_SIGNATURE = "the signature does not match"
     OLD_SIGNATURE = "the signature is too old"
-    BROKEN_BODY = "the body does not come whole"
+    BROKEN_BODY = "the body is incomplete"
     NOT_UTF8 = "the body is not UTF-8"
     NOT_JSON = "the body is not JSON"
     NOT_AN_EVENT = "the body is not a Stripe event"
 
     @property
-    def cause(self) -> str:
-        """As metrics and logs name it."""
+    def reason(self) -> str:
+        """The name in metrics and logs."""
         return self.name.lower()
 
 
 class InvalidDeliveryError(Exception):
-    """The delivery is not Stripe's, or not an event: answered 400. The message says which, and quotes nothing."""
+    """Stripe did not sign the delivery, or its body is not an event. The message names the reason and quotes nothing."""
 
     def __init__(self, rejection: Rejection) -> None:
-        """Say which problem."""
         super().__init__(rejection.value)
         self.rejection = rejection
 
 
-def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> str:
-    """Return the body as text once one of the secrets has signed it, lately; else raise :class:`InvalidDeliveryError`."""
-    header = _one_signature_header(signature)
+def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> tuple[str, int]:
+    """Return the body as text, and the position of the secret that signed it, 0 for the first.
+
+    Raises :class:`InvalidDeliveryError`.
+    """
+    header = _single_header(signature)
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise InvalidDeliveryError(Rejection.NOT_UTF8) from None
-    problem = "no signing secret"
-    for secret in secrets:
+    cause = "no signing secret"
+    for position, secret in enumerate(secrets):
         try:
             WebhookSignature.verify_header(text, header, secret, TOLERANCE)
         except SignatureVerificationError as error:
-            problem = str(error.args[0])
+            cause = str(error.args[0])
         else:
-            return text
-    stale = problem.startswith("Timestamp")
-    raise InvalidDeliveryError(Rejection.OLD_SIGNATURE if stale else Rejection.WRONG_SIGNATURE)
+            return text, position
+    is_old = cause.startswith("Timestamp")
+    raise InvalidDeliveryError(Rejection.OLD_SIGNATURE if is_old else Rejection.WRONG_SIGNATURE)
 
 
-def _one_signature_header(signature: str | None) -> str:
-    """WSGI joins repeated headers with a comma: two would show as two timestamps, or as an item of no scheme."""
+def _single_header(signature: str | None) -> str:
+    """Return the header with its spaces removed; raise :class:`InvalidDeliveryError` if it is missing or malformed.
+
+    WSGI joins repeated headers with a comma. Two headers therefore look like one with two timestamps, or with an item
+    that has no scheme.
+    """
     if not signature:
         raise InvalidDeliveryError(Rejection.NO_SIGNATURE)
     items = [item.strip().partition("=") for item in signature.split(",")]

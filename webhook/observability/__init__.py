@@ -1,1 +1,1 @@
-"""What an operator sees: logs, metrics and traces."""
+"""Logs, metrics and traces for the operator."""

@@ -1,45 +1,61 @@
-"""What is seen of a delivery: a log line, metrics and spans, from one place."""
+"""The log line, metrics and spans of each delivery, from one place."""
 
 from __future__ import annotations
 
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import g
+from opentelemetry.trace import SpanKind
 
 from webhook.events.event import Event
-from webhook.events.signature import InvalidDeliveryError
+from webhook.events.signature import Rejection
 from webhook.ledger.ledger import Outcome
 from webhook.observability.metrics import OTHER, Metrics
-from webhook.observability.spans import Spans
+from webhook.observability.tracing import Tracing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _TYPE = re.compile(r"[a-z0-9_.]{1,100}")
 _FUNCTION = re.compile(r"\bbilling\.(\w+)\(")
+_LEVELS = {"parked": "warning", "unavailable": "error"}
+"""The log level of an outcome, where it is not ``info``."""
 
 log = structlog.get_logger("webhook")
 
 
-class Watch:
-    """Sees deliveries, calls of the database and requests to Stripe; never a payload."""
+@dataclass
+class Delivery:
+    """One request: its start, and its event as soon as that is parsed. Requests of other kinds have no event."""
 
-    def __init__(self, metrics: Metrics, spans: Spans) -> None:
-        """Nothing is seen yet."""
+    event: Event | None = None
+    started: float = field(default_factory=time.perf_counter)
+    """Seconds, of ``time.perf_counter``."""
+
+    @property
+    def duration_ms(self) -> float:
+        """Milliseconds since the start."""
+        return round((time.perf_counter() - self.started) * 1000, 1)
+
+
+class Instrumentation:
+    """Reports deliveries, calls of the database and requests to Stripe. It never reports a payload."""
+
+    def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
         self._metrics = metrics
-        self._spans = spans
+        self._tracing = tracing
 
-    def over(self, application: WSGIApplication) -> WSGIApplication:
-        """Return the application with its requests timed, and a span around each delivery."""
+    def wrap_wsgi(self, application: WSGIApplication) -> WSGIApplication:
+        """Return the application with each request timed, and with a span around each delivery."""
 
-        def watched(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             started, path, status = time.perf_counter(), environ.get("PATH_INFO", ""), "500"
 
             def start(line: str, *arguments: Any) -> Any:
@@ -50,84 +66,83 @@ class Watch:
             try:
                 if path != "/webhook":
                     return application(environ, start)
-                with self._spans.span("POST /webhook"):
+                with self._tracing.span("POST /webhook", SpanKind.SERVER):
                     return application(environ, start)
             finally:
-                self._metrics.answered(path, status, time.perf_counter() - started)
+                self._metrics.time_request(path, status, time.perf_counter() - started)
 
-        return watched
+        return wrapped
 
     @contextmanager
     def database_call(self, statement: str, idle: Sized) -> Iterator[None]:
-        """See one call of the database; ``idle`` are the connections that nobody uses."""
-        call, result, started = _call_of(statement), "error", time.perf_counter()
+        """Time a call of the database; ``idle`` holds the connections that are not in use."""
+        call, result, started = _called_function(statement), "error", time.perf_counter()
         self._metrics.connection_taken()
         try:
-            with self._spans.span(f"database {call}"):
+            with self._tracing.span(f"database {call}", SpanKind.CLIENT):
                 yield
             result = "ok"
         finally:
-            self._metrics.called(call, result, time.perf_counter() - started)
+            self._metrics.time_database_call(call, result, time.perf_counter() - started)
             self._metrics.connection_returned(len(idle))
 
     @contextmanager
-    def stripe_call(self) -> Iterator[None]:
-        """See one request to Stripe's API."""
+    def stripe_request(self) -> Iterator[None]:
+        """Time a request to Stripe's API."""
         result, started = "error", time.perf_counter()
         try:
-            with self._spans.span("stripe"):
+            with self._tracing.span("stripe", SpanKind.CLIENT):
                 yield
             result = "ok"
         finally:
-            self._metrics.asked_stripe(result, time.perf_counter() - started)
+            self._metrics.time_stripe_request(result, time.perf_counter() - started)
 
-    def settled(self, event: Event, outcome: Outcome) -> None:
-        """See what became of a verified delivery."""
-        tell = log.warning if outcome.name == "parked" else log.info
-        self._tell(tell, event, outcome.name, outcome.reason)
+    def verified(self, secret: int) -> None:
+        """Count a delivery by the position of the secret that signed it, 0 for the first."""
+        self._metrics.count_verified(secret, time.time())
 
-    def refused(self, error: InvalidDeliveryError) -> None:
-        """See a delivery that is not Stripe's, or no event."""
-        self._metrics.refused(error.rejection)
-        self._spans.describe(outcome="refused", reason=error.rejection.cause)
-        log.warning("delivery", outcome="refused", reason=error.rejection.cause, milliseconds=_milliseconds())
+    def settled(self, delivery: Delivery, event: Event, outcome: Outcome) -> None:
+        """Report the outcome of a verified delivery."""
+        self._log_delivery(delivery, event, outcome.name, outcome.reason)
 
-    def unavailable(self, error: Exception, reason: str) -> None:
-        """See a request that cannot be served now; the error's message is one of ours, without data of a delivery."""
-        self._fail(reason, type(error).__name__, str(error))
+    def rejected(self, delivery: Delivery, rejection: Rejection) -> None:
+        """Report a delivery that Stripe did not sign, or that is not an event."""
+        described = {"outcome": "rejected", "reason": rejection.reason}
+        self._metrics.count_rejection(rejection)
+        self._tracing.describe(**described)
+        log.warning("delivery", **described, duration_ms=delivery.duration_ms)
 
-    def bug(self, error: Exception) -> None:
-        """See an error that should not be; its message may quote the payload, so only its place is told."""
-        places = traceback.extract_tb(error.__traceback__)
-        told = " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))
-        self._fail("bug", type(error).__name__, type(error).__name__, told)
+    def unavailable(self, delivery: Delivery, reason: str, error: Exception) -> None:
+        """Report a request that is answered 503. The error's message must be one of ours, without data."""
+        self._failed(delivery, reason, type(error).__name__, str(error))
 
-    def _fail(self, reason: str, kind: str, cause: str, places: str = "") -> None:
-        self._spans.failed(kind, cause, places)
-        more = {"cause": cause} | ({"at": places} if places else {})
-        event: Event | None = g.get("event")
-        if event:
-            self._tell(log.error, event, "unavailable", reason, **more)
+    def bug(self, delivery: Delivery, error: Exception) -> None:
+        """Report an unexpected error by its type and location: its message may quote the payload."""
+        frames = traceback.extract_tb(error.__traceback__)
+        location = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+        self._failed(delivery, "bug", type(error).__name__, type(error).__name__, location)
+
+    def _failed(self, delivery: Delivery, reason: str, kind: str, cause: str, location: str = "") -> None:
+        self._tracing.record_error(kind, cause, location)
+        details = {"cause": cause} | ({"location": location} if location else {})
+        if delivery.event:
+            self._log_delivery(delivery, delivery.event, "unavailable", reason, **details)
         else:
-            log.error("unavailable", reason=reason, **more)
+            log.error("unavailable", reason=reason, **details)
 
-    def _tell(self, tell: Callable[..., None], event: Event, outcome: str, reason: str | None, **more: str) -> None:
+    def _log_delivery(self, delivery: Delivery, event: Event, outcome: str, reason: str | None, **details: str) -> None:
         event_type = event.type if _TYPE.fullmatch(event.type) else OTHER
         described = {"event_id": event.id, "type": event_type, "outcome": outcome}
         if reason:
             described["reason"] = reason
-        self._metrics.settled(event.type, outcome, reason or "", time.time())
-        self._spans.describe(**described)
-        tell("delivery", **described, milliseconds=_milliseconds(), **more)
+        self._metrics.count_delivery(event.type, outcome, reason or "", time.time())
+        self._tracing.describe(**described)
+        write = getattr(log, _LEVELS.get(outcome, "info"))
+        write("delivery", **described, duration_ms=delivery.duration_ms, **details)
 
 
 @cache
-def _call_of(statement: str) -> str:
-    """Return the function of ``billing`` that is called; statements hold no values, so they are few."""
+def _called_function(statement: str) -> str:
+    """Return the ``billing`` function that a statement calls. Statements hold no values, so there are few to cache."""
     function = _FUNCTION.search(statement)
     return function[1] if function else OTHER
-
-
-def _milliseconds() -> float:
-    seconds: float = time.perf_counter() - g.started
-    return round(seconds * 1000, 1)

@@ -1,6 +1,6 @@
-"""Log lines: JSON for programs, aligned text for people; gunicorn's own in the same form.
+"""Log lines: JSON for programs, aligned text for people. gunicorn's own lines have the same form.
 
-The worker's go to the stream directly: the standard library's way takes three times as long.
+The worker writes its lines directly to the stream: the standard library's logging takes three times as long.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _MESSAGE = "message"
 
 
 def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
-    """Send the worker's lines to ``stream`` (standard error); return what does the same for the standard library's.
+    """Write the worker's log lines to ``stream``, by default standard error.
 
-    That is for :func:`logging.config.dictConfig`.
+    Returns the configuration that does the same for the standard library, for :func:`logging.config.dictConfig`.
     """
     stream = stream or sys.stderr
     stamp = TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json, key="time")
-    beginning: list[Processor] = [add_log_level, stamp]
-    ending = _ending(as_json=as_json, colors=stream.isatty())
+    first: list[Processor] = [add_log_level, stamp]
+    last = _renderers(as_json=as_json, colors=stream.isatty())
     structlog.configure(
-        processors=[*beginning, *ending],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     formatter = {
         "()": ProcessorFormatter,
-        "foreign_pre_chain": [*beginning, add_logger_name],
-        "processors": [ProcessorFormatter.remove_processors_meta, *ending],
+        "foreign_pre_chain": [*first, add_logger_name],
+        "processors": [ProcessorFormatter.remove_processors_meta, *last],
     }
     return {
         "version": 1,
@@ -48,8 +48,8 @@ def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
     }
 
 
-def _ending(*, as_json: bool, colors: bool) -> list[Processor]:
+def _renderers(*, as_json: bool, colors: bool) -> list[Processor]:
     if as_json:
         return [format_exc_info, EventRenamer(_MESSAGE), JSONRenderer()]
-    # Not the tracebacks it makes where it can: they show the values of variables.
+    # structlog's default tracebacks show the values of variables.
     return [ConsoleRenderer(colors=colors, sort_keys=False, exception_formatter=plain_traceback, timestamp_key="time")]

@@ -1,7 +1,7 @@
-"""What the worker counts and times, for Prometheus: https://prometheus.io/docs/practices/naming/.
+"""The worker's metrics for Prometheus: https://prometheus.io/docs/practices/naming/.
 
-Where gunicorn runs several processes, each writes its values to a file of its own in one folder (``process_files.py``),
-and whichever is asked reads them all. Elsewhere they stand in this process, in a registry of the application's own.
+Under gunicorn each process writes its values to files of its own in one directory (``multiprocess.py``), and any
+process can report the sum. Without gunicorn the values are in a registry of the application.
 """
 
 from __future__ import annotations
@@ -21,137 +21,169 @@ from webhook.events.signature import Rejection
 from webhook.ledger.schema import expected_version
 
 OTHER = "other"
-"""Stands for what outsiders or Stripe could make any number of: types of events, paths."""
+"""The label of unknown event types and paths: senders could make up any number of them."""
 
 _ENDPOINTS = {"/webhook": "webhook", "/healthz": "healthz", "/readyz": "readyz", "/metrics": "metrics"}
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Seconds."""
 _TYPES = frozenset(HANDLED_EVENTS)
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 def bounded_type(event_type: str) -> str:
-    """Return the type of an event that the worker reads, ``other`` for any other."""
+    """Return the event type if the worker handles it, else ``other``."""
     return event_type if event_type in _TYPES else OTHER
 
 
-class Metrics:
-    """All that is counted and timed; safe to share between threads, and to make before a fork."""
+def ordinal(position: int) -> str:
+    """Return ``first`` for 0, ``second`` for 1, …; numbers such as ``11th`` follow ``tenth``."""
+    return _ORDINALS[position] if position < len(_ORDINALS) else f"{position + 1}th"
 
-    def __init__(self, folder: str | None = None) -> None:
-        """``folder`` is where the processes of one gunicorn write, ``None`` for a process alone."""
-        disable_created_metrics()  # type: ignore[no-untyped-call] # several processes have none
-        self._folder = folder
+
+class Metrics:
+    """All counters, gauges and histograms. They are thread-safe, and may be created before a fork."""
+
+    def __init__(self, directory: str | None = None, *, secrets: int = 1) -> None:
+        """``directory`` is that of gunicorn's processes. ``secrets`` is the number of signing secrets."""
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the multiprocess mode does not support them
+        self._directory = directory
         self._registry = CollectorRegistry()
         counter = partial(Counter, registry=self._registry)
-        histogram = partial(Histogram, registry=self._registry, buckets=_SECONDS)
+        histogram = partial(Histogram, registry=self._registry, buckets=_BUCKETS)
         gauge = partial(Gauge, registry=self._registry)
 
-        # Looking a series up by its labels takes longer than adding to it: there are few, so they are kept at hand.
+        # To look up a series by its labels takes longer than to add to it. There are few series, so they are cached.
         self._deliveries = cache(
-            counter(
-                "webhook_deliveries", "Verified deliveries, by what became of them.", ["type", "outcome", "reason"]
-            ).labels
+            counter("webhook_deliveries", "Verified deliveries by outcome.", ["type", "outcome", "reason"]).labels
         )
         self._failures = cache(
             counter(
                 "webhook_verification_failures",
-                "Deliveries that are not Stripe's, or no event: answered 400.",
-                ["cause"],
+                "Deliveries answered 400: not signed by Stripe, or not an event.",
+                ["reason"],
             ).labels
         )
         self._last_delivery = gauge(
             "webhook_last_delivery_timestamp_seconds",
-            "When a delivery was last verified; 0 before the first.",
+            "Time of the last verified delivery; 0 before the first.",
             multiprocess_mode="max",
+        )
+        self._verified = cache(
+            counter(
+                "webhook_verified_deliveries",
+                "Deliveries by the position in STRIPE_WEBHOOK_SECRET of the secret that signed them.",
+                ["secret"],
+            ).labels
+        )
+        self._secret_last_used = cache(
+            gauge(
+                "webhook_secret_last_used_timestamp_seconds",
+                "Time of the last delivery that the secret signed; 0 before the first.",
+                ["secret"],
+                multiprocess_mode="max",
+            ).labels
         )
         self._requests = cache(
             histogram(
-                "webhook_request_duration_seconds", "From a request's head to its answer.", ["endpoint", "status"]
+                "webhook_request_duration_seconds",
+                "Time from the head of a request to its answer.",
+                ["endpoint", "status"],
             ).labels
         )
-        self._calls = cache(
+        self._database_calls = cache(
             histogram(
                 "webhook_database_call_duration_seconds",
-                "A call of the database, with the wait for a connection and a second try.",
+                "Time of a database call, including the wait for a connection and a retry.",
                 ["call", "result"],
             ).labels
         )
         self._connections = cache(
             gauge(
                 "webhook_database_connections",
-                "Connections to the database by process (pid, from 1) and state (in_use, idle).",
+                "Database connections by process (pid, from 1) and state (in_use, idle).",
                 ["state"],
                 multiprocess_mode="liveall",
             ).labels
         )
-        self._questions = cache(
+        self._stripe_requests = cache(
             histogram(
-                "webhook_stripe_call_duration_seconds", "A request to Stripe's API, with its second try.", ["result"]
+                "webhook_stripe_request_duration_seconds",
+                "Time of a request to Stripe's API, including a retry.",
+                ["result"],
             ).labels
         )
-        self._begin_at_zero()
+        self._begin_at_zero(secrets)
 
-    def _begin_at_zero(self) -> None:
-        """Show what alerts look at before it happens: the first of a kind is no increase, where there was nothing."""
+    def _begin_at_zero(self, secrets: int) -> None:
+        """Create the series that alerts use. ``increase()`` misses the first event of a series that did not exist."""
         for status in (200, 400, 500, 503):
             self._requests("webhook", str(status))
         for result in ("ok", "error"):
-            self._questions(result)
+            self._stripe_requests(result)
         for rejection in Rejection:
-            self._failures(rejection.cause)
+            self._failures(rejection.reason)
+        for position in range(secrets):
+            self._verified(ordinal(position))
+            self._secret_last_used(ordinal(position))
 
-    def settled(self, event_type: str, outcome: str, reason: str, at: float) -> None:
-        """Count what became of a verified delivery; ``at`` is now, in seconds since 1970."""
+    def count_verified(self, secret: int, now: float) -> None:
+        """Count a verified delivery by the position of its secret, 0 for the first; ``now`` is in Unix seconds."""
+        self._verified(ordinal(secret)).inc()
+        self._secret_last_used(ordinal(secret)).set(now)
+
+    def count_delivery(self, event_type: str, outcome: str, reason: str, now: float) -> None:
+        """Count a verified delivery by its outcome; ``now`` is in Unix seconds."""
         self._deliveries(bounded_type(event_type), outcome, reason).inc()
-        self._last_delivery.set(at)
+        self._last_delivery.set(now)
 
-    def refused(self, rejection: Rejection) -> None:
-        """Count a delivery that is not Stripe's, or no event."""
-        self._failures(rejection.cause).inc()
+    def count_rejection(self, rejection: Rejection) -> None:
+        """Count a delivery that is answered 400."""
+        self._failures(rejection.reason).inc()
 
-    def answered(self, path: str, status: str, seconds: float) -> None:
-        """Time a request by its path and the status of its answer."""
+    def time_request(self, path: str, status: str, seconds: float) -> None:
+        """Record the duration of a request by its path and the status of its answer."""
         self._requests(_ENDPOINTS.get(path, OTHER), status).observe(seconds)
 
-    def called(self, call: str, result: str, seconds: float) -> None:
-        """Time a call of the database, named after its function in ``billing``."""
-        self._calls(call, result).observe(seconds)
+    def time_database_call(self, call: str, result: str, seconds: float) -> None:
+        """Record the duration of a database call by its function in ``billing``."""
+        self._database_calls(call, result).observe(seconds)
 
     def connection_taken(self) -> None:
-        """Note that one more connection is in use."""
+        """Count one more connection as in use."""
         self._connections("in_use").inc()
 
     def connection_returned(self, idle: int) -> None:
-        """Note that one connection less is in use, and how many are idle now."""
+        """Count one connection less as in use, and set how many are idle."""
         self._connections("in_use").dec()
         self._connections("idle").set(idle)
 
-    def asked_stripe(self, result: str, seconds: float) -> None:
-        """Time a request to Stripe's API."""
-        self._questions(result).observe(seconds)
+    def time_stripe_request(self, result: str, seconds: float) -> None:
+        """Record the duration of a request to Stripe's API."""
+        self._stripe_requests(result).observe(seconds)
 
-    def exposed(self, parked: int | None) -> bytes:
-        """Return everything as Prometheus reads it; ``parked`` is ``None`` where the database did not say."""
-        now, counted = CollectorRegistry(), self._registry
-        now.register(_Now(parked))
-        if self._folder:
+    def render(self, parked: int | None) -> bytes:
+        """Return all metrics in Prometheus's text format; ``parked`` is ``None`` if the database did not answer."""
+        current, counted = CollectorRegistry(), self._registry
+        current.register(_CurrentState(parked))
+        if self._directory:
             counted = CollectorRegistry()
-            MultiProcessCollector(counted, self._folder)  # type: ignore[no-untyped-call]
-        return generate_latest(counted) + generate_latest(now)
+            MultiProcessCollector(counted, self._directory)  # type: ignore[no-untyped-call]
+        return generate_latest(counted) + generate_latest(current)
 
 
-class _Now(Collector):
-    """What is not counted by the processes but known when asked: nothing of it goes into their files."""
+class _CurrentState(Collector):
+    """Values that are read at each scrape. They are not written to the files of the processes."""
 
     def __init__(self, parked: int | None) -> None:
         self._parked = parked
 
     def collect(self) -> Iterator[Metric]:
         versions = {"version": __version__, "schema": expected_version(), "stripe": stripe.VERSION}
-        build = GaugeMetricFamily("webhook_build_info", "What runs here.", labels=list(versions))
+        build = GaugeMetricFamily("webhook_build_info", "Versions of the running worker.", labels=list(versions))
         build.add_metric(list(versions.values()), 1)
         yield build
         yield GaugeMetricFamily(
             "webhook_database_up", "Whether the database answered within a second.", self._parked is not None
         )
         if self._parked is not None:
-            yield GaugeMetricFamily("webhook_parked_events", "Events that wait for somebody.", self._parked)
+            yield GaugeMetricFamily("webhook_parked_events", "Parked events that are not resolved.", self._parked)

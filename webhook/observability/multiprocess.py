@@ -1,7 +1,7 @@
-"""Where the processes of one gunicorn write their metrics: a folder of its own, and a file for each number.
+"""The directory where the processes of one gunicorn write their metrics.
 
-Processes are numbered from 1, and who takes a dead one's place takes its number, so that files and labels stay as few
-as there are processes, however many die. What the dead one had counted stays counted.
+Each process has a slot, numbered from 1, and the files of its slot. A new process takes the slot of a dead one and goes
+on with its counts. So files and labels are as few as processes run at once, however many die.
 """
 
 from __future__ import annotations
@@ -19,93 +19,93 @@ from pathlib import Path
 
 from prometheus_client import values
 
-from webhook.settings import SettingsError, set_metrics_folder
+from webhook.settings import SettingsError
 
 _PREFIX = "webhook-metrics-"
 _LIVE = "gauge_liveall"
-"""The file of what only a living process has, in the words of the library."""
+"""prometheus_client's name for the file of values that end with their process."""
 _FILES = ("counter", "histogram", "gauge_max", _LIVE)
 _FILE_SIZE = 1 << 18
-"""Bytes; three times what all series take."""
+"""Bytes; three times what all series need."""
 _SECONDS_TO_LOCK = 60
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_DIRECTORY
 
-_number = 0
-"""This process's; 0 is gunicorn's master."""
+_slot = 0
+"""The slot of this process; 0 is gunicorn's master."""
 
 
 def create_directory(parent: str | None, processes: int) -> str:
-    """Make the folder for the metrics that are made later, in ``parent`` or where temporary files go; return it.
+    """Create the directory in ``parent``, by default among the temporary files, and return its path.
 
-    There is room in it for so many ``processes``. It is removed at the end, and locked as long as any process of this
-    gunicorn lives: that is how it is known, after a kill -9, that nobody needs it, and systemd-tmpfiles, which clears
-    old files away, leaves it alone.
+    Reserves disk space for ``processes``, and configures the metrics that are created later. Raises
+    :class:`SettingsError`.
+
+    The directory is removed when this process exits. After a ``kill -9`` the next gunicorn removes it. All processes of
+    this gunicorn share a lock on it, so an unlocked directory is unused. systemd-tmpfiles respects the lock, too.
     """
     place = Path(parent or tempfile.gettempdir())
     try:
-        for left in place.glob(f"{_PREFIX}*"):
-            _remove_if_left(left)
-        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-        atexit.register(_remove, folder, os.getpid())
-        fcntl.flock(os.open(folder, _FOLDER_FLAGS), fcntl.LOCK_EX)
-        for number in range(processes + 1):
-            _reserve(folder, number)
+        for other in place.glob(f"{_PREFIX}*"):
+            _remove_if_unused(other)
+        directory = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        atexit.register(_remove, directory, os.getpid())
+        fcntl.flock(os.open(directory, _OPEN), fcntl.LOCK_EX)
+        for slot in range(processes + 1):
+            _reserve(directory, slot)
     except OSError as error:
-        raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR: no folder can be made in {place}: {error.strerror}") from None
-    set_metrics_folder(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: _number)  # type: ignore[no-untyped-call]
-    return folder
+        raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR: no directory created in {place}: {error.strerror}") from None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # prometheus_client reads it
+    values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]
+    return directory
 
 
 def free_slot(taken: Collection[int]) -> int:
-    """Return the smallest number that no process has."""
-    return next(number for number in count(1) if number not in taken)
+    """Return the smallest slot that is not taken."""
+    return next(slot for slot in count(1) if slot not in taken)
 
 
-def use_slot(number: int, folder: str) -> None:
-    """Write to that number's files from now on."""
-    global _number  # noqa: PLW0603 - a process has one number
-    with suppress(OSError):  # metrics are no reason not to start
-        _reserve(folder, number)
-    _number = number
+def use_slot(slot: int, directory: str) -> None:
+    """Write to the files of this slot from now on."""
+    global _slot  # noqa: PLW0603 - a process has one slot
+    with suppress(OSError):  # a process serves without metrics, too
+        _reserve(directory, slot)
+    _slot = slot
 
 
-def clear_slot(number: int, folder: str) -> None:
-    """Forget what only a living process has: its connections. The file stays, with its room on the disk."""
-    with suppress(OSError), Path(folder, f"{_LIVE}_{number}.db").open("r+b") as file:
+def clear_slot(slot: int, directory: str) -> None:
+    """Reset the values that end with their process: its connections.
+
+    prometheus_client's ``mark_process_dead`` would delete the file and give its disk space up, see :func:`_reserve`.
+    """
+    with suppress(OSError), Path(directory, f"{_LIVE}_{slot}.db").open("r+b") as file:
         file.write(bytes(_FILE_SIZE))
 
 
-def _reserve(folder: str, number: int) -> None:
-    """Take the room of the number's files at once.
+def _reserve(directory: str, slot: int) -> None:
+    """Allocate the files of the slot on the disk.
 
-    They are mapped into memory: to write where the disk has no room left would be a process's end, by SIGBUS.
+    They are mapped into memory. A write to a page that a full disk cannot store would kill the process by SIGBUS.
     """
-    Path(folder).mkdir(mode=0o700, exist_ok=True)  # whoever clears old files away may have taken it
+    Path(directory).mkdir(mode=0o700, exist_ok=True)  # a clean-up of old files may have removed it
     for name in _FILES:
-        with Path(folder, f"{name}_{number}.db").open("ab") as file:
+        with Path(directory, f"{name}_{slot}.db").open("ab") as file:
             os.posix_fallocate(file.fileno(), 0, _FILE_SIZE)
 
 
-def _remove(folder: str, owner: int) -> None:
-    """Remove the folder at the end of the process that made it; those that it forked end in the same way."""
+def _remove(directory: str, owner: int) -> None:
+    """Remove the directory when its owner exits. Forked processes run this at their exit, too."""
     if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove_if_left(folder: Path) -> None:
-    """Remove another gunicorn's folder if none of its processes lives."""
-    try:
-        found = folder.lstat()
-        if found.st_uid != os.getuid() or time.time() - found.st_mtime < _SECONDS_TO_LOCK:
+def _remove_if_unused(directory: Path) -> None:
+    """Remove another gunicorn's directory, unless it is locked or so new that it may not be locked yet."""
+    with suppress(OSError):  # locked, another user's, or gone by now
+        if time.time() - directory.stat().st_mtime < _SECONDS_TO_LOCK:
             return
-        descriptor = os.open(folder, _FOLDER_FLAGS)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory, _OPEN)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(descriptor)

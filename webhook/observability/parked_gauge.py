@@ -1,4 +1,4 @@
-"""How many events wait, for whoever must not wait long for it."""
+"""The number of parked events, for a scrape that must not wait long for it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from concurrent.futures import Future
 
 from webhook.ledger.errors import LedgerUnavailableError
 
-_PATIENCE = 1.0
-"""Seconds. A database that hangs is given up on after ten; Prometheus gives up on us after as many."""
+_TIMEOUT = 1.0
+"""Seconds. A query on a database that hangs times out after ten, and so does a scrape of Prometheus."""
 
 
 class ParkedGauge:
-    """Asks the database, one question at a time, however many are waiting for its answer."""
+    """Counts parked events with one query at a time, however many scrapes wait for the answer."""
 
     def __init__(self, count: Callable[[], int]) -> None:
-        """``count`` asks, and may raise :class:`LedgerUnavailableError`."""
+        """``count`` runs the query; it may raise :class:`LedgerUnavailableError`."""
         self._count = count
         self._lock = threading.Lock()
-        self._asked: Future[int] | None = None
+        self._running: Future[int] | None = None
 
     def __call__(self) -> int | None:
-        """Return how many wait, ``None`` where the database does not say within a second."""
+        """Return the number of parked events, ``None`` if the database does not answer within a second."""
         with self._lock:
-            if self._asked is None or self._asked.done():
-                self._asked = Future()
-                threading.Thread(target=self._ask, args=(self._asked,), daemon=True).start()
-            asked = self._asked
+            if self._running is None or self._running.done():
+                self._running = Future()
+                threading.Thread(target=self._run, args=(self._running,), daemon=True).start()
+            running = self._running
         try:
-            return asked.result(_PATIENCE)
+            return running.result(_TIMEOUT)
         except (LedgerUnavailableError, TimeoutError):
             return None
 
-    def _ask(self, asked: Future[int]) -> None:
+    def _run(self, running: Future[int]) -> None:
         try:
-            asked.set_result(self._count())
-        except BaseException as error:  # noqa: BLE001 - it is raised again, by whoever waits
-            asked.set_exception(error)
+            running.set_result(self._count())
+        except BaseException as error:  # noqa: BLE001 - every waiting scrape raises it
+            running.set_exception(error)

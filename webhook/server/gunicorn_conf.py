@@ -1,15 +1,15 @@
 """gunicorn's settings: https://gunicorn.org/reference/settings/.
 
-gunicorn imports this module and takes its names. A missing or bad variable ends it here, before any process
-starts, with one line and exit code 2.
+gunicorn imports this module and reads its names. A missing or bad variable ends gunicorn here with exit code 2, before
+it starts a process.
 """
 
-# ruff: noqa: E402 - everything that waits has to be imported after the patch
+# ruff: noqa: E402 - modules that do I/O have to be imported after the patch
 from __future__ import annotations
 
 from gevent import monkey
 
-# Waiting gives way to other deliveries. The processes themselves are gunicorn's business: it forks, and reaps.
+# A delivery that waits lets others run. Fork, signals and subprocesses stay unpatched: gunicorn manages its processes.
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
 import os
@@ -21,103 +21,106 @@ from typing import Any
 import click
 from gunicorn.glogging import Logger
 
-from webhook.observability import logs, multiprocess
+from webhook.observability import logs, multiprocess, tracing
 from webhook.server.parent import exit_when_parent_dies
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
-_CLIENTS = 2000
-"""So many a process takes in; from half of that on, one is let go for each that comes (clients.py)."""
-_SPARE_FILES = 100
-"""What a process has open besides: its log, metrics, connections to the database and to Stripe."""
+_CONNECTIONS = 2000
+"""The most connections of a process. From half of them on, each new one closes an old one (connection_limits.py)."""
+_OTHER_FILES = 100
+"""Open files of a process that are not clients: its log, metrics, connections to the database and to Stripe."""
 
 try:
     _server = read_server_settings()
-    read_settings()
+    _settings = read_settings()
     _metrics = multiprocess.create_directory(_server.metrics_parent, _server.workers)
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
     sys.exit(2)
 
 
-def _allowed_files() -> int:
-    """Return how many files a process may have open, after asking for as many as are wanted."""
+def _raise_file_limit() -> int:
+    """Raise the soft limit on open files if it is too low, and return how many a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _CLIENTS + _SPARE_FILES if hard == resource.RLIM_INFINITY else min(hard, _CLIENTS + _SPARE_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return most
+    wanted = _CONNECTIONS + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 class _Logger(Logger):  # type: ignore[misc]
-    """gunicorn's logger without its access log, and without what is in requests that are none."""
+    """gunicorn's logger without its access log, and without the content of malformed requests."""
 
     def access(self, *_: object) -> None:
-        """Write nothing: the application logs each delivery itself, and gunicorn would put its line together first."""
+        """Write nothing. The application logs each delivery, and gunicorn would format its line first."""
 
     def warning(self, msg: str, *args: object, **kwargs: object) -> None:
-        """Write a warning; of one about a request no more than that, for it quotes what was sent, and from where."""
+        """Write a warning. One about a malformed request is cut off before the sender's address and what it sent."""
         super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
 
 
 logger_class = _Logger
 wsgi_app = "webhook.app:from_environment()"
 proc_name = "webhook"
-# The application is built once, before the processes part: they share its memory.
+# The application is built once before the fork, so the processes share its memory.
 preload_app = True
 
 bind = f"0.0.0.0:{_server.port}"
 workers = _server.workers
-# A delivery waits for the database most of its time; a connection that only waits costs a few kilobytes.
+# A delivery mostly waits for the database. A connection that waits costs a few kilobytes.
 worker_class = "webhook.server.worker.Worker"
-worker_connections = _allowed_files() - _SPARE_FILES
+worker_connections = _raise_file_limit() - _OTHER_FILES
 
-# Seconds. A process that shows no sign of life for so long is replaced.
+# Seconds. A process that does not respond for this long is replaced.
 timeout = 30
-# Seconds that deliveries in flight have after SIGTERM; Heroku kills after 30.
+# Seconds for deliveries in flight after SIGTERM. Heroku sends SIGKILL after 30.
 graceful_timeout = 25
-# Seconds. Longer than load balancers keep an idle connection (60 to 90), so that they never send a delivery
-# into one that closes at this moment.
+# Seconds. Load balancers keep an idle connection for 60 to 90. A longer time ensures that they close it, not we: else
+# they could send a delivery into a connection that we close at that moment.
 keepalive = 95
 
-# gunicorn's remote control would make a socket in HOME; nothing here uses it.
+# gunicorn's remote control would create a socket in HOME. The worker does not use it.
 control_socket_disable = True
 
-# It logs no requests: the worker has a line for each delivery.
 logconfig_dict = logs.set_up(as_json=_server.logs_json)
+_start_exporter = tracing.load_exporter() if _settings.is_traced else None
 
 
-def _hold_sigterm() -> None:
+def _block_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
-def _hear_sigterm() -> None:
+def _unblock_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
-def _end_on_sigterm() -> None:
+def _exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _hear_sigterm()
+    _unblock_sigterm()
 
 
-# Until a new process is ready, it would take a SIGTERM for its parent's and forget it: it has nothing to finish yet.
-os.register_at_fork(before=_hold_sigterm, after_in_parent=_hear_sigterm, after_in_child=_end_on_sigterm)
+# A new process inherits its parent's handler, which would ignore a SIGTERM until the worker is ready. It has nothing to
+# finish yet, so SIGTERM ends it at once.
+os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_exit_on_sigterm)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the process a number."""
-    worker.number = multiprocess.free_slot([each.number for each in server.WORKERS.values()])
+    """Give the process a slot for its metrics."""
+    worker.metrics_slot = multiprocess.free_slot([each.metrics_slot for each in server.WORKERS.values()])
 
 
 def post_fork(_: Any, worker: Any) -> None:
-    """Begin what each process does by itself, and let none outlive the first one.
+    """Set up a new process.
 
-    It would keep the port, and gunicorn started anew would not get it.
+    It must not outlive gunicorn's master: it would keep the port, and a new gunicorn could not bind it.
     """
     exit_when_parent_dies(worker.ppid)
-    multiprocess.use_slot(worker.number, _metrics)
-    worker.app.wsgi().extensions["spans"].start()
+    multiprocess.use_slot(worker.metrics_slot, _metrics)
+    if _start_exporter:
+        _start_exporter()
 
 
 def child_exit(_: Any, worker: Any) -> None:
-    """Forget what only a living process has."""
-    multiprocess.clear_slot(worker.number, _metrics)
+    """Reset the metrics that end with the process."""
+    multiprocess.clear_slot(worker.metrics_slot, _metrics)
