@@ -12,8 +12,8 @@ from webhook.audit.checks import Comparison, Finding
 from webhook.events.event import EventScope
 from webhook.events.facts import Fact, Facts, Interpretation, Link, Reversal
 from webhook.events.fields import JSONObject, UnexpectedShapeError
+from webhook.events.invoices import invoice_payment
 from webhook.events.reversals import dispute
-from webhook.events.sales import invoice_payment
 from webhook.ledger.ledger import Ledger, Money
 from webhook.settings import read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader

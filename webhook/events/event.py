@@ -1,4 +1,4 @@
-"""A delivery's body, parsed as one Stripe event; and which events count."""
+"""A delivery's body, parsed as a Stripe event, and the scope of events that count."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from webhook.events.signature import InvalidDeliveryError, Rejection
 
 @dataclass(frozen=True)
 class Event:
-    """A verified event. Whether the fields other than ``id`` and ``type`` have Stripe's shape is not known yet."""
+    """A verified event. Only ``id`` and ``type`` are checked; the other fields may have any shape."""
 
     id: str
     type: str
     livemode: Any
     account: Any
-    """The connected account that it belongs to, ``None`` for our own."""
+    """The connected account of the event, ``None`` for our own account."""
     object: JSONObject
     related: str | None = None
-    """The path of the object at Stripe's API, for a thin event, which does not hold it."""
+    """The API path of a thin event's object, which the event does not contain."""
 
 
 @dataclass(frozen=True)
 class EventScope:
-    """Whose events count: those of one mode, and of our own account or the connected ones that are listed."""
+    """The events that count: those of one mode, of our own account and of the listed connected accounts."""
 
     livemode: bool
     accounts: frozenset[str] = frozenset()
@@ -35,12 +35,12 @@ class EventScope:
 
     @property
     def every_account(self) -> tuple[str | None, ...]:
-        """All that count, as requests to Stripe name them: ``None`` is our own."""
+        """All accounts that count, as requests to Stripe name them; ``None`` is our own."""
         return (None, *sorted(self.accounts))
 
 
 def read_event(text: str) -> Event:
-    """Return the event in the body, or raise :class:`InvalidDeliveryError` where it is not one."""
+    """Return the event in the body; raise :class:`InvalidDeliveryError` if the body is not an event."""
     try:
         body = _JSON.decode(text)
     except (ValueError, RecursionError):
@@ -68,20 +68,20 @@ def read_event(text: str) -> Event:
 
 
 def _is_thin(body: JSONObject, url: str) -> bool:
-    """Whether the body is an event notification about an object of API v1."""
+    """Return whether the body is an event notification about an object of API v1."""
     return body.get("object") == "v2.core.event" and url.startswith("/v1/") and url.isascii()
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    """NaN and Infinity: Python's parser takes them, JSON and Postgres do not."""
+def _reject_constant(constant: str) -> NoReturn:
+    """Reject NaN and Infinity: Python's parser accepts them, JSON and Postgres do not."""
     raise ValueError(constant)
 
 
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+_JSON = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _storable_id(event_id: str) -> str:
-    """Return the event's id, or a digest of one that Stripe never makes and Postgres could not hold."""
+    """Return the event's id, or a digest if it has a form that Stripe does not use and Postgres may not store."""
     if IDENTIFIER.fullmatch(event_id):
         return event_id
     return "evt_sha256_" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
-"""What an event says about credits, in plain values: what Stripe's shapes become on their way to the ledger.
+"""Facts: what an event states about credits, in plain values instead of Stripe's shapes.
 
-Facts merge in the database (``sql/*_settlement.sql``) in a way that forgets their order. ``credits`` are whole credits,
-``money_amount`` is in the minor unit of ``currency``; ``None`` stands for what the source does not name.
+The database merges facts (``sql/*_settlement.sql``); their order makes no difference. ``credits`` are whole credits.
+``money_amount`` is in minor units of ``currency``. ``None`` stands for a value that the source does not name.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
-"""The version of a sale fact is its source: the closer to the money, the higher."""
+"""The versions of sale facts by their source. The closer the source is to the money, the higher the version."""
 
 
 @dataclass(frozen=True)
 class Sale:
-    """One source's word on a sale."""
+    """A sale, as one source describes it."""
 
     kind: ClassVar = "sale"
     payment_id: str
@@ -26,14 +26,14 @@ class Sale:
     currency: str
     paid: bool
     customer_id: str | None = None
-    """Who bought, where the source names no user: the Stripe customer."""
+    """The Stripe customer, if the source names no user."""
     priced: bool = False
-    """Whether the credits were read from prices, which may sell another number by the time that they are read again."""
+    """Whether the credits come from prices, which may sell another number when they are read again."""
 
 
 @dataclass(frozen=True)
 class Customer:
-    """A Stripe customer is this user."""
+    """A Stripe customer belongs to this user."""
 
     kind: ClassVar = "customer"
     customer_id: str
@@ -42,7 +42,7 @@ class Customer:
 
 @dataclass(frozen=True)
 class Link:
-    """Two ids are one sale: ``in_…`` and a payment of it; ``id`` is the object that says so."""
+    """Two ids are one sale: ``in_…`` and a payment of it. ``id`` is the object that states this."""
 
     kind: ClassVar = "link"
     id: str
@@ -52,7 +52,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Reversal:
-    """What a refund or dispute has taken by now; ``version`` grows with the object's history."""
+    """The money that a refund or dispute has taken so far; ``version`` grows with the object's history."""
 
     kind: ClassVar = "reversal"
     id: str
@@ -64,7 +64,10 @@ class Reversal:
 
 @dataclass(frozen=True)
 class RefundedTotal:
-    """So much of a payment is refunded, by refunds that nobody could ask for: tells what is missing, moves nothing."""
+    """The refunded total of a payment whose refunds could not be listed.
+
+    It shows that refunds are missing, and changes no credits.
+    """
 
     kind: ClassVar = "refunded_total"
     payment_id: str
@@ -76,13 +79,13 @@ Fact = Sale | Customer | Link | Reversal | RefundedTotal
 
 @dataclass(frozen=True)
 class Facts:
-    """The event is about credits and says these."""
+    """The event is about credits and states these facts."""
 
     facts: tuple[Fact, ...]
 
     @property
     def payment_id(self) -> str | None:
-        """Return the sale that they are about."""
+        """The sale that the facts are about."""
         return next((fact.payment_id for fact in self.facts if not isinstance(fact, Customer)), None)
 
 
@@ -92,12 +95,12 @@ class Ignored:
 
     reason: str
     missing_setting: str | None = field(default=None, compare=False)
-    """The setting without which nobody can tell for sure: with it, the event may be about credits after all."""
+    """The setting that is needed to be certain: with it, the event may turn out to be about credits."""
 
 
 @dataclass(frozen=True)
 class Unresolvable:
-    """The event is about credits and cannot be settled as it is; ``reason`` is one of ``billing.parked_events``'."""
+    """The event is about credits but cannot be settled; ``reason`` is one of ``billing.parked_events``."""
 
     reason: str
     payment_id: str | None = None
@@ -107,5 +110,5 @@ Interpretation = Facts | Ignored | Unresolvable
 
 
 def as_json(fact: Fact) -> dict[str, Any]:
-    """Return the fact as ``billing.record`` takes it."""
+    """Return the fact in the form that ``billing.record`` takes."""
     return {"kind": fact.kind, **vars(fact)}

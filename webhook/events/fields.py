@@ -1,4 +1,7 @@
-"""Typed reads of Stripe's JSON objects: a value of another shape than Stripe documents raises :class:`UnexpectedShapeError`."""
+"""Typed reads of Stripe's JSON objects.
+
+Each raises :class:`UnexpectedShapeError` if the value does not have the shape that Stripe documents.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ LARGEST_AMOUNT = 2**53 - 1
 
 
 class UnexpectedShapeError(Exception):
-    """A field has a shape that this version does not understand; the message names the field, never its value."""
+    """A field has a shape that this version cannot read. The message names the field, never its value."""
 
 
 def optional_id(source: JSONObject, key: str) -> str | None:
-    """Return the id that ``key`` holds (or the id of the expanded object there), ``None`` where it holds none."""
+    """Return the id in ``key``, or that of the expanded object there; ``None`` if there is none."""
     value = source.get(key)
     if isinstance(value, dict):
         value = value.get("id")
@@ -30,7 +33,7 @@ def optional_id(source: JSONObject, key: str) -> str | None:
 
 
 def required_id(source: JSONObject, key: str) -> str:
-    """Return the id that ``key`` holds."""
+    """Return the id in ``key``, or that of the expanded object there."""
     value = optional_id(source, key)
     if value is None:
         raise UnexpectedShapeError(key)
@@ -38,7 +41,7 @@ def required_id(source: JSONObject, key: str) -> str:
 
 
 def amount(source: JSONObject, key: str) -> int:
-    """Return the amount that ``key`` holds, 0 or above, in minor units."""
+    """Return the amount in ``key``, 0 or more, in minor units."""
     value = source.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_AMOUNT:
         return value
@@ -46,7 +49,7 @@ def amount(source: JSONObject, key: str) -> int:
 
 
 def word(source: JSONObject, key: str) -> str:
-    """Return the currency, status or mode that ``key`` holds."""
+    """Return the currency, status or mode in ``key``."""
     value = source.get(key)
     if isinstance(value, str) and IDENTIFIER.fullmatch(value):
         return value
@@ -54,7 +57,7 @@ def word(source: JSONObject, key: str) -> str:
 
 
 def metadata(source: JSONObject) -> JSONObject:
-    """Return the object's metadata, empty where there is none."""
+    """Return the object's metadata, empty if it has none."""
     value = source.get("metadata")
     if value is None:
         return {}

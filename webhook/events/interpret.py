@@ -1,6 +1,6 @@
 """Events to facts: pure functions, no I/O.
 
-Which event means what: https://docs.stripe.com/checkout/fulfillment and https://docs.stripe.com/api/events/types.
+The meaning of each event: https://docs.stripe.com/checkout/fulfillment and https://docs.stripe.com/api/events/types.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import replace
 from webhook.events.event import Event, EventScope
 from webhook.events.facts import Ignored, Interpretation, Unresolvable
 from webhook.events.fields import IDENTIFIER, UnexpectedShapeError
+from webhook.events.invoices import invoice, invoice_payment
 from webhook.events.lookups import RelatedObject, Resolve, no_lookups
 from webhook.events.reversals import charge, dispute, refund
-from webhook.events.sales import checkout_session, invoice, invoice_payment, payment_intent
+from webhook.events.sales import checkout_session, payment_intent
 
 HANDLED_EVENTS = (
     "checkout.session.completed",
@@ -31,11 +32,11 @@ HANDLED_EVENTS = (
     "charge.dispute.funds_withdrawn",
     "charge.dispute.funds_reinstated",
 )
-"""The event types that :func:`interpret` turns into facts: what an endpoint has to be subscribed to."""
+"""The event types that :func:`interpret` turns into facts. An endpoint has to enable all of them."""
 
 
 def interpret(event: Event, scope: EventScope, resolve: Resolve = no_lookups) -> Interpretation:
-    """Return what the event says about credits, with the help of what Stripe's API answers."""
+    """Return what the event states about credits; ``resolve`` looks up what the event does not contain."""
     if isinstance(event.account, str) and event.account not in scope.accounts:
         return Ignored("connected_account", missing_setting="STRIPE_ACCOUNT")
     is_wrong_mode = isinstance(event.livemode, bool) and event.livemode != scope.livemode
@@ -44,7 +45,7 @@ def interpret(event: Event, scope: EventScope, resolve: Resolve = no_lookups) ->
     if isinstance(interpretation, Ignored):
         return replace(
             interpretation,
-            missing_setting=_setting_to_ask_with(interpretation.reason, resolve, is_wrong_mode=is_wrong_mode),
+            missing_setting=_missing_setting(interpretation.reason, resolve, is_wrong_mode=is_wrong_mode),
         )
     if is_wrong_mode:
         return Unresolvable("wrong_mode")
@@ -53,8 +54,8 @@ def interpret(event: Event, scope: EventScope, resolve: Resolve = no_lookups) ->
     return interpretation
 
 
-def _setting_to_ask_with(reason: str, resolve: Resolve, *, is_wrong_mode: bool) -> str | None:
-    """Return what lacks where Stripe's answer could have told otherwise and nobody could be asked."""
+def _missing_setting(reason: str, resolve: Resolve, *, is_wrong_mode: bool) -> str | None:
+    """Return the setting without which a lookup was not possible that could have changed the interpretation."""
     if reason not in ("no_credits", "no_refunds"):
         return None
     if is_wrong_mode:
@@ -90,7 +91,7 @@ def _interpret_object(event: Event, resolve: Resolve) -> Interpretation:  # noqa
 
 
 def _interpret_thin(event: Event, related: str, resolve: Resolve) -> Interpretation:
-    """Fetch what the event is about, as it is now, and go on as with a snapshot of it."""
+    """Look up the current state of the event's object, and interpret it like a snapshot."""
     if event.type not in HANDLED_EVENTS:
         return Ignored("event_type")
     source = resolve(RelatedObject(related))

@@ -1,4 +1,4 @@
-"""Line items to credits: what the prices of a session or an invoice sell. Pure functions, no I/O of their own."""
+"""Line items to credits: what the prices of a session or an invoice sell. Pure functions, no I/O."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata, op
 from webhook.events.lookups import Price, Resolve
 
 UNKNOWN = object()
-"""A price would have to be looked up, and there is nobody to ask."""
+"""The credits depend on a price, and there is no API key to look it up."""
 
 
 def credits_of_lines(lines: list[JSONObject], resolve: Resolve) -> Any:
-    """Return the credits that the lines sell together, or the first of them that is no whole number, as it stands.
+    """Return the credits that the lines sell: the sum of credits times quantity.
 
-    ``None`` where no line sells any, :data:`UNKNOWN` where that cannot be told. Credits times
-    quantity; prorations and negative amounts sell nothing: a seat change comes as one line back and one line forth, and
-    counting their quantities would mint.
+    Returns ``None`` if no line sells credits, and :data:`UNKNOWN` if that depends on a price that cannot be looked up.
+    A value that is not a whole number is returned as it is.
+
+    Prorations and negative amounts sell nothing. A change of seats is one negative and one positive line. Counting
+    their quantities would mint credits.
     """
     total: int | None = None
     is_known = True
@@ -25,17 +27,18 @@ def credits_of_lines(lines: list[JSONObject], resolve: Resolve) -> Any:
             raise UnexpectedShapeError("lines")
         if _is_correction(line):
             continue
-        named = _credits_of_price(line, resolve)
-        if named is None or named is UNKNOWN:
-            is_known &= named is None
+        credits_per_unit = _credits_per_unit(line, resolve)
+        if credits_per_unit is None or credits_per_unit is UNKNOWN:
+            is_known &= credits_per_unit is None
             continue
-        if not (isinstance(named, str) and named.isascii() and named.isdigit()):
-            return named
-        total = (total or 0) + int(named[:20]) * _quantity(line)
+        if not (isinstance(credits_per_unit, str) and credits_per_unit.isascii() and credits_per_unit.isdigit()):
+            return credits_per_unit
+        total = (total or 0) + int(credits_per_unit[:20]) * _quantity(line)
     return total if is_known or total is not None else UNKNOWN
 
 
 def _is_correction(line: JSONObject) -> bool:
+    """Return whether the line is a proration or has a negative amount."""
     amounts = (line.get("amount"), line.get("amount_total"))
     parent = line.get("parent")
     details = parent.values() if isinstance(parent, dict) else ()
@@ -52,27 +55,30 @@ def _quantity(line: JSONObject) -> int:
     raise UnexpectedShapeError("quantity")
 
 
-def _credits_of_price(line: JSONObject, resolve: Resolve) -> Any:
-    """Return what the line's price says, else its product."""
-    named = _named_in(line.get("price"))
-    if named is not None:
-        return named
+def _credits_per_unit(line: JSONObject, resolve: Resolve) -> Any:
+    """Return ``metadata.credits`` of the line's price, else of its product.
+
+    A session's line contains its price. That price is looked up only if it names no credits.
+    """
+    in_line = _metadata_credits(line.get("price"))
+    if in_line is not None:
+        return in_line
     price_id = _price_id(line)
     if price_id is None:
         return None
     price = resolve(Price(price_id))
     if not isinstance(price, dict):
         return UNKNOWN
-    named = _named_in(price)
-    return _named_in(price.get("product")) if named is None else named
+    in_price = _metadata_credits(price)
+    return _metadata_credits(price.get("product")) if in_price is None else in_price
 
 
 def _price_id(line: JSONObject) -> str | None:
-    """Return the id of the line's price; an invoice's has moved into ``pricing`` with 2025-03-31.basil."""
+    """Return the id of the line's price. Since 2025-03-31.basil, that of an invoice's line is in ``pricing``."""
     pricing = line.get("pricing")
     details = pricing.get("price_details") if isinstance(pricing, dict) else None
     return optional_id(details, "price") if isinstance(details, dict) else optional_id(line, "price")
 
 
-def _named_in(source: Any) -> Any:
+def _metadata_credits(source: Any) -> Any:
     return metadata(source).get("credits") if isinstance(source, dict) else None

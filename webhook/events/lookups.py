@@ -1,7 +1,7 @@
-"""What an event alone does not say, and Stripe's API does.
+"""Lookups: what an event does not contain and Stripe's API can answer.
 
-The functions that read events stay pure: they are handed an ``resolve`` that takes one of these and returns the answer as
-plain JSON, or ``None`` where there is no API key to ask with.
+The functions that read events stay pure. Their argument ``resolve`` takes a lookup. It returns the answer as plain
+JSON, or ``None`` if there is no API key.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class SessionLines:
 
 @dataclass(frozen=True)
 class InvoiceLines:
-    """All lines of an invoice, of which its event holds ten: https://docs.stripe.com/api/invoice-line-item/retrieve."""
+    """All line items of an invoice; its event has ten: https://docs.stripe.com/api/invoice-line-item/retrieve."""
 
     invoice_id: str
 
 
 @dataclass(frozen=True)
 class Price:
-    """A price, its product in it: https://docs.stripe.com/api/prices/object."""
+    """A price with its product expanded: https://docs.stripe.com/api/prices/object."""
 
     price_id: str
 
@@ -41,7 +41,7 @@ class ChargeRefunds:
 
 @dataclass(frozen=True)
 class RelatedObject:
-    """What a thin event is about, as it is now: https://docs.stripe.com/event-destinations#thin-payload."""
+    """The current state of a thin event's object: https://docs.stripe.com/event-destinations#thin-payload."""
 
     path: str
 
@@ -51,4 +51,4 @@ Resolve = Callable[[Lookup], Any]
 
 
 def no_lookups(_: Lookup) -> None:
-    """Answer nothing: there is no API key."""
+    """Answer every lookup with ``None``: there is no API key."""

@@ -1,4 +1,4 @@
-"""Refunds and disputes to facts: what money is gone now, never what an event took. Pure functions, no I/O."""
+"""Refunds and disputes to facts: the money taken so far, never the change by one event. Pure functions, no I/O."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _CLOSED_DISPUTE = ("won", "lost", "warning_closed", "prevented")
 
 
 def refund(source: JSONObject) -> Interpretation:
-    """https://docs.stripe.com/api/refunds/object.
+    """Return the reversal of a refund: https://docs.stripe.com/api/refunds/object.
 
-    Its status goes to and fro while it is under way, but a failure is for ever: version 2, no money.
+    The status of a refund may change back and forth, but a failure is final: version 2, with no money.
     """
-    payment_id = _payment_of(source)
+    payment_id = _reversed_payment(source)
     if payment_id is None:
         return Ignored("no_payment")
     failed = source.get("status") in _FAILED_REFUND
@@ -24,27 +24,27 @@ def refund(source: JSONObject) -> Interpretation:
 
 
 def charge(source: JSONObject, resolve: Resolve) -> Interpretation:
-    """Return the refunds of a refunded charge: https://docs.stripe.com/api/charges/object.
+    """Return the reversals of a refunded charge: https://docs.stripe.com/api/charges/object.
 
-    For endpoints of which no refund is told itself. ``amount_refunded`` is a sum, never a step.
+    This serves endpoints that do not get refund events. ``amount_refunded`` is a total, never a change.
     """
-    payment_id = _payment_of(source | {"charge": source.get("id")})
+    payment_id = _reversed_payment(source | {"charge": source.get("id")})
     refunds = resolve(ChargeRefunds(required_id(source, "id")))
     if refunds is None and payment_id:
         return Facts((RefundedTotal(payment_id, amount(source, "amount_refunded")),))
-    told = [refund(each) for each in refunds or ()]
-    facts = tuple(fact for each in told if isinstance(each, Facts) for fact in each.facts)
+    interpretations = [refund(each) for each in refunds or ()]
+    facts = tuple(fact for each in interpretations if isinstance(each, Facts) for fact in each.facts)
     return Facts(facts) if facts else Ignored("no_refunds")
 
 
 def dispute(source: JSONObject) -> Interpretation:
-    """https://docs.stripe.com/api/disputes/object.
+    """Return the reversal of a dispute: https://docs.stripe.com/api/disputes/object.
 
-    The disputed amount counts by the share of the withdrawn money that has not come back. The balance transactions may
-    be in another currency, at a rate of their day: only their ratio means something. A dispute that was won costs
-    nothing. One that has withdrawn nothing, such as an inquiry, says nothing.
+    The disputed amount counts by the share of the withdrawn money that was not reinstated. Balance transactions may be
+    in another currency, at the rate of their day, so only their ratio counts. A won dispute takes nothing. A dispute
+    that has withdrawn nothing, such as an inquiry, is ignored.
     """
-    payment_id = _payment_of(source)
+    payment_id = _reversed_payment(source)
     entries = _balance_transactions(source)
     withdrawn = -sum(entry for entry in entries if entry < 0)
     if payment_id is None:
@@ -53,12 +53,12 @@ def dispute(source: JSONObject) -> Interpretation:
         return Ignored("nothing_withdrawn")
     status = word(source, "status")
     money = amount(source, "amount")
-    kept_from_us = max(withdrawn - sum(entry for entry in entries if entry > 0), 0)
+    not_reinstated = max(withdrawn - sum(entry for entry in entries if entry > 0), 0)
     return _reversal(
         source,
         payment_id,
         version=2 * len(entries) + (status in _CLOSED_DISPUTE),
-        money=0 if status == "won" else -(-money * kept_from_us // withdrawn),
+        money=0 if status == "won" else -(-money * not_reinstated // withdrawn),
     )
 
 
@@ -67,13 +67,13 @@ def _reversal(source: JSONObject, payment_id: str, *, version: int, money: int) 
     return Facts((Reversal(reversal_id, version, payment_id, money, currency),))
 
 
-def _payment_of(source: JSONObject) -> str | None:
-    """Return the payment that is reversed; very old flows have a charge alone."""
+def _reversed_payment(source: JSONObject) -> str | None:
+    """Return the id of the reversed payment, or of the charge: very old integrations have no payment."""
     return optional_id(source, "payment_intent") or optional_id(source, "charge")
 
 
 def _balance_transactions(source: JSONObject) -> list[int]:
-    """Return what each entry took (below 0) or gave back."""
+    """Return the amount of each entry: below 0 if withdrawn, above 0 if reinstated."""
     entries = source.get("balance_transactions")
     if not isinstance(entries, list):
         raise UnexpectedShapeError("balance_transactions")

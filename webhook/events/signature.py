@@ -18,7 +18,7 @@ class Rejection(Enum):
     MALFORMED_SIGNATURE = "malformed Stripe-Signature header"
     WRONG_SIGNATURE = "the signature does not match"
     OLD_SIGNATURE = "the signature is too old"
-    BROKEN_BODY = "the body is incomplete"
+    BROKEN_BODY = "the body is incomplete or malformed"
     NOT_UTF8 = "the body is not UTF-8"
     NOT_JSON = "the body is not JSON"
     NOT_AN_EVENT = "the body is not a Stripe event"
@@ -30,7 +30,7 @@ class Rejection(Enum):
 
 
 class InvalidDeliveryError(Exception):
-    """Stripe did not sign the delivery, or its body is not an event. The message names the reason and quotes nothing."""
+    """Stripe did not sign the delivery, or its body is not an event. The message names the reason without data."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.value)
