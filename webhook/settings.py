@@ -222,7 +222,7 @@ def _read_postgres_url(environ: Environment, name: str) -> str:
         parts = conninfo_to_dict(url)
     except ProgrammingError:
         parts = {"host": "@"}
-    # If a password contains an unescaped @ or /, part of it becomes the host or the database, which messages show.
+    # Part of a password with an unescaped @ or / becomes the host or the database. Messages would show it.
     shown = [str(parts.get(part, "")) for part in ("host", "dbname")]
     if any("@" in part for part in shown) or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
         raise SettingsError(f"{name} is not a valid URL: percent-encode special characters")

@@ -81,7 +81,7 @@ _JSON = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _storable_id(event_id: str) -> str:
-    """Return the event's id, or a digest if it has a form that Stripe does not use and Postgres may not store."""
+    """Return the event's id, or a digest of one that Stripe would not make and Postgres may not store."""
     if IDENTIFIER.fullmatch(event_id):
         return event_id
     return "evt_sha256_" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
 """The worker's metrics for Prometheus: https://prometheus.io/docs/practices/naming/.
 
-Under gunicorn each process writes its values to files of its own in one directory (``multiprocess.py``), and any
-process can report the sum. Without gunicorn the values are in a registry of the application.
+Under gunicorn each process writes its values to its own files in one directory (``multiprocess.py``). Any process can
+report the sum. Without gunicorn the values are in a registry of the application.
 """
 
 from __future__ import annotations
