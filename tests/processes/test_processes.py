@@ -19,7 +19,7 @@ import pytest
 from support.databases import Database
 from support.stripe_stand_in import StripeStandIn, serving
 from support.worker import Worker, deliver_at_once, eventually, held, lock_of, new_user, sale, wired, working
-from webhook.observability.multiprocess import free_slot
+from webhook.observability.multiprocess import clear_slot, free_slot
 
 RECORDED = 'webhook_deliveries_total{outcome="recorded",reason="",type="checkout.session.completed"}'
 
@@ -138,6 +138,16 @@ def test_metrics_folder_emptied_by_somebody_stops_no_delivery(
 def test_free_number_is_the_smallest_that_no_process_has() -> None:
     """A dead process's number is used again."""
     assert [free_slot(taken) for taken in ([], [1, 2], [2, 3], [1, 3])] == [1, 3, 1, 2]
+
+
+def test_metrics_of_a_dead_process_are_reset_in_place(tmp_path: Path) -> None:
+    """A new file might find no space on a full disk, and the next process would end by SIGBUS."""
+    file = tmp_path / "gauge_liveall_1.db"
+    file.write_bytes(b"x" * (1 << 18))
+    before = file.stat()
+    clear_slot(1, str(tmp_path))
+    assert (file.stat().st_ino, file.stat().st_blocks) == (before.st_ino, before.st_blocks)
+    assert file.read_bytes() == bytes(1 << 18)
 
 
 def test_metrics_folder_that_cannot_be_made_ends_the_start_with_one_line(tmp_path: Path) -> None:
