@@ -137,7 +137,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     flow has another event that states the payment.
     """
     grant = grant_of(source, metadata(source))
-    if grant.credits is None and not is_captured_by_hand(source):
+    if grant.credits is None and not uses_manual_capture(source):
         return Ignored("no_credits")
     if grant.credit_count == 0:
         return Ignored("zero_credits")
@@ -146,7 +146,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     return settleable(grant, sale)
 
 
-def is_captured_by_hand(source: JSONObject) -> bool:
+def uses_manual_capture(source: JSONObject) -> bool:
     """Return whether the payment, or one of its payment methods, uses manual capture."""
     methods = source.get("payment_method_options")
     options = methods.values() if isinstance(methods, dict) else ()

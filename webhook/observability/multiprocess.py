@@ -75,8 +75,8 @@ def use_slot(slot: int, directory: str) -> None:
 def clear_slot(slot: int, directory: str) -> None:
     """Reset the values that end with their process: its connections.
 
-    prometheus_client's ``mark_process_dead`` would delete the file. On a full disk there would be no space for a new one,
-    and the next process would die: see :func:`_reserve`.
+    prometheus_client's ``mark_process_dead`` would delete the file. A full disk would have no space for a new one, and
+    the next process would die: see :func:`_reserve`.
     """
     with suppress(OSError), Path(directory, f"{_LIVE}_{slot}.db").open("r+b") as file:
         file.write(bytes(_FILE_SIZE))

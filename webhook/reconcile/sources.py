@@ -9,7 +9,7 @@ from typing import Any
 
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
-from webhook.events.sales import is_captured_by_hand
+from webhook.events.sales import uses_manual_capture
 from webhook.reconcile.account import AccountReader
 from webhook.reconcile.pages import Page, Source
 from webhook.stripe_api.kinds import (
@@ -120,7 +120,7 @@ class AccountSources:
         if kind is None:
             # The payment of an invoice never changes. The refunds of a charge are listed themselves.
             return [source] if source.get("object") == INVOICE_PAYMENT else []
-        if kind is PAYMENT_INTENTS and is_captured_by_hand(source):
+        if kind is PAYMENT_INTENTS and uses_manual_capture(source):
             # The capture paid the session, which names the credits and may be older than the window.
             return [*self.reader.get(kind, source["id"]), *self.reader.session_and_payment(source["id"])]
         return self.reader.get(kind, source["id"])
