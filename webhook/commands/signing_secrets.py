@@ -17,13 +17,13 @@ import requests
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from webhook.observability.metrics import ordinal
 from webhook.settings import Environment, read_metrics_token, read_server_settings, read_webhook_secrets
 
 _TIMEOUT = (1.0, 3.0)
 """Seconds to connect, and to wait for data."""
 _LONGEST_OVERLAP = 24 * 3600
 """Seconds for which a rolled secret stays valid at most."""
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 class MetricsUnavailableError(Exception):
@@ -44,16 +44,11 @@ def usage_lines(environ: Environment = os.environ) -> list[str]:
 
     Raises :class:`MetricsUnavailableError`, or :class:`webhook.settings.SettingsError`.
     """
-    names = [_ordinal(position) for position in range(len(read_webhook_secrets(environ)))]
+    names = [ordinal(position) for position in range(len(read_webhook_secrets(environ)))]
     metrics = _fetch_metrics(read_server_settings(environ).port, read_metrics_token(environ))
     usage = _usage_by_name(metrics)
     first = usage.get(names[0], Usage())
     return [_line(name, usage.get(name, Usage()), None if name == names[0] else first) for name in names]
-
-
-def _ordinal(position: int) -> str:
-    """Return the label of a secret in the metrics: ``first`` for position 0."""
-    return _ORDINALS[position] if position < len(_ORDINALS) else f"{position + 1}th"
 
 
 def _fetch_metrics(port: int, token: str | None) -> list[Metric]:
