@@ -19,10 +19,11 @@ import responses
 from click.testing import CliRunner
 
 from support.databases import Database
+from support.ledger_queries import WAITS, sessions
 from support.model import new_id
 from support.recorded import USER_ID, session_event
 from support.stripe_stand_in import StripeStandIn, serving
-from support.worker import WAITS, eventually, sessions
+from support.waiting import eventually
 from webhook import cli
 from webhook.audit import checks as audit
 from webhook.settings import child_environment

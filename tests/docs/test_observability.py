@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from support.databases import Server
+from support.ledger_queries import new_user
 from support.project import DOCS
-from support.worker import new_user, sale, working
+from support.worker import sale, working
 
 REFERENCE = DOCS / "reference"
 PAGE = REFERENCE / "metrics.md"

@@ -14,7 +14,7 @@ import pytest
 
 from docs.test_spending_docs import GENERATION, snippets
 from support.roles import ALICE
-from support.worker import PATIENCE
+from support.waiting import PATIENCE
 from tools.supabase_cli import SRC, needs_tools
 
 pytestmark = needs_tools

@@ -16,25 +16,11 @@ import psycopg
 import pytest
 
 from support.databases import PASSWORD, WORKER, Database, Server
+from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
+from support.pg_proxy import Wire, wired
 from support.postgres_server import TERMINATE, Machine
-from support.worker import (
-    PATIENCE,
-    SECRET,
-    WAITS,
-    Answer,
-    Wire,
-    Worker,
-    amounts,
-    eventually,
-    held,
-    lock_of,
-    new_user,
-    read_answer,
-    sale,
-    sessions,
-    wired,
-    working,
-)
+from support.waiting import PATIENCE, eventually
+from support.worker import SECRET, Answer, Worker, read_answer, sale, working
 from webhook.ledger.migrate import migrate
 
 

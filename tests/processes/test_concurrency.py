@@ -12,23 +12,10 @@ import psycopg
 import pytest
 
 from support.databases import Database, Server
+from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.recorded import VERSIONS, payment_intent_event, session_event
-from support.worker import (
-    BATCHES,
-    PATIENCE,
-    WAITS,
-    Answer,
-    Worker,
-    amounts,
-    deliver_at_once,
-    eventually,
-    held,
-    lock_of,
-    new_user,
-    sale,
-    sessions,
-    working,
-)
+from support.waiting import PATIENCE, eventually
+from support.worker import BATCHES, Answer, Worker, deliver_at_once, sale, working
 
 SESSION_EVENTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
 

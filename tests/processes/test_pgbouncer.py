@@ -19,21 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from support.databases import WORKER, Database, Server
+from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.pooler import Pooler, needs_pgbouncer, pooling
-from support.worker import (
-    WAITS,
-    Worker,
-    amounts,
-    body_of,
-    deliver_at_once,
-    eventually,
-    held,
-    lock_of,
-    new_user,
-    sale,
-    sessions,
-    working,
-)
+from support.waiting import eventually
+from support.worker import Worker, body_of, deliver_at_once, sale, working
 from webhook.cli import commands
 
 pytestmark = needs_pgbouncer

@@ -17,8 +17,11 @@ import psycopg
 import pytest
 
 from support.databases import Database
+from support.ledger_queries import held, lock_of, new_user
+from support.pg_proxy import wired
 from support.stripe_stand_in import StripeStandIn, serving
-from support.worker import Worker, deliver_at_once, eventually, held, lock_of, new_user, sale, wired, working
+from support.waiting import eventually
+from support.worker import Worker, deliver_at_once, sale, working
 from webhook.observability.multiprocess import clear_slot, free_slot
 
 RECORDED = 'webhook_deliveries_total{outcome="recorded",reason="",type="checkout.session.completed"}'

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support.databases import Database
+from support.ledger_queries import amounts, new_user
 from support.model import Event, Payment, Refund, Sale, Told, deliveries, events_of, expected_balances, new_id, sales
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
-from support.worker import PATIENCE, Worker, amounts, eventually, new_user, working
+from support.waiting import PATIENCE, eventually
+from support.worker import Worker, working
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import SESSION, Facts, as_json
 from webhook.events.facts import Sale as SaleFact

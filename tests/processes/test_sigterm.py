@@ -17,20 +17,9 @@ import psycopg
 import pytest
 
 from support.databases import Database, Server
-from support.worker import (
-    PATIENCE,
-    WAITS,
-    Worker,
-    eventually,
-    held,
-    lock_of,
-    new_user,
-    read_answer,
-    sale,
-    sessions,
-    signed,
-    working,
-)
+from support.ledger_queries import WAITS, held, lock_of, new_user, sessions
+from support.waiting import PATIENCE, eventually
+from support.worker import Worker, read_answer, sale, signed, working
 from webhook.server.connection_limits import TIMEOUT as CLIENT_TIMEOUT
 
 LANES = 12

@@ -16,7 +16,9 @@ import psycopg
 import pytest
 
 from support.databases import Database, Server
-from support.worker import Worker, eventually, new_user, sale, working
+from support.ledger_queries import new_user
+from support.waiting import eventually
+from support.worker import Worker, sale, working
 from webhook.app import LARGEST_BODY
 from webhook.server.connection_limits import MOST_BUFFERED, TIMEOUT
 

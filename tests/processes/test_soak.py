@@ -22,8 +22,10 @@ import psycopg
 import pytest
 
 from support.databases import Server
+from support.ledger_queries import new_user
 from support.recorded import recorded, sign
-from support.worker import PATIENCE, SECRET, Worker, eventually, new_user, sale, working
+from support.waiting import PATIENCE, eventually
+from support.worker import SECRET, Worker, sale, working
 
 DELIVERIES = int(os.environ.get("SOAK_DELIVERIES", "20000"))
 LANES = 8

@@ -17,11 +17,13 @@ from click.testing import CliRunner
 from support import faults
 from support.databases import new_folder
 from support.faults import Fault, Scene
+from support.ledger_queries import new_user
 from support.load import Storm, raging
 from support.model import expected_balances, new_id
 from support.pooler import needs_pgbouncer, pooling
 from support.postgres_server import Machine
-from support.worker import Worker, eventually, new_user, sale, working
+from support.waiting import eventually
+from support.worker import Worker, sale, working
 from webhook.cli import commands
 
 SECONDS_TO_BE_HEALTHY = 2

@@ -16,8 +16,9 @@ import psycopg
 import pytest
 
 from support.databases import WORKER, Server, login
+from support.ledger_queries import new_user
 from support.project import PROJECT
-from support.worker import SECRET, new_user, sale, working
+from support.worker import SECRET, sale, working
 from webhook import __version__
 from webhook.ledger.schema import expected_version
 from webhook.settings import child_environment

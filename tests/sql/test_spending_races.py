@@ -22,8 +22,9 @@ from support.generations import (
     refund_generation,
     refused,
 )
+from support.ledger_queries import WAITS, sessions
 from support.roles import ALICE, BOB, add, balance, connected, execute, record, refund, sale, sign_up
-from support.worker import PATIENCE, WAITS, eventually, sessions
+from support.waiting import PATIENCE, eventually
 
 CALLERS = 12
 ROUNDS = 25

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from support.databases import Database
 from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, sign_up
-from support.worker import PATIENCE
+from support.waiting import PATIENCE
 from webhook.ledger.migrate import migrate
 
 HIGHEST = 2**53 - 1

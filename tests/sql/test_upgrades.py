@@ -17,7 +17,9 @@ from sql.test_access import privileges
 from support import worker
 from support.databases import Database
 from support.generations import authorize, refund_generation
+from support.ledger_queries import amounts, new_user
 from support.roles import ALICE, BOB, NOBODY, add, balance, connected, execute, record, refund, sale, sign_up
+from support.waiting import PATIENCE
 from webhook.ledger import migrate as migrate_module
 from webhook.ledger.migrate import MigrationError, migrate
 from webhook.ledger.schema import sql_folder
@@ -242,7 +244,7 @@ def test_deliveries_during_the_upgrade_are_all_answered(
     empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None], tmp_path: Path
 ) -> None:
     """A worker that is not stopped answers every delivery 200 while the schema changes under it."""
-    user, upgraded = worker.new_user(owner), threading.Event()
+    user, upgraded = new_user(owner), threading.Event()
 
     def deliver(process: worker.Worker, lane: int) -> list[int]:
         statuses: list[int] = []
@@ -257,9 +259,9 @@ def test_deliveries_during_the_upgrade_are_all_answered(
                 apply(file)
         finally:
             upgraded.set()
-        statuses = [status for lane in delivering for status in lane.result(worker.PATIENCE)]
+        statuses = [status for lane in delivering for status in lane.result(PATIENCE)]
     assert {*statuses} == {200}
-    assert worker.amounts(owner, user) == [1] * len(statuses)
+    assert amounts(owner, user) == [1] * len(statuses)
 
 
 def test_upgrade_that_finds_the_ledger_taken_gives_up_and_can_be_run_again(

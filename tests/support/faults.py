@@ -18,7 +18,8 @@ import psutil
 from support.load import Storm
 from support.pooler import Pooler
 from support.postgres_server import TERMINATE, Machine
-from support.worker import Worker, eventually, working
+from support.waiting import eventually
+from support.worker import Worker, working
 from webhook.dev.cluster import unprivileged_user
 
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from support.model import Payment, Refund, Sale, Told, events_of, new_id
-from support.worker import PATIENCE, eventually, signed
+from support.waiting import PATIENCE, eventually
+from support.worker import signed
 
 LANES = 12
 """So many deliveries are under way at once."""

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from support.databases import PASSWORD, WORKER, Database
-from support.worker import eventually
+from support.waiting import eventually
 from webhook.dev import supervise
 from webhook.dev.cluster import environment, unprivileged_user
 from webhook.dev.postgres import free_port

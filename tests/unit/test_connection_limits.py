@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.worker import eventually
+from support.waiting import eventually
 from webhook.server import connection_limits
 from webhook.server.connection_limits import ConnectionLimiter, LimitedSocket
 

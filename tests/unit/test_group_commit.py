@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from support.worker import PATIENCE, eventually
+from support.waiting import PATIENCE, eventually
 from webhook.ledger import group_commit
 from webhook.ledger.errors import BatchRejectedError
 from webhook.ledger.group_commit import GroupCommit

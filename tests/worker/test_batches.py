@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from support.databases import WORKER, Database
-from support.worker import PATIENCE, WAITS, eventually, held, new_user, sessions
+from support.ledger_queries import WAITS, held, new_user, sessions
+from support.waiting import PATIENCE, eventually
 from webhook.events.event import Event
 from webhook.events.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
 from webhook.ledger.connections import CONNECTIONS

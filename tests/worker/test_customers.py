@@ -13,9 +13,10 @@ import pytest
 
 from support.databases import Database
 from support.delivery import deliver_to
+from support.ledger_queries import WAITS, sessions
 from support.recorded import USER_ID, invoice_event, payment_intent_event, refund_event, session_event
 from support.roles import connected, record
-from support.worker import PATIENCE, WAITS, eventually, sessions
+from support.waiting import PATIENCE, eventually
 from webhook.ledger.ledger import Ledger, Outcome
 
 OTHER = "00000000-0000-4000-8000-000000000002"

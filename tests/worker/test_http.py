@@ -16,8 +16,10 @@ import requests
 from pytest_socket import SocketConnectBlockedError
 
 from support.databases import Database, Server
+from support.ledger_queries import amounts, new_user
 from support.recorded import sign
-from support.worker import PATIENCE, SECRET, Answer, Worker, amounts, eventually, new_user, read_answer, sale, working
+from support.waiting import PATIENCE, eventually
+from support.worker import SECRET, Answer, Worker, read_answer, sale, working
 
 LARGEST_BODY = 1024 * 1024
 

@@ -16,8 +16,8 @@ from flask import Flask
 from structlog.testing import capture_logs
 
 from support.databases import Database
+from support.ledger_queries import failing_with
 from support.recorded import USER_ID, session_event, sign
-from support.worker import failing_with
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError

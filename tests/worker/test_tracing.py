@@ -22,8 +22,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from support.databases import Database
+from support.ledger_queries import failing_with
 from support.recorded import USER_ID, session_event, sign
-from support.worker import eventually, failing_with, sale, working
+from support.waiting import eventually
+from support.worker import sale, working
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.observability.tracing import Tracing, load_exporter
