@@ -95,9 +95,9 @@ def test_audit_of_any_history_finds_nothing(
 ) -> None:
     query = "insert into auth.users (id) select gen_random_uuid() from generate_series(1, 3) returning id::text"
     users = [user for (user,) in admin.execute(query)]
-    stories = data.draw(st.lists(sales(users), min_size=1, max_size=4))
+    history = data.draw(st.lists(sales(users), min_size=1, max_size=4))
     with closing(Ledger(database.url)) as ledger:
-        for event in data.draw(deliveries(events_of(stories))):
+        for event in data.draw(deliveries(events_of(history))):
             deliver_to(ledger, event)
     admin.execute(LONG_AGO)
     assert findings(audit) == []

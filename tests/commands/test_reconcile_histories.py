@@ -81,9 +81,9 @@ def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
 ) -> None:
     """A random part of the events is delivered, in any order; the run adds the rest, and a second one nothing."""
     shop.open()
-    stories = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
+    history = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
     stripe.objects.clear()
-    events = events_of(stories)
+    events = events_of(history)
     stripe.happened(*events)
     everything = data.draw(deliveries(events))
     arrived = everything[: data.draw(st.integers(0, len(everything)))]
@@ -94,7 +94,7 @@ def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
         shop.deliver(event)
     assert reconcile(database, stripe, "--dry-run") in (0, 1)
     assert reconcile(database, stripe) in (0, 1)
-    assert shop.balances() == expected_balances(stories, shop.users)
+    assert shop.balances() == expected_balances(history, shop.users)
     assert shop.parked() == 0
     assert reconcile(database, stripe) == 0
 

@@ -17,61 +17,61 @@ import pytest
 
 from support.databases import PASSWORD, WORKER, Database, Server
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
-from support.pg_proxy import Wire, wired
-from support.postgres_server import TERMINATE, Machine
+from support.pg_proxy import PgProxy, proxied
+from support.postgres_server import TERMINATE, PostgresServer
 from support.waiting import PATIENCE, eventually
 from support.worker import SECRET, Answer, Worker, read_answer, sale, working
 from webhook.ledger.migrate import migrate
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
+def postgres() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(Path(folder))
-        yield machine
-        machine.stop()
+        postgres = PostgresServer(Path(folder))
+        yield postgres
+        postgres.stop()
 
 
 @pytest.fixture(scope="module")
-def worker(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(machine.database.url, tmp_path_factory.mktemp("worker")) as worker:
+def worker(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(postgres.database.url, tmp_path_factory.mktemp("worker")) as worker:
         yield worker
 
 
 @contextmanager
-def stopped(machine: Machine, _user_id: str) -> Iterator[None]:
-    machine.stop()
+def stopped(postgres: PostgresServer, _user_id: str) -> Iterator[None]:
+    postgres.stop()
     yield
-    machine.start()
+    postgres.start()
 
 
 @contextmanager
-def standby(machine: Machine, _user_id: str) -> Iterator[None]:
-    with machine.demoted():
+def standby(postgres: PostgresServer, _user_id: str) -> Iterator[None]:
+    with postgres.demoted():
         yield
 
 
 @contextmanager
-def user_locked(machine: Machine, user_id: str) -> Iterator[None]:
-    with held(machine.database.superuser_url, lock_of(user_id)):
+def user_locked(postgres: PostgresServer, user_id: str) -> Iterator[None]:
+    with held(postgres.database.superuser_url, lock_of(user_id)):
         yield
 
 
-def changed(change: str, back: str) -> Callable[[Machine, str], AbstractContextManager[None]]:
+def changed(change: str, back: str) -> Callable[[PostgresServer, str], AbstractContextManager[None]]:
     """The statement ``change`` was executed and all of the worker's connections were lost, until ``back``."""
 
     @contextmanager
-    def happening(machine: Machine, _user_id: str) -> Iterator[None]:
-        machine.execute(change, TERMINATE)
+    def happening(postgres: PostgresServer, _user_id: str) -> Iterator[None]:
+        postgres.execute(change, TERMINATE)
         yield
-        machine.execute(back)
+        postgres.execute(back)
 
     return happening
 
 
 @dataclass(frozen=True)
 class Outage:
-    happening: Callable[[Machine, str], AbstractContextManager[None]]
+    happening: Callable[[PostgresServer, str], AbstractContextManager[None]]
     is_ready: bool = False
     """Whether /readyz cannot know."""
 
@@ -110,8 +110,8 @@ OUTAGES = {
 
 
 @dataclass(frozen=True)
-class Story:
-    """One outage from its beginning to its end, as seen from outside."""
+class OutageReport:
+    """One outage from beginning to end, as a client sees it."""
 
     outage: Outage
     event: dict[str, Any]
@@ -127,19 +127,19 @@ class Story:
 
 
 @pytest.fixture(scope="module", params=OUTAGES)
-def story(request: pytest.FixtureRequest, machine: Machine, worker: Worker) -> Story:
+def report(request: pytest.FixtureRequest, postgres: PostgresServer, worker: Worker) -> OutageReport:
     outage, log_before = OUTAGES[request.param], len(worker.log)
-    with machine.superuser() as superuser:
+    with postgres.superuser() as superuser:
         user_id = new_user(superuser)
     event = sale(user_id, user_id)
     worker.deliver(sale(user_id, f"warm_{user_id}", credits=1))
-    with outage.happening(machine, user_id):
+    with outage.happening(postgres, user_id):
         delivery, readiness, health = worker.deliver(event), worker.get("/readyz"), worker.get("/healthz")
-    with machine.superuser() as superuser:
+    with postgres.superuser() as superuser:
         recorded_meanwhile = amounts(superuser, user_id)
         redelivery, second_redelivery = worker.deliver(event), worker.deliver(event)
         recorded = amounts(superuser, user_id)
-    return Story(
+    return OutageReport(
         outage=outage,
         event=event,
         delivery=delivery,
@@ -154,56 +154,56 @@ def story(request: pytest.FixtureRequest, machine: Machine, worker: Worker) -> S
     )
 
 
-def test_delivery_in_an_outage_is_answered_503_with_retry_after(story: Story) -> None:
-    assert (story.delivery.status, story.delivery.headers["Retry-After"]) == (503, "10")
+def test_delivery_in_an_outage_is_answered_503_with_retry_after(report: OutageReport) -> None:
+    assert (report.delivery.status, report.delivery.headers["Retry-After"]) == (503, "10")
 
 
-def test_delivery_in_an_outage_is_answered_in_json_without_details(story: Story) -> None:
-    assert story.delivery.headers["Content-Type"] == "application/json"
-    assert story.delivery.body == {"error": "try again later"}
+def test_delivery_in_an_outage_is_answered_in_json_without_details(report: OutageReport) -> None:
+    assert report.delivery.headers["Content-Type"] == "application/json"
+    assert report.delivery.body == {"error": "try again later"}
 
 
-def test_delivery_in_an_outage_records_nothing(story: Story) -> None:
-    assert story.recorded_meanwhile == [1]
+def test_delivery_in_an_outage_records_nothing(report: OutageReport) -> None:
+    assert report.recorded_meanwhile == [1]
 
 
-def test_readyz_in_an_outage_tells_of_it(story: Story) -> None:
-    assert story.readiness.status == (200 if story.outage.is_ready else 503)
+def test_readyz_in_an_outage_tells_of_it(report: OutageReport) -> None:
+    assert report.readiness.status == (200 if report.outage.is_ready else 503)
 
 
-def test_healthz_in_an_outage_is_200(story: Story) -> None:
-    assert story.health.status == 200
+def test_healthz_in_an_outage_is_200(report: OutageReport) -> None:
+    assert report.health.status == 200
 
 
-def test_log_of_an_outage_names_it_and_neither_secret_nor_payload(story: Story) -> None:
-    sold = story.event["data"]["object"]
+def test_log_of_an_outage_names_it_and_neither_secret_nor_payload(report: OutageReport) -> None:
+    sold = report.event["data"]["object"]
     private = [SECRET, PASSWORD, "changed", sold["id"], sold["payment_intent"], *sold["customer_details"].values()]
-    assert '"outcome": "unavailable", "reason": "database"' in story.log
-    assert [value for value in private if isinstance(value, str) and value in story.log] == []
+    assert '"outcome": "unavailable", "reason": "database"' in report.log
+    assert [value for value in private if isinstance(value, str) and value in report.log] == []
 
 
-def test_first_delivery_after_an_outage_is_recorded(story: Story) -> None:
-    assert (story.redelivery.status, story.redelivery.outcome) == (200, "recorded")
+def test_first_delivery_after_an_outage_is_recorded(report: OutageReport) -> None:
+    assert (report.redelivery.status, report.redelivery.outcome) == (200, "recorded")
 
 
-def test_deliveries_after_an_outage_record_the_sale_once(story: Story) -> None:
-    assert story.second_redelivery.outcome == "duplicate"
-    assert story.recorded == [1, 100]
+def test_deliveries_after_an_outage_record_the_sale_once(report: OutageReport) -> None:
+    assert report.second_redelivery.outcome == "duplicate"
+    assert report.recorded == [1, 100]
 
 
-def test_readyz_after_an_outage_is_200(story: Story) -> None:
-    assert story.readiness_afterwards.status == 200
+def test_readyz_after_an_outage_is_200(report: OutageReport) -> None:
+    assert report.readiness_afterwards.status == 200
 
 
 def test_worker_started_before_its_database_records_the_first_delivery_once_it_is_there(
-    machine: Machine, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    with machine.superuser() as superuser:
+    with postgres.superuser() as superuser:
         user_id = new_user(superuser)
-    machine.stop()
-    with working(machine.database.url, tmp_path, until="/healthz") as early:
+    postgres.stop()
+    with working(postgres.database.url, tmp_path, until="/healthz") as early:
         refused = early.get("/readyz")
-        machine.start()
+        postgres.start()
         assert (refused.status, early.deliver(sale(user_id, user_id)).outcome) == (503, "recorded")
 
 
@@ -214,8 +214,8 @@ def test_readyz_while_and_after_the_schema_is_applied_is_503_and_200(empty_datab
         assert (before, worker.get("/readyz").status) == (503, 200)
 
 
-def test_delivery_after_a_crash_of_postgres_is_recorded_once(machine: Machine, worker: Worker) -> None:
-    with machine.superuser() as superuser:
+def test_delivery_after_a_crash_of_postgres_is_recorded_once(postgres: PostgresServer, worker: Worker) -> None:
+    with postgres.superuser() as superuser:
         user_id = new_user(superuser)
         worker.deliver(sale(user_id, f"warm_{user_id}", credits=1))
         [(backend,)] = superuser.execute(
@@ -223,117 +223,117 @@ def test_delivery_after_a_crash_of_postgres_is_recorded_once(machine: Machine, w
         ).fetchall()
         os.kill(backend, signal.SIGKILL)
     eventually(lambda: worker.deliver(sale(user_id, user_id)).status == 200)
-    with machine.superuser() as superuser:
+    with postgres.superuser() as superuser:
         assert amounts(superuser, user_id) == [1, 100]
 
 
 @pytest.fixture(scope="module")
-def wired_database(server: Server, template: str) -> Iterator[Database]:
+def proxied_database(server: Server, template: str) -> Iterator[Database]:
     with server.new_database(template) as database:
         yield database
 
 
 @pytest.fixture(scope="module")
-def wire(wired_database: Database) -> Iterator[Wire]:
-    with wired(wired_database.url) as wire:
-        yield wire
+def proxy(proxied_database: Database) -> Iterator[PgProxy]:
+    with proxied(proxied_database.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")
-def wired_worker(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(wire.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
+def proxied_worker(proxy: PgProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(proxy.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def superuser(wired_database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(wired_database.superuser_url, autocommit=True) as connection:
+def superuser(proxied_database: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(proxied_database.superuser_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def user_id(superuser: psycopg.Connection, wire: Wire, wired_worker: Worker) -> str:
+def user_id(superuser: psycopg.Connection, proxy: PgProxy, proxied_worker: Worker) -> str:
     """A user, and a worker that has just talked to Postgres."""
     user_id = new_user(superuser)
-    assert wired_worker.answers("/readyz")
-    wire.asked.clear()
-    wire.answered.clear()
+    assert proxied_worker.answers("/readyz")
+    proxy.frontend_messages.clear()
+    proxy.backend_messages.clear()
     return user_id
 
 
 def test_recorded_delivery_on_a_warm_connection_is_one_round_trip(
-    wire: Wire, wired_worker: Worker, user_id: str
+    proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
-    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
-    assert (wire.asked, wire.answered.count(b"Z")) == ([b"Q"], 1)
+    assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+    assert (proxy.frontend_messages, proxy.backend_messages.count(b"Z")) == ([b"Q"], 1)
 
 
 def test_duplicate_delivery_on_a_warm_connection_is_one_round_trip(
-    wire: Wire, wired_worker: Worker, user_id: str
+    proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
-    wired_worker.deliver(sale(user_id, user_id))
-    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
-    assert (wire.asked, wire.answered.count(b"Z")) == ([b"Q"] * 2, 2)
+    proxied_worker.deliver(sale(user_id, user_id))
+    assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
+    assert (proxy.frontend_messages, proxy.backend_messages.count(b"Z")) == ([b"Q"] * 2, 2)
 
 
 def test_delivery_whose_answer_from_postgres_is_lost_is_answered_200_and_recorded_once(
-    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
-    wire.answers_to_lose = 1
-    answer = wired_worker.deliver(sale(user_id, user_id))
-    assert (answer.status, answer.outcome, wire.answers_to_lose) == (200, "duplicate", 0)
+    proxy.answers_to_lose = 1
+    answer = proxied_worker.deliver(sale(user_id, user_id))
+    assert (answer.status, answer.outcome, proxy.answers_to_lose) == (200, "duplicate", 0)
     assert amounts(superuser, user_id) == [100]
 
 
 def test_delivery_whose_connection_is_cut_before_its_query_arrives_is_recorded(
-    wire: Wire, wired_worker: Worker, user_id: str
+    proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
-    wire.queries_to_lose = 1
-    answer = wired_worker.deliver(sale(user_id, user_id))
-    assert (answer.outcome, wire.queries_to_lose) == ("recorded", 0)
+    proxy.queries_to_lose = 1
+    answer = proxied_worker.deliver(sale(user_id, user_id))
+    assert (answer.outcome, proxy.queries_to_lose) == ("recorded", 0)
 
 
 def test_delivery_whose_answers_from_postgres_are_lost_twice_is_answered_503(
-    wire: Wire, wired_worker: Worker, user_id: str
+    proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
-    wire.answers_to_lose = 2
-    answer = wired_worker.deliver(sale(user_id, user_id))
-    assert (answer.status, wire.answers_to_lose) == (503, 0)
+    proxy.answers_to_lose = 2
+    answer = proxied_worker.deliver(sale(user_id, user_id))
+    assert (answer.status, proxy.answers_to_lose) == (503, 0)
 
 
 def test_redelivery_after_answers_from_postgres_were_lost_records_once(
-    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
-    wire.answers_to_lose = 2
-    wired_worker.deliver(sale(user_id, user_id))
-    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
+    proxy.answers_to_lose = 2
+    proxied_worker.deliver(sale(user_id, user_id))
+    assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "duplicate"
     assert amounts(superuser, user_id) == [100]
 
 
 def test_delivery_after_all_connections_were_terminated_is_recorded(
-    wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     assert superuser.execute(TERMINATE).rowcount >= 1
-    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+    assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
 
 
 def test_delivery_after_all_connections_were_terminated_still_has_its_second_try(
-    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     superuser.execute(TERMINATE)
-    eventually(lambda: not wire.open)
-    wire.queries_to_lose = 1
-    assert wired_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
+    eventually(lambda: not proxy.open)
+    proxy.queries_to_lose = 1
+    assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
 
 
 def test_delivery_to_a_server_that_goes_silent_is_answered_503(
-    wire: Wire, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
-    wire.is_silent = True
+    proxy.is_silent = True
     try:
-        assert wired_worker.deliver(sale(user_id, user_id), seconds=12).status == 503
+        assert proxied_worker.deliver(sale(user_id, user_id), seconds=12).status == 503
     finally:
-        wire.is_silent = False
+        proxy.is_silent = False
         superuser.execute(TERMINATE)
 
 
@@ -347,9 +347,9 @@ def in_flight(database: Database, worker: Worker, event: dict[str, Any], user_id
 
 
 def test_delivery_whose_connection_was_terminated_in_flight_is_recorded(
-    wired_database: Database, wired_worker: Worker, user_id: str, superuser: psycopg.Connection
+    proxied_database: Database, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
-    with in_flight(wired_database, wired_worker, sale(user_id, user_id), user_id) as answer:
+    with in_flight(proxied_database, proxied_worker, sale(user_id, user_id), user_id) as answer:
         superuser.execute(TERMINATE)
         eventually(lambda: sessions(superuser, WAITS))
     assert answer.result(PATIENCE).outcome == "recorded"

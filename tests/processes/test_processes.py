@@ -18,7 +18,7 @@ import pytest
 
 from support.databases import Database
 from support.ledger_queries import held, lock_of, new_user
-from support.pg_proxy import wired
+from support.pg_proxy import proxied
 from support.stripe_stand_in import StripeStandIn, serving
 from support.waiting import eventually
 from support.worker import Worker, deliver_at_once, sale, working
@@ -171,9 +171,9 @@ def test_metrics_folder_that_cannot_be_made_ends_the_start_with_one_line(tmp_pat
 
 def test_metrics_while_the_database_hangs_tell_the_rest_within_two_seconds(database: Database, tmp_path: Path) -> None:
     """Scrape after scrape; and once it is back, everything again."""
-    with wired(database.url) as wire, working(wire.url, tmp_path, processes=1) as worker:
+    with proxied(database.url) as proxy, working(proxy.url, tmp_path, processes=1) as worker:
         assert worker.metrics()["webhook_parked_events"] == 0
-        wire.is_silent = True
+        proxy.is_silent = True
         for _ in range(3):
             asked = time.monotonic()
             told = worker.metrics()
@@ -181,7 +181,7 @@ def test_metrics_while_the_database_hangs_tell_the_rest_within_two_seconds(datab
             assert told["webhook_database_up"] == 0
             assert "webhook_parked_events" not in told
             assert RECORDED not in told
-        wire.is_silent = False
+        proxy.is_silent = False
         eventually(lambda: worker.metrics().get("webhook_parked_events") == 0)
 
 

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 
 from support.databases import Database
 from support.ledger_queries import amounts, new_user
-from support.model import Event, Payment, Refund, Sale, Told, deliveries, events_of, expected_balances, new_id, sales
+from support.model import (
+    Event,
+    Payment,
+    Refund,
+    Sale,
+    SaleTerms,
+    deliveries,
+    events_of,
+    expected_balances,
+    new_id,
+    sales,
+)
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
 from support.waiting import PATIENCE, eventually
 from support.worker import Worker, working
@@ -131,9 +142,9 @@ def test_invoices_racing_the_sessions_that_tell_their_customers_are_all_granted(
 
 def test_sales_racing_their_refunds_keep_nothing(worker: Worker, owner: Admin) -> None:
     user = new_user(owner)
-    told = Told(user, 50, 1000)
-    stories = [Sale({"session": told}, [Payment([Refund(1000, ["succeeded"])])]) for _ in range(200)]
-    race(worker, *zip(*(story.events() for story in stories), strict=True))
+    terms = SaleTerms(user, 50, 1000)
+    history = [Sale({"session": terms}, [Payment([Refund(1000, ["succeeded"])])]) for _ in range(200)]
+    race(worker, *zip(*(sale.events() for sale in history), strict=True))
     assert sum(amounts(owner, user)) == 0
 
 
@@ -148,9 +159,9 @@ def test_balances_after_any_events_all_in_flight_are_the_models(
     worker: Worker, owner: Admin, data: st.DataObject
 ) -> None:
     users = [new_user(owner) for _ in range(3)]
-    stories = data.draw(st.lists(sales(users), min_size=4, max_size=10))
-    flood(worker, data.draw(deliveries(events_of(stories))))
-    assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(stories, users)
+    history = data.draw(st.lists(sales(users), min_size=4, max_size=10))
+    flood(worker, data.draw(deliveries(events_of(history))))
+    assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(history, users)
 
 
 def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared: Database, owner: Admin) -> None:

@@ -1,4 +1,4 @@
-"""One balance, whatever the order: the ledger against the model of stories.py."""
+"""One balance, whatever the order: the ledger against the model."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def told(events: Sequence[Event]) -> str:
 @given(data=st.data())
 def test_balances_after_any_set_of_events_in_any_order_are_the_models(shop: Shop, data: st.DataObject) -> None:
     shop.open()
-    stories = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
-    events = data.draw(deliveries(events_of(stories)))
+    history = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
+    events = data.draw(deliveries(events_of(history)))
     note(told(events))
     for event in events:
         assert shop.deliver(event) in ("recorded", "duplicate", "ignored", "parked")
         shop.balances()
-    assert shop.balances() == expected_balances(stories, shop.users)
+    assert shop.balances() == expected_balances(history, shop.users)
     assert shop.parked() == 0
 
     size = shop.size()

@@ -1,4 +1,4 @@
-"""What a storm of deliveries is hit by. Each fault ends once what it took away is back."""
+"""Faults to inject under load. Each returns once what it took away is back."""
 
 from __future__ import annotations
 
@@ -15,95 +15,95 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from support.load import Storm
+from support.load import Load
 from support.pooler import Pooler
-from support.postgres_server import TERMINATE, Machine
+from support.postgres_server import TERMINATE, PostgresServer
 from support.waiting import eventually
 from support.worker import Worker, working
 from webhook.dev.cluster import unprivileged_user
 
 
 @dataclass
-class Scene:
-    """A storm, and what it can be hit by."""
+class Target:
+    """A load, and everything that a fault can act on."""
 
-    machine: Machine
+    postgres: PostgresServer
     pooler: Pooler | None
     worker: Worker
-    storm: Storm
+    load: Load
     folder: Path
     running: ExitStack
-    """What has to run until the storm is over."""
+    """What has to run until the load is over."""
 
     def wait_until_felt(self) -> None:
         """Return once deliveries have failed because of what was just done."""
-        troubles = self.storm.troubles
-        eventually(lambda: self.storm.troubles > troubles + 1)
+        troubles = self.load.troubles
+        eventually(lambda: self.load.troubles > troubles + 1)
 
 
-Fault = Callable[[Scene], bool]
+Fault = Callable[[Target], bool]
 """Returns whether it is certain to have happened."""
 
 
-def workers_killed(scene: Scene) -> bool:
+def workers_killed(target: Target) -> bool:
     """kill -9, one after the other, each as soon as the last one is replaced."""
     killed = set()
     for _ in range(4):
-        victim, *_ = set(scene.worker.master.children()) - killed
+        victim, *_ = set(target.worker.master.children()) - killed
         victim.kill()
         killed.add(victim)
-        eventually(lambda: len(set(scene.worker.master.children()) - killed) == 2)
+        eventually(lambda: len(set(target.worker.master.children()) - killed) == 2)
     return len(killed) == 4
 
 
-def master_killed(scene: Scene) -> bool:
+def master_killed(target: Target) -> bool:
     """kill -9, and started again by its host at once, on the same port, though its orphans may still be there."""
-    orphans = scene.worker.master.children()
-    scene.worker.master.kill()
-    port = urlsplit(scene.worker.url).port or 0
-    scene.worker = scene.running.enter_context(working(scene.machine.database.url, scene.folder, port=port))
+    orphans = target.worker.master.children()
+    target.worker.master.kill()
+    port = urlsplit(target.worker.url).port or 0
+    target.worker = target.running.enter_context(working(target.postgres.database.url, target.folder, port=port))
     _, alive = psutil.wait_procs(orphans, timeout=5)
     return len(orphans) == 2 and not alive
 
 
-def connections_terminated(scene: Scene) -> bool:
+def connections_terminated(target: Target) -> bool:
     """All of the worker's at once, again and again."""
-    with scene.machine.superuser() as superuser:
+    with target.postgres.superuser() as superuser:
         for _ in range(5):
             eventually(lambda: superuser.execute(TERMINATE).rowcount)
     return True
 
 
-def server_crashed(scene: Scene) -> bool:
-    first = scene.machine.first_process
-    scene.machine.stop_immediately()
-    scene.wait_until_felt()
-    scene.machine.start()
+def server_crashed(target: Target) -> bool:
+    first = target.postgres.first_process
+    target.postgres.stop_immediately()
+    target.wait_until_felt()
+    target.postgres.start()
     return not first.is_running()
 
 
-def server_hangs(scene: Scene) -> bool:
-    with scene.machine.hanging():
-        scene.wait_until_felt()
-        successes = scene.storm.successes
+def server_hangs(target: Target) -> bool:
+    with target.postgres.hanging():
+        target.wait_until_felt()
+        successes = target.load.successes
         time.sleep(0.5)  # in which nothing happens
-        return scene.storm.successes == successes
+        return target.load.successes == successes
 
 
-def server_demoted(scene: Scene) -> bool:
+def server_demoted(target: Target) -> bool:
     """As after a fail-over: it answers, reads, and refuses to write; then it is promoted."""
-    with scene.machine.demoted():
-        scene.wait_until_felt()
-        with scene.machine.superuser() as superuser:
+    with target.postgres.demoted():
+        target.wait_until_felt()
+        with target.postgres.superuser() as superuser:
             return superuser.execute("select pg_is_in_recovery()").fetchall() == [(True,)]
 
 
-def pooler_restarted(scene: Scene) -> bool:
-    assert scene.pooler
-    first = scene.pooler.process
-    scene.pooler.stop()
-    scene.wait_until_felt()
-    scene.pooler.start()
+def pooler_restarted(target: Target) -> bool:
+    assert target.pooler
+    first = target.pooler.process
+    target.pooler.stop()
+    target.wait_until_felt()
+    target.pooler.start()
     return first.exit_code is not None
 
 
@@ -127,17 +127,17 @@ def can_mount() -> bool:
     return False
 
 
-def disk_full(scene: Scene) -> bool:
+def disk_full(target: Target) -> bool:
     """The file system that the ledger's table is on has no room for another page, until a file is removed from it."""
     with small_disk() as disk:
-        scene.machine.execute(
+        target.postgres.execute(
             f"create tablespace small location '{disk}'", "alter table public.transactions set tablespace small"
         )
         fill(disk / "filling")
-        scene.wait_until_felt()
+        target.wait_until_felt()
         (disk / "filling").unlink()
-        reason = "No space left on device" in scene.machine.log
-        scene.machine.execute("alter table public.transactions set tablespace pg_default", "drop tablespace small")
+        reason = "No space left on device" in target.postgres.log
+        target.postgres.execute("alter table public.transactions set tablespace pg_default", "drop tablespace small")
     return reason
 
 
@@ -156,10 +156,10 @@ $$
 """
 
 
-def disk_said_to_be_full(scene: Scene) -> bool:
+def disk_said_to_be_full(target: Target) -> bool:
     """Where mounts are not allowed, a trigger raises the error that Postgres would."""
     trigger = "create trigger disk_full before insert on public.transactions execute function public.disk_full()"
-    scene.machine.execute(RAISE, trigger)
-    scene.wait_until_felt()
-    scene.machine.execute("drop function public.disk_full() cascade")
-    return "could not extend file" in scene.machine.log
+    target.postgres.execute(RAISE, trigger)
+    target.wait_until_felt()
+    target.postgres.execute("drop function public.disk_full() cascade")
+    return "could not extend file" in target.postgres.log

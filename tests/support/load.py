@@ -1,4 +1,4 @@
-"""A storm: deliveries of sales, refunds and duplicates, each repeated as Stripe would until it is acknowledged."""
+"""A load: deliveries of sales, refunds and duplicates, each retried as Stripe does until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from support.model import Payment, Refund, Sale, Told, events_of, new_id
+from support.model import Payment, Refund, Sale, SaleTerms, events_of, new_id
 from support.waiting import PATIENCE, eventually
 from support.worker import signed
 
 LANES = 12
 """So many deliveries are under way at once."""
-SALES_A_CHAPTER = 10
+SALES_IN_A_ROUND = 10
 LOOKED_AT = 10
 """Of so many acknowledged deliveries one is looked for in the database at once."""
 CLIENT_TIMEOUT = 2
-"""Seconds. Stripe's is longer; what the worker still does when its client is gone is part of the storm."""
+"""Seconds. Stripe's is longer; here the worker also meets clients that are gone before it answers."""
 
 REFUNDS = (["succeeded"], ["pending", "succeeded"], ["pending", "failed"], ["succeeded", "canceled"])
 
@@ -40,7 +40,7 @@ select reversal_id, recorded_at from billing.reversals where reversal_id = any (
 
 
 @dataclass
-class Storm:
+class Load:
     """What was sent, what was answered, and what must be in the ledger."""
 
     url: str
@@ -48,7 +48,7 @@ class Storm:
     """Where to look for what was acknowledged."""
     users: list[str]
     seed: int
-    stories: list[Sale] = field(default_factory=list)
+    sales: list[Sale] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     """By status, or by what happened instead."""
     acknowledged: dict[str, datetime] = field(default_factory=dict)
@@ -84,17 +84,17 @@ class Storm:
         connection.close()
 
     def _next(self) -> dict[str, Any] | None:
-        """The next delivery; once the storm is over, of the stories that have begun."""
+        """The next delivery; once the load is over, only of the sales that have begun."""
         with self._lock:
             if not self._deliveries and not self.is_over:
-                self._deliveries = self._chapter()
+                self._deliveries = self._round()
             return self._deliveries.pop() if self._deliveries else None
 
-    def _chapter(self) -> list[dict[str, Any]]:
+    def _round(self) -> list[dict[str, Any]]:
         """The deliveries of some more sales: some of them twice, some under a second event id, in any order."""
-        stories = [self._sale() for _ in range(SALES_A_CHAPTER)]
-        self.stories += stories
-        events = events_of(stories)
+        sales = [self._sale() for _ in range(SALES_IN_A_ROUND)]
+        self.sales += sales
+        events = events_of(sales)
         copies = self._random.sample(events, len(events) // 3)
         twins = [{**event, "id": new_id("evt")} for event in self._random.sample(events, len(events) // 3)]
         deliveries = [*events, *copies, *twins]
@@ -104,8 +104,8 @@ class Storm:
     def _sale(self) -> Sale:
         money = self._random.randint(1, 3000)
         refunds = [Refund(self._random.randint(1, 1000), statuses) for statuses in self._random.sample(REFUNDS, 2)]
-        told = Told(self._random.choice(self.users), self._random.randint(1, 1000), money)
-        return Sale({"session": told}, [Payment(refunds[: self._random.randint(0, 2)])])
+        terms = SaleTerms(self._random.choice(self.users), self._random.randint(1, 1000), money)
+        return Sale({"session": terms}, [Payment(refunds[: self._random.randint(0, 2)])])
 
     def _is_acknowledged(self, connection: HTTPConnection, event: dict[str, Any]) -> bool:
         try:
@@ -132,7 +132,7 @@ class Storm:
             with psycopg.connect(self.database_url, connect_timeout=2) as connection:
                 is_there = connection.execute(FACTS, {"ids": [fact_id]}).rowcount
         except psycopg.OperationalError:
-            return  # it is away; what is lost is seen when the storm is over
+            return  # unreachable; lost() finds what is missing when the load is over
         with self._lock:
             self.looks += 1
             self.missing += [] if is_there else [fact_id]
@@ -147,12 +147,12 @@ class Storm:
 
 def fact_of(event: dict[str, Any]) -> str:
     """The id under which the ledger keeps what the event says."""
-    told = event["data"]["object"]
-    return str(told["payment_intent"] if told["object"] == "checkout.session" else told["id"])
+    source = event["data"]["object"]
+    return str(source["payment_intent"] if source["object"] == "checkout.session" else source["id"])
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between the attempts; an error once patience has ended."""
+    """Seconds between the attempts; AssertionError after the timeout."""
     deadline = time.monotonic() + PATIENCE
     pause = 0.05
     while time.monotonic() < deadline:
@@ -162,21 +162,21 @@ def _pauses() -> Iterator[float]:
 
 
 @contextmanager
-def raging(storm: Storm) -> Iterator[None]:
-    """The storm rages from before the block until after it, and all of it is acknowledged at the end."""
+def delivering(load: Load) -> Iterator[None]:
+    """Deliver from before the block until after it; in the end every delivery is acknowledged."""
     with ThreadPoolExecutor(LANES) as lanes:
-        running = [lanes.submit(storm.lane) for _ in range(LANES)]
+        running = [lanes.submit(load.lane) for _ in range(LANES)]
         try:
-            _more(storm, running)
+            _more(load, running)
             yield
-            _more(storm, running)
+            _more(load, running)
         finally:
-            storm.is_over = True
+            load.is_over = True
         for lane in running:
             lane.result()
 
 
-def _more(storm: Storm, running: list[Future[None]]) -> None:
+def _more(load: Load, running: list[Future[None]]) -> None:
     """Wait until more is acknowledged."""
-    enough = storm.successes + 40
-    eventually(lambda: storm.successes >= enough or any(lane.done() for lane in running))
+    enough = load.successes + 40
+    eventually(lambda: load.successes >= enough or any(lane.done() for lane in running))

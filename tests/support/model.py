@@ -1,7 +1,7 @@
-"""Stories of sales, as Stripe would tell them in events, with what every user must have at the end.
+"""A model of sales: the events that Stripe sends for them, and the balances that must result.
 
-The model here is written from the rules (docs/settlement.md), not from the SQL: it looks at how each sale, refund and
-dispute ended, and never at an event.
+The model follows the rules (docs/settlement.md), not the SQL. It looks at how each sale, refund and dispute ended,
+never at an event.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _run = uuid.uuid4().hex[:8]
 
 
 def new_id(prefix: str) -> str:
-    """An id that no other story of this run has."""
+    """An id that is unique in this run."""
     return f"{prefix}_{_run}{next(_numbers):08}"
 
 
@@ -100,8 +100,8 @@ class Dispute:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one source says of a sale."""
+class SaleTerms:
+    """Buyer, credits and money of a sale, as one source states them."""
 
     user_id: str
     credits: int
@@ -125,41 +125,41 @@ class Payment:
 
 @dataclass(frozen=True)
 class Sale:
-    """A sale: who it was sold to, as its sources tell, and its payments.
+    """A sale: its terms by source, and its payments.
 
-    Sources are named "session", "unpaid session", "intent", "capture" (by hand, without credits), "invoice", and those
-    that tell only a part: "user session" and "credits intent", and "customer invoice", whose user is told by the
-    session that began the subscription.
+    Sources are named "session", "unpaid session", "intent", "capture" (manual, without credits) and "invoice". Some
+    state only a part: "user session", "credits intent", and "customer invoice", whose user is in the session that
+    began the subscription.
     """
 
-    sources: dict[str, Told]
+    sources: dict[str, SaleTerms]
     payments: Sequence[Payment]
     invoice_id: str = field(default_factory=lambda: new_id("in"))
     customer_id: str = field(default_factory=lambda: new_id("cus"))
 
-    def counts(self) -> Told:
-        """What counts: of several sources' words the closest to the money, and of a part what it tells."""
+    def terms(self) -> SaleTerms:
+        """The terms that count: those of the source closest to the money; a partial source counts for its part."""
         closest = ("credits intent", "intent", "customer invoice", "invoice", "session", "unpaid session")
-        told = next(self.sources[name] for name in closest if name in self.sources)
-        user_id = self.sources["user session"].user_id if "user session" in self.sources else told.user_id
-        money = self.sources["capture"].money if "capture" in self.sources else told.money
-        return Told(user_id, told.credits, money)
+        terms = next(self.sources[name] for name in closest if name in self.sources)
+        user_id = self.sources["user session"].user_id if "user session" in self.sources else terms.user_id
+        money = self.sources["capture"].money if "capture" in self.sources else terms.money
+        return SaleTerms(user_id, terms.credits, money)
 
     def is_paid(self) -> bool:
         return set(self.sources) != {"unpaid session"}
 
     def kept(self) -> int:
         """The credits that are left of it."""
-        told = self.counts()
+        terms = self.terms()
         if not self.is_paid():
             return 0
         gone = sum((payment.money_reversed() for payment in self.payments), Fraction())
-        share = min(gone / told.money, Fraction(1)) if told.money else Fraction(0)
-        return told.credits - math.floor(told.credits * share)
+        share = min(gone / terms.money, Fraction(1)) if terms.money else Fraction(0)
+        return terms.credits - math.floor(terms.credits * share)
 
     def events(self) -> Iterator[Event]:
-        for name, told in self.sources.items():
-            yield from self._source_events(name, told)
+        for name, terms in self.sources.items():
+            yield from self._source_events(name, terms)
         if any("invoice" in name for name in self.sources):
             for payment in self.payments:
                 yield invoice_payment_event(
@@ -168,10 +168,15 @@ class Sale:
         for payment in self.payments:
             yield from payment.reversal_events()
 
-    def _source_events(self, name: str, told: Told) -> Iterator[Event]:
-        user_id = None if name in ("credits intent", "customer invoice") else told.user_id
-        credits_told = None if name == "user session" else told.credits
-        common = {"event_id": new_id("evt"), "user_id": user_id, "credits": credits_told, "customer": self.customer_id}
+    def _source_events(self, name: str, terms: SaleTerms) -> Iterator[Event]:
+        user_id = None if name in ("credits intent", "customer invoice") else terms.user_id
+        stated = None if name == "user session" else terms.credits
+        common = {
+            "event_id": new_id("evt"),
+            "user_id": user_id,
+            "credits": stated,
+            "customer": self.customer_id,
+        }
         payment_id = self.payments[0].id
         match name:
             case "session" | "unpaid session" | "user session":
@@ -180,31 +185,31 @@ class Sale:
                     **common,
                     id=new_id("cs"),
                     payment_intent=payment_id,
-                    amount=told.money,
+                    amount=terms.money,
                     invoice=self.invoice_id if "invoice" in self.sources else None,
                 )
             case "intent" | "credits intent":
-                yield payment_intent_event(**common, id=payment_id, amount=told.money)
+                yield payment_intent_event(**common, id=payment_id, amount=terms.money)
             case "capture":
                 capture = "payment_intent.succeeded.manual_capture"
-                yield payment_intent_event(capture, event_id=new_id("evt"), id=payment_id, amount_received=told.money)
+                yield payment_intent_event(capture, event_id=new_id("evt"), id=payment_id, amount_received=terms.money)
             case _:
-                yield invoice_event(**common, id=self.invoice_id, amount_paid=told.money)
+                yield invoice_event(**common, id=self.invoice_id, amount_paid=terms.money)
         if name == "customer invoice":
-            began = common | {"event_id": new_id("evt"), "user_id": told.user_id}
+            began = common | {"event_id": new_id("evt"), "user_id": terms.user_id}
             yield session_event("checkout.session.completed.subscription", **began, id=new_id("cs"))
 
 
-def events_of(stories: Sequence[Sale]) -> list[Event]:
-    """All events of the stories, as they happened."""
-    return [event for story in stories for event in story.events()]
+def events_of(sales: Sequence[Sale]) -> list[Event]:
+    """All events of the sales, in the order in which they happened."""
+    return [event for sale in sales for event in sale.events()]
 
 
 def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, int]:
     """What every user must have once everything has arrived."""
     balances = Counter(dict.fromkeys(users, 0))
     for sale in sales:
-        balances[sale.counts().user_id] += sale.kept()
+        balances[sale.terms().user_id] += sale.kept()
     return dict(balances)
 
 
@@ -245,8 +250,8 @@ SOURCES = (
 @st.composite
 def sales(draw: st.DrawFn, users: Sequence[str]) -> Sale:
     names = draw(st.sampled_from(SOURCES))
-    first = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
-    other = Told(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
+    first = SaleTerms(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
+    other = SaleTerms(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
     disagree = draw(st.booleans()) and names != ["unpaid session", "session"]
     sources = {name: other if index and disagree else first for index, name in enumerate(names)}
     payments = st.builds(Payment, st.lists(refunds() | disputes(), max_size=3))

@@ -16,84 +16,81 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Wire:
-    """A TCP proxy before Postgres, which understands where its messages begin and end.
-
-    https://www.postgresql.org/docs/current/protocol-message-formats.html
-    """
+class PgProxy:
+    """The proxy's state, and what it does with the messages of its connections."""
 
     url: str
-    """The database's, through this wire."""
-    asked: list[bytes] = field(default_factory=list)
+    """The database's URL through this proxy."""
+    frontend_messages: list[bytes] = field(default_factory=list)
     """The types of the messages that the worker sent."""
-    answered: list[bytes] = field(default_factory=list)
+    backend_messages: list[bytes] = field(default_factory=list)
     """The types of the messages that Postgres sent."""
     answers_to_lose: int = 0
-    """So many answers are read to their end, with what they tell committed; then the connection is cut instead."""
+    """So many answers are read to their end, after the commit; then the connection is cut instead."""
     queries_to_lose: int = 0
     """So many queries cut the connection instead of reaching Postgres."""
     open: set[int] = field(default_factory=set)
     """The connections that are up, by the port they come from."""
     is_silent: bool = False
-    """Nothing that Postgres says comes through, and nothing is cut."""
+    """No message of Postgres is passed on, and no connection is cut."""
 
 
 @contextmanager
-def wired(database_url: str) -> Iterator[Wire]:
+def proxied(database_url: str) -> Iterator[PgProxy]:
     """Listen on a free port, and pass on to the database what comes in."""
     place = urlsplit(database_url)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         netloc = place.netloc.rpartition(":")[0] + f":{port}"
-        wire = Wire(place._replace(netloc=netloc, query="sslmode=disable&gssencmode=disable").geturl())
+        proxy = PgProxy(place._replace(netloc=netloc, query="sslmode=disable&gssencmode=disable").geturl())
         target = (str(place.hostname), int(place.port or 5432))
-        threading.Thread(target=_accept, args=(listener, target, wire), daemon=True).start()
+        threading.Thread(target=_accept, args=(listener, target, proxy), daemon=True).start()
         try:
-            yield wire
+            yield proxy
         finally:
             listener.shutdown(socket.SHUT_RDWR)
 
 
-def _accept(listener: socket.socket, target: tuple[str, int], wire: Wire) -> None:
+def _accept(listener: socket.socket, target: tuple[str, int], proxy: PgProxy) -> None:
     with suppress(OSError):
         while True:
             client, (_, port) = listener.accept()
-            wire.open.add(port)
-            threading.Thread(target=_join, args=(client, port, target, wire), daemon=True).start()
+            proxy.open.add(port)
+            threading.Thread(target=_join, args=(client, port, target, proxy), daemon=True).start()
 
 
-def _join(client: socket.socket, port: int, target: tuple[str, int], wire: Wire) -> None:
+def _join(client: socket.socket, port: int, target: tuple[str, int], proxy: PgProxy) -> None:
     with client, socket.create_connection(target) as server:
-        queries = threading.Thread(target=_pass_queries, args=(client, server, wire), daemon=True)
+        queries = threading.Thread(target=_pass_queries, args=(client, server, proxy), daemon=True)
         queries.start()
-        _pass_answers(server, client, wire)
+        _pass_answers(server, client, proxy)
         queries.join()
-    wire.open.remove(port)
+    proxy.open.remove(port)
 
 
-def _pass_queries(client: socket.socket, server: socket.socket, wire: Wire) -> None:
+def _pass_queries(client: socket.socket, server: socket.socket, proxy: PgProxy) -> None:
     with _read_from(client, server) as stream:
         server.sendall(_message(stream, b""))  # the start-up message alone has no type
         while message := _message(stream, stream.read(1)):
-            if message[:1] == b"Q" and wire.queries_to_lose:
-                wire.queries_to_lose -= 1
+            if message[:1] == b"Q" and proxy.queries_to_lose:
+                proxy.queries_to_lose -= 1
                 return
-            wire.asked.append(message[:1])
+            proxy.frontend_messages.append(message[:1])
             server.sendall(message)
 
 
-def _pass_answers(server: socket.socket, client: socket.socket, wire: Wire) -> None:
+def _pass_answers(server: socket.socket, client: socket.socket, proxy: PgProxy) -> None:
     is_connected = False
     with _read_from(server, client) as stream:
         while message := _message(stream, stream.read(1)):
-            wire.answered.append(message[:1])
-            if wire.is_silent:
+            proxy.backend_messages.append(message[:1])
+            if proxy.is_silent:
                 continue
-            if not (wire.answers_to_lose and is_connected):
+            if not (proxy.answers_to_lose and is_connected):
                 client.sendall(message)
                 is_connected = is_connected or message[:1] == b"Z"
             elif message[:1] == b"Z":
-                wire.answers_to_lose -= 1
+                proxy.answers_to_lose -= 1
                 return
 
 
@@ -104,7 +101,7 @@ def _message(stream: BinaryIO, kind: bytes) -> bytes:
 
 @contextmanager
 def _read_from(source: socket.socket, sink: socket.socket) -> Iterator[BinaryIO]:
-    """What comes from ``source``; where that ends, both ends learn of it."""
+    """Read from ``source``; when it ends, shut down both ends."""
     with suppress(OSError, struct.error), source.makefile("rb") as stream:
         yield stream
     for end in (source, sink):

@@ -1,4 +1,4 @@
-"""A Postgres that can be stopped in every way, and comes back where it was."""
+"""A Postgres server that tests can stop, crash, suspend and demote, and start again on the same port."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from webhook.ledger.migrate import migrate
 TERMINATE = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{WORKER}'"
 
 
-class Machine:
-    """A Postgres of the test's own, with the whole schema."""
+class PostgresServer:
+    """A Postgres server of a test's own, with the whole schema."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, self.running = folder / "data", postgres.free_port(), ExitStack()
@@ -48,13 +48,13 @@ class Machine:
         return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
 
     def stop_immediately(self) -> None:
-        """As a crash: nothing is written down any more, and no client is told."""
+        """As in a crash: no checkpoint is written and no client is notified."""
         self.first_process.send_signal(signal.SIGQUIT)
         self.stop()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """No process of the server does anything; their connections stay, and new ones queue up."""
+        """Suspend every process of the server: connections stay open and new ones queue up."""
         first = self.first_process
         first.suspend()  # it begins no others from now on
         others = first.children()
