@@ -1,4 +1,4 @@
-"""`webhook audit`: silent on a ledger that was settled, and loud about each way to spoil one."""
+"""`webhook audit`: silent on a ledger that was settled, and loud about each way to corrupt one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from webhook.ledger.ledger import Ledger
 
 Audit = Callable[..., Result]
 Admin = psycopg.Connection[Any]
-Spoil = Callable[..., None]
+Corrupt = Callable[..., None]
 Worker = psycopg.Connection[Any]
 
 GENERATION = "dddddddd-0000-4000-8000-00000000000d"
@@ -60,11 +60,11 @@ def shop(worker: Worker) -> Worker:
 
 
 @pytest.fixture
-def spoil(database: Database, shop: Worker) -> Spoil:
+def corrupt(database: Database, shop: Worker) -> Corrupt:
     """Run what no trigger, foreign key or grant could stop; balances then follow, unless told not to."""
     del shop
 
-    def spoil(*statements: str, balances: bool = True) -> None:
+    def corrupt(*statements: str, balances: bool = True) -> None:
         with psycopg.connect(database.superuser_url) as connection:
             connection.execute("set session_replication_role = replica")
             for statement in statements:
@@ -75,7 +75,7 @@ def spoil(database: Database, shop: Worker) -> Spoil:
                     " (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)"
                 )
 
-    return spoil
+    return corrupt
 
 
 def findings(audit: Audit) -> list[str]:
@@ -144,13 +144,13 @@ def test_audit_on_a_terminal_says_that_nothing_was_found(
     assert capsys.readouterr().out == "Nothing found.\n"
 
 
-def test_audit_names_a_balance_that_is_not_its_rows_sum(audit: Audit, spoil: Spoil) -> None:
-    spoil(f"update public.users set credits_balance = 80 where id = '{ALICE}'", balances=False)
+def test_audit_names_a_balance_that_is_not_its_rows_sum(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.users set credits_balance = 80 where id = '{ALICE}'", balances=False)
     assert findings(audit) == [f"balance: user {ALICE}: balance is not the sum of its rows: expected 75, found 80"]
 
 
-def test_audit_names_a_balance_without_rows(audit: Audit, spoil: Spoil) -> None:
-    spoil(f"update public.users set credits_balance = 80 where id = '{BOB}'", balances=False)
+def test_audit_names_a_balance_without_rows(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.users set credits_balance = 80 where id = '{BOB}'", balances=False)
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its rows: expected 0, found 80"]
 
 
@@ -164,8 +164,8 @@ def test_audit_names_a_balance_that_lacks_the_rows_of_a_table_inheriting_the_led
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its rows: expected 5, found 0"]
 
 
-def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, spoil: Spoil) -> None:
-    spoil(f"delete from public.users where id = '{ALICE}'")
+def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"delete from public.users where id = '{ALICE}'")
     assert findings(audit) == [
         f"balance: user {ALICE}: rows of a user that is not there: expected 75, found nothing",
         f"settlement: payment pi_1, user {ALICE}: credits of a sale without a user or credits: expected 0, found 75",
@@ -173,7 +173,7 @@ def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, spoil: Spoil
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "expected", "found"),
+    ("corrupted", "expected", "found"),
     [
         ("update public.transactions set amount = 90 where stripe_id = 'pi_1'", 75, 65),
         ("delete from public.transactions where stripe_id = 're_1'", 75, 100),
@@ -186,22 +186,22 @@ def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, spoil: Spoil
     ],
 )
 def test_audit_names_a_sale_whose_rows_are_not_what_its_facts_say(
-    spoilt: str, expected: int, found: int, audit: Audit, spoil: Spoil
+    corrupted: str, expected: int, found: int, audit: Audit, corrupt: Corrupt
 ) -> None:
-    spoil(spoilt)
+    corrupt(corrupted)
     message = f"credits are not what its facts say: expected {expected}, found {found}"
     lines = [line for line in findings(audit) if "its money is none" not in line]
     assert lines == [f"settlement: payment pi_1, user {ALICE}: {message}"]
 
 
-def test_audit_names_credits_of_a_sale_that_is_not_paid(audit: Audit, spoil: Spoil) -> None:
-    spoil("update billing.sales set paid = false")
+def test_audit_names_credits_of_a_sale_that_is_not_paid(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("update billing.sales set paid = false")
     message = "credits of a sale that is not paid: expected 0, found 75"
     assert findings(audit) == [f"settlement: payment pi_1, user {ALICE}: {message}"]
 
 
-def test_audit_names_both_users_of_a_sale_that_went_to_the_wrong_one(audit: Audit, spoil: Spoil) -> None:
-    spoil(f"update public.transactions set user_id = '{BOB}' where stripe_id = 'pi_1'")
+def test_audit_names_both_users_of_a_sale_that_went_to_the_wrong_one(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.transactions set user_id = '{BOB}' where stripe_id = 'pi_1'")
     message = "credits are not what its facts say: expected"
     assert sorted(findings(audit)) == [
         f"settlement: payment pi_1, user {ALICE}: {message} 75, found -25",
@@ -209,8 +209,8 @@ def test_audit_names_both_users_of_a_sale_that_went_to_the_wrong_one(audit: Audi
     ]
 
 
-def test_audit_names_rows_whose_sale_has_lost_its_facts(audit: Audit, spoil: Spoil) -> None:
-    spoil("delete from billing.sales")
+def test_audit_names_rows_whose_sale_has_lost_its_facts(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("delete from billing.sales")
     message = "no facts of its sale are known: expected 0, found"
     assert sorted(findings(audit)) == [
         f"row: payment pi_1, user {ALICE}, row pi_1: {message} 100",
@@ -218,17 +218,17 @@ def test_audit_names_rows_whose_sale_has_lost_its_facts(audit: Audit, spoil: Spo
     ]
 
 
-def test_audit_names_a_row_whose_refund_is_not_known(audit: Audit, spoil: Spoil) -> None:
-    spoil("delete from billing.reversals")
+def test_audit_names_a_row_whose_refund_is_not_known(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("delete from billing.reversals")
     assert findings(audit) == [
         f"settlement: payment pi_1, user {ALICE}: credits are not what its facts say: expected 100, found 75",
         f"row: payment pi_1, user {ALICE}, row re_1: what caused it is no fact of its sale: expected pi_1, found re_1",
     ]
 
 
-def test_audit_names_a_purchase_that_bears_another_sales_id(audit: Audit, shop: Worker, spoil: Spoil) -> None:
+def test_audit_names_a_purchase_that_bears_another_sales_id(audit: Audit, shop: Worker, corrupt: Corrupt) -> None:
     record(shop, sale("pi_2", ALICE, paid=False))
-    spoil("update public.transactions set stripe_id = 'pi_2' where stripe_id = 'pi_1'")
+    corrupt("update public.transactions set stripe_id = 'pi_2' where stripe_id = 'pi_1'")
     assert findings(audit) == [
         f"row: payment pi_1, user {ALICE}, row pi_2: what caused it is no fact of its sale: expected pi_1, found pi_2"
     ]
@@ -241,8 +241,8 @@ def test_audit_names_a_purchase_by_hand_that_its_refunds_could_not_settle(audit:
 
 
 @pytest.mark.parametrize("column", ["payment_id", "money_amount", "currency"])
-def test_audit_names_a_row_of_stripes_that_lacks_something(column: str, audit: Audit, spoil: Spoil) -> None:
-    spoil(f"update public.transactions set {column} = null where stripe_id = 're_1'")
+def test_audit_names_a_row_of_stripes_that_lacks_something(column: str, audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.transactions set {column} = null where stripe_id = 're_1'")
     message = (
         f"a row of Stripe's is not whole: expected stripe_id, payment_id, money_amount and currency, found no {column}"
     )
@@ -266,7 +266,7 @@ def test_audit_names_a_row_that_says_that_an_event_told_of_it_and_nothing_else( 
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "row", "message"),
+    ("corrupted", "row", "message"),
     [
         ("money_amount = 1 where stripe_id = 'pi_1'", "pi_1", "its money is none that its facts say"),
         ("currency = 'eur' where stripe_id = 'pi_1'", "pi_1", "its money is none that its facts say"),
@@ -275,15 +275,15 @@ def test_audit_names_a_row_that_says_that_an_event_told_of_it_and_nothing_else( 
     ],
 )
 def test_audit_names_a_row_that_contradicts_the_facts_of_its_sale(
-    spoilt: str, row: str, message: str, audit: Audit, spoil: Spoil
+    corrupted: str, row: str, message: str, audit: Audit, corrupt: Corrupt
 ) -> None:
-    spoil(f"update public.transactions set {spoilt}")
+    corrupt(f"update public.transactions set {corrupted}")
     [line] = findings(audit)
     assert line.startswith(f"row: payment pi_1, user {ALICE}, row {row}: {message}: expected ")
 
 
-def test_audit_names_a_refund_that_is_typed_as_a_purchase(audit: Audit, spoil: Spoil) -> None:
-    spoil(
+def test_audit_names_a_refund_that_is_typed_as_a_purchase(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(
         "alter table public.transactions drop constraint transactions_amount_sign",
         "update public.transactions set type = 'PURCHASE' where stripe_id = 're_1'",
     )
@@ -303,30 +303,32 @@ LOST = "a paid sale that was not settled, and of which no event waits: expected 
 
 @pytest.mark.parametrize("lacking", [{"user_id": None}, {"credits": None}])
 def test_audit_names_a_paid_sale_that_nobody_settled_or_parked(
-    lacking: dict[str, Any], audit: Audit, shop: Worker, spoil: Spoil
+    lacking: dict[str, Any], audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
     record(shop, sale("pi_2", BOB) | lacking)
     assert findings(audit) == []
-    spoil(LONG_AGO)
+    corrupt(LONG_AGO)
     assert findings(audit) == [f"settlement: payment pi_2: {LOST}, found nothing"]
 
 
 @pytest.mark.parametrize("end", ["select 1", "select billing.discard(array['evt_2'], 'Ann', 'a test')"])
 def test_audit_of_a_paid_sale_whose_event_waits_or_was_discarded_is_silent_about_it(
-    end: str, audit: Audit, shop: Worker, spoil: Spoil
+    end: str, audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
     """Parked under the invoice, and paid by another id of it."""
     record(shop, LINK | {"payment_id": "pi_2"})
     record(shop, sale("pi_2", None))
     shop.execute("select billing.park('evt_2', 'some.type', 'missing_user', 'in_1', '{}')")
     shop.execute(end)
-    spoil(LONG_AGO)
+    corrupt(LONG_AGO)
     assert not [line for line in findings(audit) if not line.startswith("parked")]
 
 
-def test_audit_of_a_captured_payment_that_names_nothing_finds_nothing(audit: Audit, shop: Worker, spoil: Spoil) -> None:
+def test_audit_of_a_captured_payment_that_names_nothing_finds_nothing(
+    audit: Audit, shop: Worker, corrupt: Corrupt
+) -> None:
     record(shop, sale("pi_2", None, version=3, credits=None))
-    spoil(LONG_AGO)
+    corrupt(LONG_AGO)
     assert findings(audit) == []
 
 
@@ -350,7 +352,7 @@ def test_audit_of_a_reversal_in_another_currency_that_takes_nothing_finds_nothin
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "messages"),
+    ("corrupted", "messages"),
     [
         (
             f"""
@@ -375,9 +377,9 @@ def test_audit_of_a_reversal_in_another_currency_that_takes_nothing_finds_nothin
     ],
 )
 def test_audit_names_a_generation_that_was_not_given_back_once_and_whole(
-    spoilt: str, messages: list[str], audit: Audit, spoil: Spoil
+    corrupted: str, messages: list[str], audit: Audit, corrupt: Corrupt
 ) -> None:
-    spoil(spoilt)
+    corrupt(corrupted)
     assert findings(audit) == [f"generation: {message}" for message in messages]
 
 
@@ -464,14 +466,14 @@ def test_audit_of_linked_payments_that_disagree_finds_nothing(
 
 @pytest.mark.parametrize("names", ["a", "abc"])
 def test_audit_names_the_rows_of_an_invoice_that_lost_the_link_to_its_payment(
-    names: str, audit: Audit, shop: Worker, spoil: Spoil
+    names: str, audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
     record(shop, sale("in_1", BOB, version=2))
     for name in names:
         record(shop, LINK | {"payment_id": f"pi_{name}"})
         record(shop, refund(f"re_{name}", f"pi_{name}", 100))
     assert findings(audit) == []
-    spoil("delete from billing.payment_links where payment_id = 'pi_a'")
+    corrupt("delete from billing.payment_links where payment_id = 'pi_a'")
     kept = 100 - 10 * len(names)
     assert findings(audit) == [
         f"settlement: payment in_1, user {BOB}: credits are not what its facts say: expected {kept + 10}, found {kept}",
@@ -479,9 +481,9 @@ def test_audit_names_the_rows_of_an_invoice_that_lost_the_link_to_its_payment(
     ]
 
 
-def test_audit_as_json_is_one_finding_per_line(audit: Audit, spoil: Spoil) -> None:
-    spoil("update billing.sales set paid = false", f"update public.users set credits_balance = 1 where id = '{BOB}'")
-    spoil(f"update public.users set credits_balance = 1 where id = '{BOB}'", balances=False)
+def test_audit_as_json_is_one_finding_per_line(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("update billing.sales set paid = false", f"update public.users set credits_balance = 1 where id = '{BOB}'")
+    corrupt(f"update public.users set credits_balance = 1 where id = '{BOB}'", balances=False)
     result = audit("--json")
     assert result.exit_code == 1
     assert [json.loads(line) for line in result.stdout.splitlines()] == [

@@ -109,7 +109,7 @@ def test_audit_names_a_payment_of_an_invoice_that_the_ledger_does_not_know_as_su
 def test_audit_passes_over_what_is_no_dispute(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
     """An odd answer is no defect of ours: what is a dispute counts."""
     deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
-    listed = stripe._list  # noqa: SLF001 - to spoil its answer
+    listed = stripe._list  # noqa: SLF001 - to corrupt its answer
 
     def odd(every: list[Any], path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         status, body = listed(every, path, query)

@@ -706,11 +706,11 @@ def test_subscription_of_an_erased_user_does_not_come_back(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoilt", [{}, {"amount_total": "much"}, {"amount_total": "\0\ud800"}], ids=["lacking", "unreadable", "awkward"]
+    "corrupted", [{}, {"amount_total": "much"}, {"amount_total": "\0\ud800"}], ids=["lacking", "unreadable", "awkward"]
 )
-def test_what_was_discarded_stays_discarded(shop: Shop, spoilt: dict[str, Any]) -> None:
+def test_what_was_discarded_stays_discarded(shop: Shop, corrupted: dict[str, Any]) -> None:
     """An operator has said so of its event, though that may have named no payment."""
-    event = session_event(credits=None, **spoilt)
+    event = session_event(credits=None, **corrupted)
     shop.stripe.happened(event)
     shop.deliver(event)
     environment = {"DATABASE_URL": shop.database.url}
@@ -808,7 +808,7 @@ def test_list_that_does_not_say_how_it_goes_on_is_read_as_far_as_it_goes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands in it is recorded, and the run is not finished."""
-    listed = shop.stripe._list  # noqa: SLF001 - to spoil its answer
+    listed = shop.stripe._list  # noqa: SLF001 - to corrupt its answer
 
     def odd(every: list[Any], path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         status, body = listed(every, path, query)

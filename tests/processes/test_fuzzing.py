@@ -152,7 +152,7 @@ READ_MOST = ("id", "amount", "amount_total", "currency", "status", "payment_inte
 
 
 @st.composite
-def spoilt_events(draw: st.DrawFn) -> dict[str, Any]:
+def corrupted_events(draw: st.DrawFn) -> dict[str, Any]:
     """A recorded event of which some fields are something else, or gone."""
     event = json.loads(draw(recordings).read_text(encoding="utf-8"))
     read_most = st.sampled_from([(event["data"]["object"], key) for key in READ_MOST])
@@ -171,7 +171,7 @@ def status_of(worker: Worker, body: bytes) -> int:
 
 
 @fuzzing
-@given(event=spoilt_events())
+@given(event=corrupted_events())
 @example(event={"id": "evt_1", "type": "\u0000", "data": {"object": {"id": "\ud800"}}})
 def test_signed_event_with_any_field_spoilt_is_answered_200_or_400(worker: Worker, event: dict[str, Any]) -> None:
     """Recorded, ignored, parked or refused: none is beyond the worker or its database."""

@@ -103,7 +103,7 @@ CHANGED_SINCE = {
 }
 
 # Every kind of fault once: an event, where in its object, the value put there, the fault to be found.
-SPOILT = [
+CORRUPTED = [
     ("checkout.session.completed", "surprise", 1, "unknown"),
     ("checkout.session.completed", "automatic_tax.surprise", None, "unknown"),
     ("checkout.session.completed", "mode", GONE, "missing"),
@@ -211,7 +211,7 @@ def object_faults_of(event: dict[str, Any]) -> list[str]:
     return faults(object_in(event), SHAPES[kind], kind)
 
 
-def spoil(event: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+def corrupt(event: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     *parents, last = path.split(".")
     place = reduce(getitem, parents, object_in(event))
     place[last] = value
@@ -236,9 +236,9 @@ def test_recorded_objects_of_an_older_version_differ_only_by_what_changed_since(
     assert {fault for each in found for fault in each} == CHANGED_SINCE[version]
 
 
-@pytest.mark.parametrize(("name", "path", "value", "fault"), SPOILT)
+@pytest.mark.parametrize(("name", "path", "value", "fault"), CORRUPTED)
 def test_checker_object_that_stripe_never_sends_is_refused(name: str, path: str, value: Any, fault: str) -> None:
-    event = spoil(recorded(name), path, value)
+    event = corrupt(recorded(name), path, value)
     assert object_faults_of(event) == [f"{object_in(event)['object']}.{path}: {fault}"]
 
 
