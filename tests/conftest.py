@@ -12,6 +12,8 @@ import responses
 from pytest_socket import socket_allow_hosts
 
 from support.databases import PASSWORD, WORKER, Database, Server, new_folder
+from support.recorded import USER_ID
+from support.roles import open_accounts
 from webhook.dev import postgres
 from webhook.ledger.migrate import migrate
 
@@ -85,3 +87,24 @@ def admin(database: Database) -> Iterator[psycopg.Connection]:
     """An autocommit connection of the schema's owner."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def owner(admin: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection to a ledger in which Alice has 100 credits and Bob 50."""
+    open_accounts(admin)
+    return admin
+
+
+@pytest.fixture
+def buyer(admin: psycopg.Connection) -> str:
+    """The id of the user that the recorded events name, who now has an account."""
+    admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
+    return USER_ID
+
+
+@pytest.fixture(scope="module")
+def shared_database(server: Server, template: str) -> Iterator[Database]:
+    """One database for all tests of a module, each of which has users of its own."""
+    with server.new_database(template) as database:
+        yield database

@@ -7,21 +7,22 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from support.commands import invoke
 from support.databases import Database
 from support.delivery import deliver_to
 from support.model import deliveries, events_of, new_id, sales
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, add, balance, connected, record, refund, sale, sign_up
 from webhook.audit import checks as audit_module
-from webhook.cli import commands
 from webhook.ledger.ledger import Ledger
 
 Audit = Callable[..., Result]
@@ -38,7 +39,7 @@ LINK = {"kind": "link", "id": "inpay_1", "invoice_id": "in_1"}
 def audit(database: Database, monkeypatch: pytest.MonkeyPatch) -> Audit:
     """The command, on a pipe."""
     monkeypatch.setenv("DATABASE_URL", database.url)
-    return lambda *arguments: CliRunner().invoke(commands, ["audit", *arguments], catch_exceptions=False)
+    return partial(invoke, "audit")
 
 
 @pytest.fixture

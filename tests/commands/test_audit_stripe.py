@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-import responses
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from support.commands import invoke
 from support.databases import Database
 from support.delivery import deliver_to
 from support.recorded import USER_ID, dispute_event, invoice_event, invoice_payment_event, refund_event, session_event
-from support.stripe_stand_in import StripeStandIn, serving
-from webhook.cli import commands
+from support.stripe_stand_in import StripeStandIn
 from webhook.ledger.ledger import Ledger
 from webhook.settings import SettingsError
 from webhook.stripe_api import bulk as stripe_reader
@@ -34,16 +34,15 @@ LINK = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_in
 
 
 @pytest.fixture
-def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
-    with serving(StripeStandIn()) as stand_in:
-        stripe_api.add_passthru(stand_in.url)
-        stand_in.happened(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
-        charge = {"object": "charge", "created": 1, "amount_refunded": 250, "disputed": True}
-        stand_in.objects["ch_1"] = charge | {"id": "ch_1"}
-        stand_in.objects["ch_2"] = charge | {"id": "ch_2", "amount_refunded": 0, "disputed": False}
-        stand_in.objects[PAYMENT] |= {"amount_received": 1000, "latest_charge": "ch_1"}
-        stand_in.objects["pi_invoice"] |= {"amount_received": 900, "latest_charge": "ch_2"}
-        yield stand_in
+def stripe(stripe: StripeStandIn) -> StripeStandIn:
+    """An account with a sale, its refund and dispute, and a paid invoice."""
+    stripe.happened(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    charge = {"object": "charge", "created": 1, "amount_refunded": 250, "disputed": True}
+    stripe.objects["ch_1"] = charge | {"id": "ch_1"}
+    stripe.objects["ch_2"] = charge | {"id": "ch_2", "amount_refunded": 0, "disputed": False}
+    stripe.objects[PAYMENT] |= {"amount_received": 1000, "latest_charge": "ch_1"}
+    stripe.objects["pi_invoice"] |= {"amount_received": 900, "latest_charge": "ch_2"}
+    return stripe
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def audit(database: Database, stripe: StripeStandIn, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DATABASE_URL", database.url)
     monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
     monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
-    return lambda *arguments: CliRunner().invoke(commands, ["audit", *arguments], catch_exceptions=False)
+    return partial(invoke, "audit")
 
 
 def test_audit_of_payments_that_are_as_stripe_says_finds_nothing(audit: Audit, deliver: Deliver) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from support.commands import WEBHOOK
 from support.databases import Database, Server, new_folder
 from webhook.dev.errors import DevError
 from webhook.dev.ports import free_port
@@ -25,7 +25,6 @@ from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_s
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import child_environment
 
-WEBHOOK = Path(sys.executable).with_name("webhook")
 PATIENCE = 60
 
 

@@ -12,8 +12,9 @@ import pytest
 import requests
 import responses
 
+from support.commands import Command
 from support.databases import Database, login
-from support.endpoints import BASE, ENDPOINTS, Command, endpoint, page
+from support.endpoints import BASE, ENDPOINTS, endpoint, page
 from webhook.events.event import read_event
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version

@@ -8,7 +8,8 @@ import pytest
 import requests
 import responses
 
-from support.endpoints import ENDPOINTS, URL, Command, Stripe, endpoint, page
+from support.commands import Command
+from support.endpoints import ENDPOINTS, URL, Stripe, endpoint, page
 from webhook.events.interpret import HANDLED_EVENTS
 
 KEY = "rk_test_operators_key"

@@ -6,23 +6,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-import responses
 from click.testing import CliRunner
 
+from support.commands import WEBHOOK, started
 from support.databases import Database
 from support.ledger_queries import WAITS, sessions
 from support.model import new_id
 from support.recorded import USER_ID, session_event
-from support.stripe_stand_in import StripeStandIn, serving
+from support.stripe_stand_in import StripeStandIn
 from support.waiting import eventually
 from webhook import cli
 from webhook.audit import checks as audit
@@ -31,17 +29,15 @@ from webhook.settings import child_environment
 Admin = psycopg.Connection[Any]
 
 PATIENCE = 60
-WEBHOOK = str(Path(sys.executable).with_name("webhook"))
 RECONCILE = ("reconcile", "--since", "1d")
 
 
 @pytest.fixture
-def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
-    with serving(StripeStandIn()) as stand_in:
-        stripe_api.add_passthru(stand_in.url)
-        for _ in range(3):
-            stand_in.happened(session_event(event_id=new_id("evt"), id=new_id("cs"), payment_intent=new_id("pi")))
-        yield stand_in
+def stripe(stripe: StripeStandIn) -> StripeStandIn:
+    """An account with three sales."""
+    for _ in range(3):
+        stripe.happened(session_event(event_id=new_id("evt"), id=new_id("cs"), payment_intent=new_id("pi")))
+    return stripe
 
 
 @pytest.fixture
@@ -52,19 +48,6 @@ def environment(database: Database, admin: Admin, stripe: StripeStandIn) -> dict
         payload = json.dumps(session_event(event_id=event_id, user_id=None, customer=None))
         admin.execute("select billing.park(%s, 'a.type', %s, null, %s)", [event_id, reason, payload])
     return child_environment(stripe.settings(database.url))
-
-
-@contextmanager
-def started(environment: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process of its own, killed at the end."""
-    process = subprocess.Popen(
-        [WEBHOOK, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @contextmanager

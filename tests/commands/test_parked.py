@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import responses
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from support.commands import WEBHOOK, invoke
 from support.databases import Database
 from support.delivery import deliver_to
 from support.recorded import USER_ID, session_event
-from webhook.cli import commands
 from webhook.commands import parked
 from webhook.ledger.ledger import Ledger
 
@@ -33,7 +31,7 @@ def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """The command, on a pipe."""
     monkeypatch.setenv("DATABASE_URL", database.url)
     monkeypatch.setenv("STRIPE_LIVEMODE", "false")
-    return lambda *arguments: CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    return invoke
 
 
 @pytest.fixture
@@ -427,7 +425,7 @@ def test_parked_event_half_resolved_is_refused_by_the_database(values: str, admi
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("webhook")), *arguments]
+    command = [WEBHOOK, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
 
 

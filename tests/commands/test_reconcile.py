@@ -14,18 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-import responses
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from support.databases import Database
-from support.delivery import deliver_to
 from support.model import new_id
 from support.project import DOCS
 from support.recorded import (
@@ -37,9 +33,9 @@ from support.recorded import (
     refund_event,
     session_event,
 )
-from support.stripe_stand_in import DAY, StripeStandIn, serving
+from support.shop import Shop, opened
+from support.stripe_stand_in import DAY, StripeStandIn
 from webhook import cli
-from webhook.ledger.ledger import Ledger
 from webhook.reconcile import recorder
 from webhook.reconcile.pages import Page, Source
 from webhook.reconcile.progress import Progress
@@ -50,61 +46,12 @@ PAYMENT = session_event()["data"]["object"]["payment_intent"]
 SESSION = session_event()["data"]["object"]["id"]
 
 
-@dataclass
-class Shop:
-    """A Stripe account, and a worker's database that may have missed some of its events."""
-
-    stripe: StripeStandIn
-    database: Database
-    admin: psycopg.Connection[Any]
-    ledger: Ledger
-
-    def deliver(self, *events: dict[str, Any]) -> None:
-        for event in events:
-            deliver_to(self.ledger, event)
-
-    def reconcile(self, *arguments: str, **environment: str) -> Result:
-        settings = self.stripe.settings(self.database.url)
-        return CliRunner(env=settings | environment).invoke(cli.commands, ["reconcile", *arguments])
-
-    def found(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        """What a run tells in JSON."""
-        result = self.reconcile("--json", *arguments, **environment)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        *items, summary = map(json.loads, result.stdout.splitlines())
-        assert [each["type"] for each in (*items, summary)] == ["item"] * len(items) + ["summary"]
-        return summary | {"items": items, "exit_code": result.exit_code}
-
-    def missing(self, *arguments: str) -> dict[str, int]:
-        """The ids of what a run finds missing, and the credits that each moved."""
-        return {each["id"]: each["credits"] for each in self.found(*arguments)["items"]}
-
-    def balance(self, user_id: str = USER_ID) -> int:
-        [(balance,)] = self.admin.execute("select credits_balance from public.users where id = %s", [user_id])
-        return int(balance)
-
-    def contents(self) -> list[Any]:
-        tables = ("transactions", "sales", "reversals", "payment_links", "customers", "parked_events")
-        return [
-            self.admin.execute(f"select * from {schema}.{table} order by 1, 2").fetchall()
-            for schema, table in [("public", tables[0]), *(("billing", name) for name in tables[1:])]
-        ]
-
-
 @pytest.fixture
-def shop(
-    database: Database,
-    admin: psycopg.Connection[Any],
-    stripe_api: responses.RequestsMock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
+def shop(database: Database, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.setattr(stripe_reader, "_MAX_BACKOFF", 0.05)
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    ledger = Ledger(database.url)
-    with serving(StripeStandIn()) as stripe:
-        stripe_api.add_passthru(stripe.url)
-        yield Shop(stripe, database, admin, ledger)
-    ledger.close()
+    with opened(database, stripe) as shop:
+        shop.sign_up(USER_ID)
+        yield shop
 
 
 def days_ago(days: float) -> int:

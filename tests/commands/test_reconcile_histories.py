@@ -9,64 +9,40 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
-import responses
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from sql.test_settlement import Shop, told
+from support.commands import WEBHOOK, started
 from support.databases import Database
 from support.model import Event, deliveries, events_of, expected_balances, new_id, sales
 from support.recorded import USER_ID, payment_intent_event, refund_event, session_event
-from support.stripe_stand_in import StripeStandIn, serving
+from support.shop import Books, described
+from support.stripe_stand_in import StripeStandIn
 from webhook import cli
 from webhook.ledger.ledger import Ledger
 from webhook.settings import child_environment
 
 PATIENCE = 60
 """Seconds after which a test fails rather than waits on: a Python starts slowly on a busy machine."""
-COMMAND = (str(Path(sys.executable).with_name("webhook")), "reconcile", "--since", "1d")
+RECONCILE = ("reconcile", "--since", "1d")
 EXAMPLES = int(os.environ.get("RECONCILE_EXAMPLES", "25"))
 
 
 @pytest.fixture
-def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
-    with serving(StripeStandIn()) as stand_in:
-        stripe_api.add_passthru(stand_in.url)
-        yield stand_in
-
-
-@pytest.fixture
-def shop(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Shop]:
+def books(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Books]:
     with closing(Ledger(database.url)) as ledger:
-        yield Shop(admin, ledger)
+        yield Books(admin, ledger)
 
 
 def reconcile(database: Database, stripe: StripeStandIn, *arguments: str) -> int:
     runner = CliRunner(env=stripe.settings(database.url))
-    return runner.invoke(cli.commands, ["reconcile", "--since", "1d", *arguments]).exit_code
-
-
-@contextmanager
-def started(database: Database, stripe: StripeStandIn) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process of its own, killed at the end."""
-    with subprocess.Popen(
-        COMMAND,
-        env=child_environment(stripe.settings(database.url)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return runner.invoke(cli.commands, [*RECONCILE, *arguments]).exit_code
 
 
 @settings(
@@ -77,11 +53,11 @@ def started(database: Database, stripe: StripeStandIn) -> Iterator[subprocess.Po
 )
 @given(data=st.data())
 def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
-    shop: Shop, database: Database, stripe: StripeStandIn, data: st.DataObject
+    books: Books, database: Database, stripe: StripeStandIn, data: st.DataObject
 ) -> None:
     """A random part of the events is delivered, in any order; the run adds the rest, and a second one nothing."""
-    shop.open()
-    history = data.draw(st.lists(sales(shop.users), min_size=1, max_size=4))
+    books.open()
+    history = data.draw(st.lists(sales(books.users), min_size=1, max_size=4))
     stripe.objects.clear()
     events = events_of(history)
     stripe.happened(*events)
@@ -89,13 +65,13 @@ def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
     arrived = everything[: data.draw(st.integers(0, len(everything)))]
     if data.draw(st.booleans()):
         stripe.forget_events()
-    note(told(arrived))
+    note(described(arrived))
     for event in arrived:
-        shop.deliver(event)
+        books.deliver(event)
     assert reconcile(database, stripe, "--dry-run") in (0, 1)
     assert reconcile(database, stripe) in (0, 1)
-    assert shop.balances() == expected_balances(history, shop.users)
-    assert shop.parked() == 0
+    assert books.balances() == expected_balances(history, books.users)
+    assert books.parked() == 0
     assert reconcile(database, stripe) == 0
 
 
@@ -127,23 +103,23 @@ def buyer(admin: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.usefixtures("buyer")
 def test_run_beside_webhooks_for_the_same_objects_grants_each_once(
-    shop: Shop, database: Database, stripe: StripeStandIn
+    books: Books, database: Database, stripe: StripeStandIn
 ) -> None:
     """Four threads deliver every event twice, while one run follows another."""
     events = sold(90)
     stripe.happened(*events)
     with ThreadPoolExecutor(4) as pool:
-        delivered = [pool.submit(shop.deliver, event) for event in events * 2]
+        delivered = [pool.submit(books.deliver, event) for event in events * 2]
         while not all(each.done() for each in delivered):
             assert reconcile(database, stripe) in (0, 1)
         assert {each.result() for each in delivered} <= {"recorded", "duplicate"}
-    assert state(shop.admin) == (60 * 100, 120)
+    assert state(books.admin) == (60 * 100, 120)
 
 
 @pytest.mark.usefixtures("buyer")
 @pytest.mark.parametrize("requests", [2, 8, 12])
 def test_run_after_one_that_was_killed_records_the_rest(
-    shop: Shop, database: Database, stripe: StripeStandIn, requests: int
+    books: Books, database: Database, stripe: StripeStandIn, requests: int
 ) -> None:
     """kill -9 at some request of it; it counts as not finished."""
     stripe.happened(*sold(180))
@@ -155,12 +131,12 @@ def test_run_after_one_that_was_killed_records_the_rest(
             let_go.wait(PATIENCE)
 
     stripe.before_answer = hold
-    with started(database, stripe):
+    with started(child_environment(stripe.settings(database.url)), *RECONCILE):
         assert asked.wait(PATIENCE)
     let_go.set()
-    assert shop.ledger.covered_until() is None
+    assert books.ledger.covered_until() is None
     assert reconcile(database, stripe) == 1
-    assert state(shop.admin) == (120 * 100, 240)
+    assert state(books.admin) == (120 * 100, 240)
 
 
 def peak_memory(database: Database, stripe: StripeStandIn) -> int:
@@ -170,7 +146,7 @@ def peak_memory(database: Database, stripe: StripeStandIn) -> int:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", measured, *COMMAND],
+        [sys.executable, "-c", measured, str(WEBHOOK), *RECONCILE],
         env=child_environment(stripe.settings(database.url)),
         capture_output=True,
         text=True,

@@ -15,12 +15,11 @@ from psycopg import errors
 
 from support.databases import Database
 from support.project import DOCS
-from support.roles import ALICE, NOBODY, add, balance, connected, execute, open_accounts
+from support.roles import ALICE, NOBODY, add, balance, connected, execute
+from support.spending_page import GENERATION, snippets
 from tools.supabase_cli import SRC
 
-PAGE = (DOCS / "how-to" / "spend.md").read_text(encoding="utf-8")
 ERRORS = DOCS / "reference" / "errors.md"
-GENERATION = "11111111-0000-4000-8000-000000000001"
 
 WRONG_IN_SQL = [
     ("nobody", 30, "22P02"),
@@ -40,22 +39,9 @@ AS_POSTGREST = """
 """
 
 
-def snippets(language: str) -> list[str]:
-    """The page's snippets, for Alice and a generation of hers."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return [text.replace("<user id>", ALICE).replace("<generation id>", GENERATION) for text in found]
-
-
 def told_of(state: str) -> bool:
     """Whether the table of errors has it."""
     return f"\n| `{state}` |" in ERRORS.read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def owner(admin: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection; Alice has 100 credits."""
-    open_accounts(admin)
-    return admin
 
 
 @pytest.fixture

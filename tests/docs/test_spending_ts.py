@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from docs.test_spending_docs import GENERATION, snippets
 from support.roles import ALICE
+from support.spending_page import GENERATION, snippets
 from support.waiting import PATIENCE
 from tools.supabase_cli import SRC, needs_tools
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from support.databases import Database
 from support.project import DOCS, PROJECT
-from support.worker import PATIENCE, SECRET, working
+from support.waiting import PATIENCE
+from support.worker import SECRET, working
 
 PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 STEPS = re.findall(r"^```sh\n(.*?)^```$(?:\s+^```text\n(.*?)^```$)?", PAGE, re.DOTALL | re.MULTILINE)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 from psycopg import errors, sql
 
-from support.databases import WORKER, Database, Server
+from support.databases import Database
+from support.privileges import OWN_SCHEMAS, privileges, privileges_seen_by
 from support.roles import (
     ALICE,
     BOB,
@@ -19,7 +19,6 @@ from support.roles import (
     connected,
     contents,
     execute,
-    open_accounts,
     sign_up,
 )
 from webhook.dev.postgres import ADMIN
@@ -28,7 +27,6 @@ from webhook.ledger.migrate import migrate
 API_ROLES = ("anon", "authenticated")
 ROLES = (*API_ROLES, "worker", "service_role", "owner")
 STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
-NAMED_ROLES = (*API_ROLES, "service_role", "authenticator", "supabase_auth_admin", WORKER, ADMIN)
 WAYS_OUT = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
 BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
 
@@ -268,146 +266,6 @@ SELF_HOSTED = """
     alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
     alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
 """
-
-# Every schema that Postgres did not bring itself.
-_SCHEMAS = "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema$)')"
-
-_PRIVILEGES_OF_ALL = f"""
-    with objects (kind, name, acl, owner) as (
-        select 'database:', null, coalesce(datacl, acldefault('d', datdba)), datdba
-        from pg_database
-        where datname = current_database()
-        union all
-        select 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)), nspowner
-        from pg_namespace
-        where oid in {_SCHEMAS}
-        union all
-        select
-            case relkind when 'S' then 'sequence' else 'table' end,
-            oid::regclass::text,
-            coalesce(relacl, acldefault(case relkind when 'S' then 's'::"char" else 'r' end, relowner)),
-            relowner
-        from pg_class
-        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
-        union all
-        select
-            'row',
-            concat(attrelid::regclass, ': ', string_agg(attname, ',' order by attnum)),
-            null,
-            null
-        from pg_attribute
-        join pg_class on pg_class.oid = attrelid
-        where
-            relnamespace in {_SCHEMAS}
-            and relnamespace <> 'auth'::regnamespace -- whose columns Supabase decides about
-            and relkind in ('r', 'p', 'v', 'm', 'f')
-            and attnum > 0
-            and not attisdropped
-        group by attrelid
-        union all
-        select 'column', attrelid::regclass || '.' || attname, attacl, relowner
-        from pg_attribute
-        join pg_class on pg_class.oid = attrelid
-        where relnamespace in {_SCHEMAS} and attacl is not null
-        union all
-        select 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner
-        from pg_proc
-        where pronamespace in {_SCHEMAS}
-        union all
-        select 'type', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
-        from pg_type
-        where
-            typnamespace in {_SCHEMAS}
-            and typelem = 0
-            and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
-        union all
-        select 'large object', oid::text, lomacl, lomowner
-        from pg_largeobject_metadata
-        union all
-        -- What each new object would be given, in one schema or in all of them.
-        select
-            'default',
-            concat_ws(' in ', defaclobjtype, nullif(defaclnamespace, 0)::regnamespace),
-            defaclacl,
-            defaclrole
-        from pg_default_acl
-        union all
-        -- The roles that we know, and whoever may become one of them.
-        select
-            'role',
-            rolname || concat(
-                case when rolsuper then ' superuser' end,
-                case when rolcreaterole then ' createrole' end,
-                case when rolcreatedb then ' createdb' end,
-                case when rolreplication then ' replication' end,
-                case when rolbypassrls then ' bypassrls' end,
-                ' member of ' || (
-                    select string_agg(distinct roleid::regrole::text, ',')
-                    from pg_auth_members
-                    where member = pg_roles.oid
-                )
-            ),
-            null,
-            null
-        from pg_roles
-        where
-            rolname = any (%(roles)s)
-            or oid in (select member from pg_auth_members where roleid::regrole::text = any (%(roles)s))
-    )
-    select concat_ws(
-        ' ',
-        kind,
-        name || ':',
-        'owner=' || nullif(owner, current_user::regrole)::regrole,
-        (
-            select string_agg(granted, ' ' order by granted)
-            from (
-                select concat(
-                    case grantee when 0 then 'public' else grantee::regrole::text end,
-                    '=',
-                    string_agg(
-                        lower(privilege_type) || case when is_grantable then '*' else '' end,
-                        ',' order by privilege_type
-                    )
-                ) as granted
-                from aclexplode(acl)
-                where grantee not in (owner, current_user::regrole)
-                group by grantee
-            ) as grants
-        )
-    )
-    from objects
-    order by kind collate "C", name collate "C"
-"""
-
-
-def privileges(database: Database) -> list[str]:
-    """What everybody but its owner may do with each object, one line each."""
-    with psycopg.connect(database.admin_url) as admin:
-        return privileges_told_to(admin)
-
-
-def privileges_told_to(admin: psycopg.Connection) -> list[str]:
-    """The same, of the database that the admin is connected to."""
-    admin.execute("set search_path = ''")
-    return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES]})]
-
-
-@pytest.fixture(scope="module")
-def bank(server: Server, template: str) -> Iterator[Database]:
-    """Alice's and Bob's database, for all tests that leave it as it is."""
-    with server.new_database(template) as database:
-        with psycopg.connect(database.admin_url) as admin:
-            open_accounts(admin)
-        yield database
-
-
-@pytest.fixture
-def owner(admin: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection to Alice's and Bob's database, for tests that change it."""
-    open_accounts(admin)
-    return admin
-
 
 # Reading
 
@@ -776,7 +634,7 @@ def test_privilege_that_nobody_decided_about_is_seen(bank: Database, way: str) -
     with psycopg.connect(bank.superuser_url) as connection:
         connection.execute(UNDECIDED[way].format(database=bank.name))
         connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(ADMIN)))
-        assert privileges_told_to(connection) != DECIDED
+        assert privileges_seen_by(connection) != DECIDED
         connection.rollback()
 
 
@@ -795,7 +653,7 @@ def test_security_definer_functions_are_two_and_have_no_search_path(owner: psyco
         f"""
         select proname, array_to_string(proconfig, ' ')
         from pg_proc
-        where prosecdef and pronamespace in {_SCHEMAS}
+        where prosecdef and pronamespace in {OWN_SCHEMAS}
         order by 1
         """,
     )
@@ -810,7 +668,7 @@ def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection
         select oid::regprocedure::text
         from pg_proc
         where
-            pronamespace in {_SCHEMAS}
+            pronamespace in {OWN_SCHEMAS}
             and pronamespace <> 'auth'::regnamespace
             and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
         """,
@@ -826,7 +684,7 @@ def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None
         select oid::regclass::text
         from pg_class
         where
-            relnamespace in {_SCHEMAS}
+            relnamespace in {OWN_SCHEMAS}
             and (relkind = 'm' or (relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)))
         """,
     )
@@ -839,7 +697,7 @@ def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> 
         f"""
         select oid::regclass::text
         from pg_class
-        where relnamespace in {_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
+        where relnamespace in {OWN_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
         """,
     )
     # dbmate's own list, which no role but the owner may read.

@@ -14,7 +14,6 @@ from support.roles import (
     balance,
     connected,
     execute,
-    open_accounts,
     record,
     sale,
 )
@@ -68,13 +67,6 @@ SHADOWED_TYPES = """
     create domain pg_temp.uuid as pg_catalog.uuid check (false);
     create domain pg_temp.text as varchar check (false);
 """
-
-
-@pytest.fixture
-def owner(admin: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection to Alice's and Bob's database."""
-    open_accounts(admin)
-    return admin
 
 
 @pytest.fixture

@@ -22,19 +22,10 @@ from support.generations import (
     refund_generation,
     refused,
 )
-from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, sign_up
+from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute
 
 HIGHEST = 2**53 - 1
 FIRST, SECOND = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
-
-
-@pytest.fixture
-def owner(admin: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection. Alice has 100 credits, Bob 50."""
-    sign_up(admin, ALICE, BOB)
-    add(admin, ALICE, 100)
-    add(admin, BOB, 50)
-    return admin
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
-from support.databases import Database, Server
+from support.databases import Database
 from support.generations import authorize
 from support.roles import ALICE, BOB, assert_refused, balance, connected, contents, execute, open_accounts
 
@@ -49,13 +47,11 @@ REPLACING = (
 
 
 @pytest.fixture(scope="module")
-def bank(server: Server, template: str) -> Iterator[Database]:
-    """Alice bought 100 credits and spent 30 of them, Bob bought 50: for tests that leave it as it is."""
-    with server.new_database(template) as database:
-        with psycopg.connect(database.admin_url) as owner:
-            open_accounts(owner)
-            authorize(owner, ALICE, 30, GENERATION)
-        yield database
+def bank(bank: Database) -> Database:
+    """The shared database, in which Alice has spent 30 of her 100 credits."""
+    with psycopg.connect(bank.admin_url) as owner:
+        authorize(owner, ALICE, 30, GENERATION)
+    return bank
 
 
 @pytest.mark.parametrize("call", CALLS)

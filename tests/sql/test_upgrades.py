@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from sql.test_access import privileges
 from support import worker
 from support.databases import Database
 from support.generations import authorize, refund_generation
 from support.ledger_queries import amounts, new_user
+from support.privileges import privileges
 from support.roles import ALICE, BOB, NOBODY, add, balance, connected, execute, record, refund, sale, sign_up
 from support.waiting import PATIENCE
 from webhook.ledger import migrate as migrate_module

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs
 
-import pytest
 import requests
 import responses
-from click.testing import CliRunner
 
-from webhook import cli
 from webhook.events.interpret import HANDLED_EVENTS
 
 BASE = "https://api.stripe.com"
@@ -70,25 +67,3 @@ class Stripe:
 
 def _ok(body: dict[str, Any]) -> Answer:
     return 200, {}, json.dumps(body)
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Command:
-    """The whole ``webhook`` command in this process, where Stripe is answered for."""
-
-    monkeypatch: pytest.MonkeyPatch
-
-    def __call__(self, *arguments: str) -> Done:
-        self.monkeypatch.setattr("sys.argv", ["webhook", *arguments])
-        with CliRunner().isolation() as (out, err, _):
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-            return Done(int(ended.value.code or 0), out.getvalue().decode(), err.getvalue().decode())

@@ -1,0 +1,58 @@
+"""The ``webhook`` command, in this process and as one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from webhook import cli
+
+WEBHOOK = Path(sys.executable).with_name("webhook")
+
+
+def invoke(*arguments: str, **environment: str) -> Result:
+    """Run a command in this process, on a pipe, with these variables; its errors end the test."""
+    return CliRunner(env=environment).invoke(cli.commands, arguments, catch_exceptions=False)
+
+
+@contextmanager
+def started(environment: Mapping[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command as a process of its own until the block ends."""
+    command = [WEBHOOK, *arguments]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """The whole command in this process, with its exit code; ``responses`` answers for Stripe."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, *arguments: str) -> Done:
+        self.monkeypatch.setattr("sys.argv", ["webhook", *arguments])
+        with CliRunner().isolation() as (out, err, _):
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            return Done(int(ended.value.code or 0), out.getvalue().decode(), err.getvalue().decode())

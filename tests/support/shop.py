@@ -1,0 +1,142 @@
+"""The books of a few users, and a whole shop: a Stripe account and the worker's database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from click.testing import CliRunner, Result
+
+from support.databases import Database
+from support.delivery import deliver_to
+from support.model import Event
+from support.recorded import USER_ID
+from support.stripe_stand_in import StripeStandIn
+from webhook import cli
+from webhook.ledger.ledger import Ledger
+
+
+class Books:
+    """The ledger of three users, and the worker's own way into it."""
+
+    def __init__(self, admin: psycopg.Connection[Any], ledger: Ledger) -> None:
+        self.admin = admin
+        self.ledger = ledger
+        self.users: list[str] = []
+
+    def open(self) -> None:
+        """Three new users: the ledger is append-only, so no example can clean up after another."""
+        query = "insert into auth.users (id) select gen_random_uuid() from generate_series(1, 3) returning id::text"
+        self.users = [user for (user,) in self.admin.execute(query)]
+
+    def deliver(self, event: Event) -> str:
+        return deliver_to(self.ledger, event).name
+
+    def rows(self) -> list[tuple[str, int, int]]:
+        """The ledger, oldest first: stripe_id, credits, money."""
+        query = "select stripe_id, amount, money_amount from public.transactions order by created_at, stripe_id"
+        return [(name, amount, money) for name, amount, money in self.admin.execute(query)]
+
+    def balances(self) -> dict[str, int]:
+        """The balances, which are the ledger's sums at every moment."""
+        rows = self.admin.execute(
+            "select u.id::text, u.credits_balance, coalesce(sum(t.amount), 0) from public.users u"
+            " left join public.transactions t on t.user_id = u.id where u.id = any (%s::uuid[]) group by u.id",
+            [self.users],
+        ).fetchall()
+        assert all(balance == total for _, balance, total in rows)
+        return {user: balance for user, balance, _ in rows}
+
+    def parked(self) -> int:
+        """How many events wait for another event of their sale."""
+        return self.admin.execute("select from billing.parked_events where resolved_at is null").rowcount
+
+    def size(self) -> tuple[Any, ...]:
+        [row] = self.admin.execute(
+            "select (select count(*) from public.transactions), (select count(*) from billing.parked_events)"
+        ).fetchall()
+        return row
+
+
+def described(events: Sequence[Event]) -> str:
+    """The events of a failing example, one line each."""
+    lines = []
+    for event in events:
+        source = event["data"]["object"]
+        shown = ("id", "payment_intent", "amount", "amount_total", "amount_received", "status", "payment_status")
+        fields = {key: source[key] for key in shown if key in source}
+        entries = [entry["amount"] for entry in source.get("balance_transactions", [])]
+        lines.append(f"{event['id']} {event['type']} {fields} {source.get('metadata') or ''} {entries or ''}")
+    return "\n".join(lines)
+
+
+@dataclass
+class Shop:
+    """A Stripe account, and a worker's database that may have missed some of its events."""
+
+    stripe: StripeStandIn
+    database: Database
+    admin: psycopg.Connection[Any]
+    ledger: Ledger
+
+    def deliver(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            deliver_to(self.ledger, event)
+
+    def sign_up(self, *users: str) -> None:
+        for user in users:
+            self.admin.execute("insert into auth.users (id, email) values (%s, %s)", [user, f"{user}@example.com"])
+
+    def happens(self, at: float, event: dict[str, Any]) -> None:
+        """It happens at Stripe, whose webhook is delivered."""
+        self.stripe.happened(event, at=at)
+        self.deliver(event)
+
+    def run(self, *arguments: str, **environment: str) -> Result:
+        """Run a command, which may end with an exception."""
+        settings = self.stripe.settings(self.database.url)
+        return CliRunner(env=settings | environment).invoke(cli.commands, arguments)
+
+    def reconcile(self, *arguments: str, **environment: str) -> Result:
+        return self.run("reconcile", *arguments, **environment)
+
+    def found(self, *arguments: str, **environment: str) -> dict[str, Any]:
+        """What a run tells in JSON."""
+        result = self.reconcile("--json", *arguments, **environment)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        *items, summary = map(json.loads, result.stdout.splitlines())
+        assert [each["type"] for each in (*items, summary)] == ["item"] * len(items) + ["summary"]
+        return summary | {"items": items, "exit_code": result.exit_code}
+
+    def missing(self, *arguments: str) -> dict[str, int]:
+        """The ids of what a run finds missing, and the credits that each moved."""
+        return {each["id"]: each["credits"] for each in self.found(*arguments)["items"]}
+
+    def balance(self, user_id: str = USER_ID) -> int:
+        [(balance,)] = self.admin.execute("select credits_balance from public.users where id = %s", [user_id])
+        return int(balance)
+
+    def balances(self) -> dict[str, int]:
+        rows = self.admin.execute("select id, credits_balance from public.users")
+        return {str(user): balance for user, balance in rows}
+
+    def contents(self) -> list[Any]:
+        tables = ("transactions", "sales", "reversals", "payment_links", "customers", "parked_events")
+        return [
+            self.admin.execute(f"select * from {schema}.{table} order by 1, 2").fetchall()
+            for schema, table in [("public", tables[0]), *(("billing", name) for name in tables[1:])]
+        ]
+
+
+@contextmanager
+def opened(database: Database, stripe: StripeStandIn) -> Iterator[Shop]:
+    """The shop on this database, until the block ends."""
+    with (
+        psycopg.connect(database.admin_url, autocommit=True) as admin,
+        closing(Ledger(database.url)) as ledger,
+    ):
+        yield Shop(stripe, database, admin, ledger)
