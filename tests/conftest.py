@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 
 import psycopg
@@ -15,6 +16,7 @@ from support.databases import PASSWORD, WORKER, Database, Server, new_folder
 from support.recorded import USER_ID
 from support.roles import open_accounts
 from webhook.dev import postgres
+from webhook.ledger.ledger import Ledger
 from webhook.ledger.migrate import migrate
 
 
@@ -87,6 +89,13 @@ def admin(database: Database) -> Iterator[psycopg.Connection]:
     """An autocommit connection of the schema's owner."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def ledger(database: Database) -> Iterator[Ledger]:
+    """The worker's ledger, on a database of the test's own."""
+    with closing(Ledger(database.url)) as ledger:
+        yield ledger
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -46,16 +45,15 @@ def stripe(stripe: StripeStandIn) -> StripeStandIn:
 
 
 @pytest.fixture
-def deliver(database: Database, admin: Admin) -> Iterator[Deliver]:
+def deliver(ledger: Ledger, buyer: str) -> Deliver:
     """Deliver events to the worker."""
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    with closing(Ledger(database.url)) as ledger:
+    assert buyer
 
-        def deliver(*events: dict[str, Any]) -> None:
-            for event in events:
-                deliver_to(ledger, event)
+    def deliver(*events: dict[str, Any]) -> None:
+        for event in events:
+            deliver_to(ledger, event)
 
-        yield deliver
+    return deliver
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,14 +35,9 @@ def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
 
 
 @pytest.fixture
-def deliver(database: Database) -> Iterator[Callable[[dict[str, Any]], str]]:
-    """Deliver an event, and return what became of it."""
-    with closing(Ledger(database.url)) as ledger:
-
-        def deliver(event: dict[str, Any]) -> str:
-            return deliver_to(ledger, event).name
-
-        yield deliver
+def deliver(ledger: Ledger) -> Callable[[dict[str, Any]], str]:
+    """Deliver an event, and return its outcome."""
+    return lambda event: deliver_to(ledger, event).name
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -35,9 +33,8 @@ EXAMPLES = int(os.environ.get("RECONCILE_EXAMPLES", "25"))
 
 
 @pytest.fixture
-def books(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Books]:
-    with closing(Ledger(database.url)) as ledger:
-        yield Books(admin, ledger)
+def books(admin: psycopg.Connection[Any], ledger: Ledger) -> Books:
+    return Books(admin, ledger)
 
 
 def reconcile(database: Database, stripe: StripeStandIn, *arguments: str) -> int:
@@ -94,11 +91,6 @@ def state(admin: psycopg.Connection[Any]) -> tuple[Any, ...]:
         [USER_ID],
     )
     return row
-
-
-@pytest.fixture
-def buyer(admin: psycopg.Connection[Any]) -> None:
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
 
 
 @pytest.mark.usefixtures("buyer")

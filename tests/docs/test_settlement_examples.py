@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from support.databases import Database
 from support.delivery import deliver_to
 from support.project import DOCS
 from support.recorded import (
@@ -129,11 +127,9 @@ class Books:
 
 
 @pytest.fixture
-def books(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Books]:
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    ledger = Ledger(database.url)
-    yield Books(admin, ledger)
-    ledger.close()
+def books(admin: psycopg.Connection[Any], ledger: Ledger, buyer: str) -> Books:
+    assert buyer
+    return Books(admin, ledger)
 
 
 def row_of(example: str, books: Books) -> str:

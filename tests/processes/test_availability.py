@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from support.databases import PASSWORD, WORKER, Database, Server
+from support.databases import PASSWORD, WORKER, Database
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.pg_proxy import PgProxy, proxied
 from support.postgres_server import TERMINATE, PostgresServer
@@ -228,14 +228,8 @@ def test_delivery_after_a_crash_of_postgres_is_recorded_once(postgres: PostgresS
 
 
 @pytest.fixture(scope="module")
-def proxied_database(server: Server, template: str) -> Iterator[Database]:
-    with server.new_database(template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def proxy(proxied_database: Database) -> Iterator[PgProxy]:
-    with proxied(proxied_database.url) as proxy:
+def proxy(shared_database: Database) -> Iterator[PgProxy]:
+    with proxied(shared_database.url) as proxy:
         yield proxy
 
 
@@ -243,12 +237,6 @@ def proxy(proxied_database: Database) -> Iterator[PgProxy]:
 def proxied_worker(proxy: PgProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     with working(proxy.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
         yield worker
-
-
-@pytest.fixture(scope="module")
-def superuser(proxied_database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(proxied_database.superuser_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -347,9 +335,9 @@ def in_flight(database: Database, worker: Worker, event: dict[str, Any], user_id
 
 
 def test_delivery_whose_connection_was_terminated_in_flight_is_recorded(
-    proxied_database: Database, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
+    shared_database: Database, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
-    with in_flight(proxied_database, proxied_worker, sale(user_id, user_id), user_id) as answer:
+    with in_flight(shared_database, proxied_worker, sale(user_id, user_id), user_id) as answer:
         superuser.execute(TERMINATE)
         eventually(lambda: sessions(superuser, WAITS))
     assert answer.result(PATIENCE).outcome == "recorded"

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from support.databases import Database, Server
+from support.databases import Database
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.recorded import VERSIONS, payment_intent_event, session_event
 from support.waiting import PATIENCE, eventually
@@ -21,28 +21,21 @@ SESSION_EVENTS = ("checkout.session.completed", "checkout.session.async_payment_
 
 
 @pytest.fixture(scope="module")
-def database(server: Server, template: str) -> Iterator[Database]:
-    with server.new_database(template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def superuser(database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def workers(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
+def workers(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
     """Two processes. Each has its own port, because of a common one a busy machine can give all to one of them."""
     folder = tmp_path_factory.mktemp("workers")
-    with working(database.url, folder, processes=1) as one, working(database.url, folder, processes=1) as other:
+    with (
+        working(shared_database.url, folder, processes=1) as one,
+        working(shared_database.url, folder, processes=1) as other,
+    ):
         yield [one, other]
 
 
-def deliver_behind(lock: str, database: Database, workers: list[Worker], events: list[dict[str, Any]]) -> list[Answer]:
+def deliver_behind(
+    lock: str, shared_database: Database, workers: list[Worker], events: list[dict[str, Any]]
+) -> list[Answer]:
     """Deliver all at once, with several batches of every process inside Postgres at the same moment."""
-    with held(database.superuser_url, lock) as lock_holder, ThreadPoolExecutor(1) as sender:
+    with held(shared_database.superuser_url, lock) as lock_holder, ThreadPoolExecutor(1) as sender:
         answers = sender.submit(deliver_at_once, events, workers)
         eventually(lambda: answers.done() or sessions(lock_holder, WAITS) >= len(workers) * BATCHES)
         lock_holder.rollback()
@@ -65,9 +58,9 @@ def buyer(superuser: psycopg.Connection) -> str:
 
 
 @pytest.fixture(scope="module")
-def answers_to_one_sale(buyer: str, database: Database, workers: list[Worker]) -> list[Answer]:
+def answers_to_one_sale(buyer: str, shared_database: Database, workers: list[Worker]) -> list[Answer]:
     events = [one_sale(buyer, number) for number in range(100)]
-    return deliver_behind(lock_of(buyer), database, workers, events)
+    return deliver_behind(lock_of(buyer), shared_database, workers, events)
 
 
 @pytest.mark.usefixtures("answers_to_one_sale")
@@ -92,11 +85,11 @@ def test_sale_delivered_100_times_at_once_is_recorded_by_one_delivery(answers_to
 
 
 def test_sales_of_one_user_delivered_at_once_add_up(
-    database: Database, superuser: psycopg.Connection, workers: list[Worker]
+    shared_database: Database, superuser: psycopg.Connection, workers: list[Worker]
 ) -> None:
     user_id = new_user(superuser)
     sales = [sale(user_id, f"own{number}", credits=number) for number in range(1, 101)]
-    answers = deliver_behind(lock_of(user_id), database, workers, sales)
+    answers = deliver_behind(lock_of(user_id), shared_database, workers, sales)
     assert Counter(answer.outcome for answer in answers) == {"recorded": 100}
     assert amounts(superuser, user_id) == list(range(1, 101))
 
@@ -117,10 +110,10 @@ def test_sales_of_many_users_delivered_three_times_at_once_add_up(
 
 
 @pytest.fixture(scope="module")
-def answers_to_a_stranger(database: Database, workers: list[Worker]) -> list[Answer]:
+def answers_to_a_stranger(shared_database: Database, workers: list[Worker]) -> list[Answer]:
     event = sale("00000000-0000-4000-8000-000000000000", "stranger")
     lock = "lock table billing.parked_events in share row exclusive mode"
-    return deliver_behind(lock, database, workers, [event] * 50)
+    return deliver_behind(lock, shared_database, workers, [event] * 50)
 
 
 def test_sale_of_an_unknown_user_delivered_50_times_at_once_is_answered_parked(

@@ -18,9 +18,10 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from support.databases import WORKER, Database, Server
+from support.databases import Database
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.pooler import Pooler, needs_pgbouncer, pooling
+from support.postgres_server import TERMINATE
 from support.waiting import eventually
 from support.worker import Worker, body_of, deliver_at_once, sale, working
 from webhook.cli import commands
@@ -70,23 +71,17 @@ grant usage on schema evil to public;
 
 
 @pytest.fixture(scope="module")
-def database(server: Server, template: str) -> Iterator[Database]:
-    with server.new_database(template) as database:
-        with psycopg.connect(database.admin_url, autocommit=True) as admin:
-            admin.execute(WITNESS)
-        yield database
+def shared_database(shared_database: Database) -> Database:
+    """The database with its witness."""
+    with psycopg.connect(shared_database.admin_url, autocommit=True) as admin:
+        admin.execute(WITNESS)
+    return shared_database
 
 
 @pytest.fixture(scope="module")
-def superuser(database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def only_session(database: Database) -> Iterator[Pooler]:
+def only_session(shared_database: Database) -> Iterator[Pooler]:
     """A pool of one single session, which the worker shares with everybody else."""
-    with pooling(database, size=1) as pooler:
+    with pooling(shared_database, size=1) as pooler:
         yield pooler
 
 
@@ -108,9 +103,9 @@ def user_id(superuser: psycopg.Connection) -> str:
 
 
 @pytest.fixture
-def locked(database: Database, user_id: str) -> Iterator[psycopg.Connection]:
+def locked(shared_database: Database, user_id: str) -> Iterator[psycopg.Connection]:
     """Has the user's row locked until it rolls back."""
-    with held(database.superuser_url, lock_of(user_id)) as connection:
+    with held(shared_database.superuser_url, lock_of(user_id)) as connection:
         yield connection
 
 
@@ -196,9 +191,9 @@ def test_parked_payload_on_a_session_with_another_encoding_is_stored_as_it_came(
 
 
 def test_audit_on_a_session_that_another_client_left_hostile_looks_at_the_ledger(
-    pooler: Pooler, user_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    pooler: Pooler, user_id: str, shared_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with psycopg.connect(database.superuser_url) as connection:
+    with psycopg.connect(shared_database.superuser_url) as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute("update public.users set credits_balance = 7 where id = %s", [user_id])
     pooler.execute("create temp table users (id uuid); set search_path = pg_temp, evil; set role service_role")
@@ -226,8 +221,7 @@ def test_sale_after_postgres_closed_the_pool_is_recorded(
     pooler: Pooler, worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     worker.deliver(sale(user_id, f"before_{user_id}"))
-    end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = %s"
-    superuser.execute(end, [WORKER])
+    superuser.execute(TERMINATE)
     assert worker.deliver(sale(user_id, user_id)).outcome == "recorded"
     assert pooler.is_up()
 
@@ -275,11 +269,11 @@ def hostile_clients(pooler: Pooler, number: int) -> Iterator[None]:
 
 
 def test_sales_at_once_among_hostile_clients_are_recorded_once(
-    database: Database, superuser: psycopg.Connection, tmp_path: Path
+    shared_database: Database, superuser: psycopg.Connection, tmp_path: Path
 ) -> None:
     user_ids = [new_user(superuser) for _ in range(6)]
     sales = [sale(user_id, f"{number}_{user_id}", credits=number) for user_id in user_ids for number in range(1, 11)]
-    with pooling(database, size=2) as pooler, working(pooler.url, tmp_path) as worker:
+    with pooling(shared_database, size=2) as pooler, working(pooler.url, tmp_path) as worker:
         with hostile_clients(pooler, 4):
             answers = deliver_at_once(sales * 2, [worker], connections=12)
         # As Stripe does: a millisecond left behind as statement_timeout can be over before the worker's own counts.

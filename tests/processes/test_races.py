@@ -43,21 +43,14 @@ Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture(scope="module")
-def shared(server: Any, template: str) -> Iterator[Database]:
-    """One database for the module: users are each test's own."""
-    with server.new_database(template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def owner(shared: Database) -> Iterator[Admin]:
-    with psycopg.connect(shared.admin_url, autocommit=True) as connection:
+def owner(shared_database: Database) -> Iterator[Admin]:
+    with psycopg.connect(shared_database.admin_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
-def worker(shared: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(shared.url, Path(tmp_path_factory.mktemp("worker"))) as worker:
+def worker(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(shared_database.url, Path(tmp_path_factory.mktemp("worker"))) as worker:
         yield worker
 
 
@@ -164,11 +157,11 @@ def test_balances_after_any_events_all_in_flight_are_the_models(
     assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(history, users)
 
 
-def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared: Database, owner: Admin) -> None:
+def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared_database: Database, owner: Admin) -> None:
     """Both have looked for links before there was one: once it is there, neither goes on beside the other."""
     user, name = new_user(owner), new_id("s")
     with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
-        linking, *racing = [opened.enter_context(psycopg.connect(shared.url)) for _ in range(3)]
+        linking, *racing = [opened.enter_context(psycopg.connect(shared_database.url)) for _ in range(3)]
         call(linking, link(name, f"pi_{name}"))
         events = (invoice(user, name), refund(f"pi_{name}"))
         called = {pool.submit(call, each, event): each for each, event in zip(racing, events, strict=True)}
@@ -189,7 +182,11 @@ def call(connection: Admin, event: Event) -> None:
 
 def waiting(connection: Admin) -> int:
     """How many sessions wait for a sale's lock."""
-    return connection.execute("select from pg_locks where locktype = 'advisory' and not granted").rowcount
+    query = """
+        select from pg_locks join pg_database on pg_database.oid = database
+        where locktype = 'advisory' and not granted and datname = current_database()
+    """
+    return connection.execute(query).rowcount
 
 
 def call_of(event: Event) -> str:
@@ -209,7 +206,9 @@ def recorded_calls(url: str, calls: Sequence[str], start: threading.Barrier | No
             connection.execute("select billing.record(%s)", [call])
 
 
-def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(shared: Database, owner: Admin) -> None:
+def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(
+    shared_database: Database, owner: Admin
+) -> None:
     users = [new_user(owner), new_user(owner)]
 
     def call(order: Sequence[str]) -> str:
@@ -221,6 +220,6 @@ def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(shar
     with ThreadPoolExecutor(connections) as pool:
         ordered = [users if number % 2 else users[::-1] for number in range(connections)]
         calls = [[call(order) for _ in range(rounds)] for order in ordered]
-        for done in [pool.submit(recorded_calls, shared.url, each, start) for each in calls]:
+        for done in [pool.submit(recorded_calls, shared_database.url, each, start) for each in calls]:
             done.result(timeout=60)
     assert [sum(amounts(owner, user)) for user in users] == [connections * rounds] * 2

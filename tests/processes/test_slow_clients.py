@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from support.databases import Database, Server
+from support.databases import Database
 from support.ledger_queries import new_user
 from support.waiting import eventually
 from support.worker import Worker, sale, working
@@ -50,22 +50,16 @@ CLIENTS = {
 
 
 @pytest.fixture(scope="module")
-def database(server: Server, template: str) -> Iterator[Database]:
-    with server.new_database(template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def worker(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     options = f"--worker-connections={LARGEST_CROWD}"
     folder = tmp_path_factory.mktemp("worker")
-    with working(database.url, folder, processes=1, GUNICORN_CMD_ARGS=options) as worker:
+    with working(shared_database.url, folder, processes=1, GUNICORN_CMD_ARGS=options) as worker:
         yield worker
 
 
 @pytest.fixture
-def user_id(database: Database) -> str:
-    with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
+def user_id(shared_database: Database) -> str:
+    with psycopg.connect(shared_database.superuser_url, autocommit=True) as superuser:
         return new_user(superuser)
 
 
@@ -133,12 +127,12 @@ def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
 
 
 def test_large_bodies_that_stop_before_their_end_take_little_memory(
-    database: Database, user_id: str, tmp_path: Path
+    shared_database: Database, user_id: str, tmp_path: Path
 ) -> None:
     """Whoever sent most is let go, before all of them together take more than connection_limits.MOST_BUFFERED."""
     body = b"x" * (LARGEST_BODY - 1)
     client = Client(HEAD + b"Content-Length: %d\r\n\r\n" % LARGEST_BODY)
-    with working(database.url, tmp_path, processes=1) as worker, crowd(worker, client, 300) as clients:
+    with working(shared_database.url, tmp_path, processes=1) as worker, crowd(worker, client, 300) as clients:
         [process] = worker.master.children()
         before = process.memory_info().rss
         for each in clients:

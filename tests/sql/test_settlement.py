@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from support.databases import Database
 from support.model import deliveries, events_of, expected_balances, sales
 from support.recorded import refund_event, session_event
 from support.shop import Books, described
@@ -22,10 +20,8 @@ EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))
 
 
 @pytest.fixture
-def books(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Books]:
-    ledger = Ledger(database.url)
-    yield Books(admin, ledger)
-    ledger.close()
+def books(admin: psycopg.Connection[Any], ledger: Ledger) -> Books:
+    return Books(admin, ledger)
 
 
 @settings(

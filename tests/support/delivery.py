@@ -1,16 +1,30 @@
-"""Deliveries without HTTP: an event goes the worker's own way, from its body to the commit."""
+"""Deliveries in this process: to Flask's test client, and past HTTP to the worker's own code."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from support.recorded import sign
 from webhook.delivery import settle
 from webhook.events.event import EventScope, read_event
 from webhook.ledger.ledger import Ledger, Outcome
 
+SECRET = "whsec_only_for_tests"
+"""Signs every delivery of a test that does not name another secret."""
+
 
 def deliver_to(ledger: Ledger, event: dict[str, Any]) -> Outcome:
-    """What becomes of an event, in test mode and without an API key."""
+    """The outcome of an event, in test mode and without an API key."""
     text = json.dumps(event)
     return settle(read_event(text), text, ledger, EventScope(livemode=False))
+
+
+def post(client: FlaskClient, event: Any, signature: str | None = None, *, secret: str = SECRET) -> TestResponse:
+    """The answer to an event (or to the bytes of a body), signed now unless a signature is given."""
+    body = event if isinstance(event, bytes) else json.dumps(event).encode()
+    headers = {"Stripe-Signature": sign(body, secret) if signature is None else signature}
+    return client.post("/webhook", data=body, headers=headers)

@@ -14,7 +14,11 @@ from support.databases import PASSWORD, WORKER, Database
 from webhook.dev import postgres
 from webhook.ledger.migrate import migrate
 
-TERMINATE = f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{WORKER}'"
+TERMINATE = f"""
+    select pg_terminate_backend(pid, 5000)
+    from pg_stat_activity
+    where usename = '{WORKER}' and datname = current_database()
+"""
 
 
 class PostgresServer:

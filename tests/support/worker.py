@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from support.delivery import SECRET
 from support.recorded import session_event, sign
 from support.waiting import PATIENCE, eventually
 from webhook.dev import supervise
 from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
-SECRET = "whsec_only_for_tests"
 BATCHES = 2
 """So many of a process's batches are under way once the first of them is slow: webhook/group_commit.py."""
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:webhook.server.gunicorn_conf")

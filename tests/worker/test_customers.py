@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -28,10 +27,9 @@ Deliver = Callable[..., Outcome]
 
 
 @pytest.fixture
-def deliver(database: Database, admin: Admin) -> Iterator[Deliver]:
+def deliver(ledger: Ledger, admin: Admin) -> Deliver:
     admin.execute("insert into auth.users (id) values (%s), (%s)", [USER_ID, OTHER])
-    with closing(Ledger(database.url)) as ledger:
-        yield partial(deliver_to, ledger)
+    return partial(deliver_to, ledger)
 
 
 def invoice(name: str = "in_1", **fields: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 import requests
 from pytest_socket import SocketConnectBlockedError
 
-from support.databases import Database, Server
+from support.databases import Database
 from support.ledger_queries import amounts, new_user
 from support.recorded import sign
 from support.waiting import PATIENCE, eventually
@@ -25,20 +25,14 @@ LARGEST_BODY = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def shared(server: Server, template: str) -> Iterator[Database]:
-    with server.new_database(template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def worker(shared: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(shared.url, Path(tmp_path_factory.mktemp("worker")), processes=1) as worker:
+def worker(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with working(shared_database.url, Path(tmp_path_factory.mktemp("worker")), processes=1) as worker:
         yield worker
 
 
 @pytest.fixture
-def owner(shared: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(shared.admin_url, autocommit=True) as connection:
+def owner(shared_database: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(shared_database.admin_url, autocommit=True) as connection:
         yield connection
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import logging.config
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -15,26 +15,23 @@ import structlog
 from flask import Flask
 from structlog.testing import capture_logs
 
-from support.databases import Database
+from support.delivery import SECRET, post
 from support.ledger_queries import failing_with
-from support.recorded import USER_ID, session_event, sign
+from support.recorded import USER_ID, session_event
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.observability import logs
 from webhook.settings import Settings
 
-SECRET = "whsec_only_for_tests"
 PASSWORD = "pass-in-the-url"
 PRIVATE = "private@example.com"
 
 
 @pytest.fixture
-def app(database: Database, admin: psycopg.Connection) -> Iterator[Flask]:
+def app(make_app: Callable[..., Flask], admin: psycopg.Connection) -> Flask:
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
-    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
-    yield app
-    app.close()
+    return make_app()
 
 
 @pytest.fixture
@@ -47,9 +44,8 @@ def configured() -> Iterator[None]:
 
 
 def lines_of(app: Flask, event: Any, secret: str = SECRET) -> list[dict[str, Any]]:
-    body = event if isinstance(event, bytes) else json.dumps(event).encode()
     with capture_logs() as lines:
-        app.test_client().post("/webhook", data=body, headers={"Stripe-Signature": sign(body, secret)})
+        post(app.test_client(), event, secret=secret)
     return lines
 
 

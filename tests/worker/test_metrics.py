@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,7 +13,7 @@ import responses
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from support.databases import Database
+from support.delivery import SECRET, post
 from support.recorded import USER_ID, session_event, sign
 from support.worker import samples
 from webhook.app import create_app
@@ -24,18 +23,15 @@ from webhook.observability.metrics import ordinal
 from webhook.observability.parked_gauge import ParkedGauge
 from webhook.settings import Settings, StripeSettings
 
-SECRET = "whsec_only_for_tests"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def app(database: Database, admin: Admin) -> Iterator[Flask]:
-    admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
-    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1")))
-    yield app
-    app.close()
+def app(make_app: Callable[..., Flask], buyer: str) -> Flask:
+    assert buyer
+    return make_app(stripe=StripeSettings("rk_test_1"))
 
 
 def without_database(**settings: Any) -> Flask:
@@ -43,9 +39,7 @@ def without_database(**settings: Any) -> Flask:
 
 
 def deliver(app: Flask, event: Any, signature: str | None = None) -> TestResponse:
-    body = event if isinstance(event, bytes) else json.dumps(event).encode()
-    headers = {"Stripe-Signature": sign(body, SECRET) if signature is None else signature}
-    return app.test_client().post("/webhook", data=body, headers=headers)
+    return post(app.test_client(), event, signature)
 
 
 def told(app: Flask) -> dict[str, float]:

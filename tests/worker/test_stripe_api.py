@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,21 +11,18 @@ import psycopg
 import pytest
 import requests
 import responses
+from flask import Flask
 from flask.testing import FlaskClient
 from responses import matchers
-from werkzeug.test import TestResponse
 
-from support.databases import Database
-from support.recorded import USER_ID, recorded, refund_event, session_event, sign
-from webhook.app import create_app
-from webhook.events.event import EventScope
+from support.delivery import post
+from support.recorded import recorded, refund_event, session_event
 from webhook.events.lookups import ChargeRefunds, InvoiceLines, Price, RelatedObject, SessionLines
-from webhook.settings import Settings, StripeSettings
+from webhook.settings import StripeSettings
 from webhook.stripe_api.client import StripeAPI
 from webhook.stripe_api.errors import StripeUnavailableError
 
 BASE = "https://api.stripe.com"
-SECRET = "whsec_test"
 SESSION = session_event()["data"]["object"]["id"]
 LINES = f"{BASE}/v1/checkout/sessions/{SESSION}/line_items"
 PRICE = {"id": "price_1", "object": "price", "metadata": {"credits": "100"}, "product": "prod_1"}
@@ -132,17 +128,9 @@ def test_answer_that_is_none_is_told_without_its_data(ask: Any, stripe_api: Mock
 
 
 @pytest.fixture
-def client(database: Database, admin: Admin) -> Iterator[FlaskClient]:
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    settings = Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1"))
-    app = create_app(settings)
-    yield app.test_client()
-    app.close()
-
-
-def post(client: FlaskClient, event: dict[str, Any]) -> TestResponse:
-    body = json.dumps(event).encode()
-    return client.post("/webhook", data=body, headers={"Stripe-Signature": sign(body, SECRET)})
+def client(make_app: Callable[..., Flask], buyer: str) -> FlaskClient:
+    assert buyer
+    return make_app(stripe=StripeSettings("rk_test_1")).test_client()
 
 
 def entries(admin: Admin) -> list[tuple[Any, ...]]:
@@ -281,11 +269,8 @@ def test_thin_event_that_leads_elsewhere_is_refused(client: FlaskClient, path: s
 
 
 @pytest.fixture
-def keyless(database: Database, admin: Admin) -> Iterator[FlaskClient]:
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
-    app = create_app(Settings(database.url, (SECRET,), EventScope(livemode=False)))
-    yield app.test_client()
-    app.close()
+def keyless(app: Flask) -> FlaskClient:
+    return app.test_client()
 
 
 def test_thin_event_without_a_key_is_parked(keyless: FlaskClient) -> None:
@@ -326,20 +311,16 @@ class Stalling(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stalling_client(database: Database, admin: Admin, stripe_api: Mock) -> Iterator[FlaskClient]:
-    admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
+def stalling_client(make_app: Callable[..., Flask], buyer: str, stripe_api: Mock) -> Iterator[FlaskClient]:
+    assert buyer
     Stalling.let_go.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}"
         stripe_api.add_passthru(base)
-        app = create_app(
-            Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1", base))
-        )
-        yield app.test_client()
+        yield make_app(stripe=StripeSettings("rk_test_1", base)).test_client()
         Stalling.let_go.set()
         server.shutdown()
-        app.close()
 
 
 def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
@@ -357,7 +338,8 @@ def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
         thread.start()
     assert Stalling.asked.acquire(timeout=10)
     assert post(stalling_client, session_event()).json == {"outcome": "recorded"}
-    connections = admin.execute("select count(*) from pg_stat_activity where usename = 'webhook_worker'").fetchall()
+    sessions = "pg_stat_activity where usename = 'webhook_worker' and datname = current_database()"
+    connections = admin.execute(f"select count(*) from {sessions}").fetchall()
     for thread in asking:
         thread.join(timeout=30)
     assert answers == [503] * 8

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,16 +21,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from support.databases import Database
+from support.delivery import post
 from support.ledger_queries import failing_with
-from support.recorded import USER_ID, session_event, sign
+from support.recorded import USER_ID, session_event
 from support.waiting import eventually
 from support.worker import sale, working
-from webhook.app import create_app
-from webhook.events.event import EventScope
 from webhook.observability.tracing import Tracing, load_exporter
-from webhook.settings import Settings, StripeSettings
+from webhook.settings import StripeSettings
 
-SECRET = "whsec_only_for_tests"
 PRIVATE = "private@example.com"
 
 
@@ -41,19 +38,15 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def app(database: Database, admin: psycopg.Connection, exporter: InMemorySpanExporter) -> Iterator[Flask]:
+def app(make_app: Callable[..., Flask], admin: psycopg.Connection, exporter: InMemorySpanExporter) -> Flask:
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    settings = Settings(database.url, (SECRET,), EventScope(livemode=False), StripeSettings("rk_test_1"))
-    app = create_app(settings, provider.get_tracer("webhook"))
-    yield app
-    app.close()
+    return make_app(provider.get_tracer("webhook"), stripe=StripeSettings("rk_test_1"))
 
 
 def deliver(app: Flask, event: dict[str, Any]) -> None:
-    body = json.dumps(event).encode()
-    app.test_client().post("/webhook", data=body, headers={"Stripe-Signature": sign(body, SECRET)})
+    post(app.test_client(), event)
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
+from support import delivery
 from support.databases import Database
 from support.recorded import (
     USER_ID,
@@ -40,28 +43,15 @@ Post = Callable[..., TestResponse]
 
 
 @pytest.fixture
-def client(database: Database) -> Iterator[FlaskClient]:
-    app = create_app(Settings(database.url, (SECRET, OLDER_SECRET), EventScope(livemode=False)))
-    yield app.test_client()
-    app.close()
+def client(make_app: Callable[..., Flask]) -> FlaskClient:
+    return make_app(secrets=(SECRET, OLDER_SECRET)).test_client()
 
 
 @pytest.fixture
-def user(admin: Admin) -> str:
-    admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
-    return USER_ID
-
-
-@pytest.fixture
-def post(client: FlaskClient, user: str) -> Post:  # noqa: ARG001 - the buyer of the recorded events
-    """Deliver a body (or an event), signed now unless a header is given."""
-
-    def deliver(body: bytes | dict[str, Any], signature: str | None = None) -> TestResponse:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Stripe-Signature": sign(data, SECRET) if signature is None else signature}
-        return client.post("/webhook", data=data, headers=headers)
-
-    return deliver
+def post(client: FlaskClient, buyer: str) -> Post:
+    """Deliver a body (or an event), signed now unless a header is given; the buyer has an account."""
+    assert buyer
+    return partial(delivery.post, client, secret=SECRET)
 
 
 def rows(admin: Admin, query: str) -> list[tuple[Any, ...]]:
@@ -325,9 +315,9 @@ def test_capture_that_cannot_be_settled_waits_while_nothing_else_says_that_its_s
     assert [event_id for event_id, _ in parked(admin)] == [capture["id"]]
 
 
-def test_event_parked_while_its_sale_was_settled_is_not_parked(database: Database, admin: Admin, user: str) -> None:
+def test_event_parked_while_its_sale_was_settled_is_not_parked(database: Database, admin: Admin, buyer: str) -> None:
     ledger = Ledger(database.url)
-    paid = Sale("pi_1", PAYMENT_INTENT, user, 100, 1000, "usd", paid=True)
+    paid = Sale("pi_1", PAYMENT_INTENT, buyer, 100, 1000, "usd", paid=True)
     ledger.record("evt_2", [paid])
     event = Event("evt_1", "checkout.session.completed", livemode=False, account=None, object={})
     assert ledger.park(event, "missing_user", "pi_1", "{}").name == "duplicate"
