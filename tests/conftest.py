@@ -11,13 +11,22 @@ import psycopg
 import pytest
 import responses
 from pytest_socket import socket_allow_hosts
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from support.databases import PASSWORD, WORKER, Database, Server, new_folder
+from support.parallel import Files
 from support.recorded import USER_ID
 from support.roles import open_accounts
 from webhook.dev import postgres
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.migrate import migrate
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let one process run all tests of a file, and all tests that cannot run beside each other."""
+    return Files(config, log)
 
 
 def pytest_runtest_setup() -> None:

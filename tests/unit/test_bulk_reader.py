@@ -88,6 +88,7 @@ def test_request_that_stripe_says_not_to_repeat_is_not(reader: StripeReader, str
     assert len(stripe_api.calls) == 1
 
 
+@pytest.mark.enable_socket
 @pytest.mark.parametrize(("meeting", "happens"), [(8, True), (9, False)])
 def test_eight_requests_are_under_way_at_once_and_never_more(
     stripe_api: Mock,
