@@ -14,7 +14,8 @@ import responses
 
 from support.commands import Command
 from support.databases import Database, login
-from support.endpoints import BASE, ENDPOINTS, endpoint, page
+from support.endpoints import ENDPOINTS, endpoint
+from support.stripe_api import BASE, page
 from webhook.events.event import read_event
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version

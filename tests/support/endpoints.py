@@ -10,9 +10,9 @@ from urllib.parse import parse_qs
 import requests
 import responses
 
+from support.stripe_api import BASE, page
 from webhook.events.interpret import HANDLED_EVENTS
 
-BASE = "https://api.stripe.com"
 ENDPOINTS = f"{BASE}/v1/webhook_endpoints"
 URL = "https://credits.example.com/webhook"
 Answer = tuple[int, dict[str, str], str]
@@ -33,10 +33,6 @@ def endpoint(name: str = "we_1", **fields: Any) -> dict[str, Any]:
         "status": "enabled",
         "url": URL,
     } | fields
-
-
-def page(*objects: dict[str, Any]) -> dict[str, Any]:
-    return {"object": "list", "data": list(objects), "has_more": False, "url": "/v1/…"}
 
 
 @dataclass

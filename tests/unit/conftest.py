@@ -9,18 +9,12 @@ from pytest_socket import disable_socket
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse sockets of the network, in this process."""
+    """Refuse sockets of the network in this process."""
     if not item.get_closest_marker("enable_socket"):
         disable_socket(allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")
 def server() -> NoReturn:
-    """Fail: every database is made by this fixture."""
-    pytest.fail("a test in tests/unit must not need a database: move it to tests/sql, tests/worker or tests/commands")
-
-
-@pytest.fixture(scope="session")
-def server_url(server: NoReturn) -> NoReturn:
-    """Fail, as ``server`` does."""
-    return server
+    """Fail: every fixture of a database depends on this one."""
+    pytest.fail("a unit test must not need a database: move it to tests/sql, tests/worker or tests/commands")

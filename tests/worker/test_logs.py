@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import logging.config
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-import structlog
 from flask import Flask
 from structlog.testing import capture_logs
 
@@ -21,7 +16,6 @@ from support.recorded import USER_ID, session_event
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
-from webhook.observability import logs
 from webhook.settings import Settings
 
 PASSWORD = "pass-in-the-url"
@@ -32,15 +26,6 @@ PRIVATE = "private@example.com"
 def app(make_app: Callable[..., Flask], admin: psycopg.Connection) -> Flask:
     admin.execute("insert into auth.users (id, email) values (%s, %s)", [USER_ID, PRIVATE])
     return make_app()
-
-
-@pytest.fixture
-def configured() -> Iterator[None]:
-    """The logging of this process is as it was afterwards."""
-    root, level = logging.root.handlers[:], logging.root.level
-    yield
-    structlog.reset_defaults()
-    logging.root.handlers, logging.root.level = root, level
 
 
 def lines_of(app: Flask, event: Any, secret: str = SECRET) -> list[dict[str, Any]]:
@@ -184,41 +169,3 @@ def test_log_of_a_database_out_of_reach_hides_its_password() -> None:
     [line] = lines_of(app, session_event())
     assert line["outcome"] == "unavailable"
     assert PASSWORD not in str(line)
-
-
-def written(*, as_json: bool) -> list[str]:
-    """Lines of the worker and of gunicorn, and one with an exception, as they are written."""
-    stream = io.StringIO()
-    logging.config.dictConfig(logs.set_up(as_json=as_json, stream=stream))
-    structlog.get_logger("webhook").info("delivery", event_id="evt_1", outcome="recorded")
-    logging.getLogger("gunicorn.error").warning("Worker %s was sent %s", 7, "SIGKILL")
-    try:
-        int("no number")
-    except ValueError:
-        logging.getLogger("gunicorn.error").exception("Exception in worker process")
-    return stream.getvalue().splitlines()
-
-
-@pytest.mark.usefixtures("configured")
-def test_log_as_json_is_an_object_a_line() -> None:
-    """A traceback too."""
-    delivery, killed, failed = (json.loads(line) for line in written(as_json=True))
-    assert without("time", delivery) == {
-        "message": "delivery",
-        "level": "info",
-        "event_id": "evt_1",
-        "outcome": "recorded",
-    }
-    assert (killed["message"], killed["level"]) == ("Worker 7 was sent SIGKILL", "warning")
-    assert killed["logger"] == "gunicorn.error"
-    assert failed["exception"].startswith("Traceback")
-    assert delivery["time"].endswith("Z")
-
-
-@pytest.mark.usefixtures("configured")
-def test_log_as_text_reads_in_a_line() -> None:
-    """Names and values in the order they are told; no colours where there is no terminal."""
-    lines = written(as_json=False)
-    assert "delivery" in lines[0]
-    assert lines[0].endswith("event_id=evt_1 outcome=recorded")
-    assert "\x1b" not in "".join(lines)

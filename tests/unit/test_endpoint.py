@@ -9,7 +9,8 @@ import requests
 import responses
 
 from support.commands import Command
-from support.endpoints import ENDPOINTS, URL, Stripe, endpoint, page
+from support.endpoints import ENDPOINTS, URL, Stripe, endpoint
+from support.stripe_api import page
 from webhook.events.interpret import HANDLED_EVENTS
 
 KEY = "rk_test_operators_key"
