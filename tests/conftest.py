@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from support.databases import PASSWORD, WORKER, Database, Server, new_folder
 from support.parallel import Files
+from support.ports import free_port
 from support.recorded import USER_ID
 from support.roles import open_accounts
 from webhook.dev import postgres
@@ -47,7 +48,7 @@ def server_url() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    with new_folder() as folder, postgres.running(folder / "data", durable=False) as url:
+    with new_folder() as folder, postgres.running(folder / "data", port=free_port(), durable=False) as url:
         yield url
 
 
@@ -55,19 +56,22 @@ def server_url() -> Iterator[str]:
 def server(server_url: str) -> Iterator[Server]:
     """The server, with the logins of the admin and the worker."""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        for role, inherits in ((postgres.ADMIN, "inherit"), (WORKER, "noinherit")):
-            if not connection.execute("select from pg_roles where rolname = %s", [role]).rowcount:
-                connection.execute(f"create role {role}")
-            connection.execute(f"alter role {role} login {inherits} password '{PASSWORD}'")
-        yield Server(server_url, connection, count(1))
+        server = Server(server_url, connection, count(1))
+        with server.changing_roles():
+            for role, inherits in ((postgres.ADMIN, "inherit"), (WORKER, "noinherit")):
+                if not connection.execute("select from pg_roles where rolname = %s", [role]).rowcount:
+                    connection.execute(f"create role {role}")
+                connection.execute(f"alter role {role} login {inherits} password '{PASSWORD}'")
+        yield server
 
 
 @pytest.fixture(scope="session")
 def empty_template(server: Server) -> Iterator[str]:
     """The name of a database with what Supabase provides, and no migration applied."""
     with server.new_database("template1") as database:
-        postgres.prepare(database.superuser_url, PASSWORD)
-        server.connection.execute(f"grant service_role to {WORKER}")
+        with server.changing_roles():
+            postgres.prepare(database.superuser_url, PASSWORD)
+            server.connection.execute(f"grant service_role to {WORKER}")
         yield database.name
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from support.commands import WEBHOOK
 from support.databases import Database, Server, new_folder
+from support.ports import free_port
 from webhook.dev.errors import DevError
-from webhook.dev.ports import free_port
 from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_server, stored_secret
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import child_environment

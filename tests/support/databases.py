@@ -49,6 +49,15 @@ class Server:
     numbers: Iterator[int]
 
     @contextmanager
+    def changing_roles(self) -> Iterator[None]:
+        """Only one of the processes that share this server runs such a block at a time: its databases share roles."""
+        self.connection.execute("select pg_advisory_lock(1)")
+        try:
+            yield
+        finally:
+            self.connection.execute("select pg_advisory_unlock(1)")
+
+    @contextmanager
     def new_database(self, template: str) -> Iterator[Database]:
         """A copy of the database ``template``, dropped at the end."""
         name = f"test_{os.getpid()}_{next(self.numbers)}"

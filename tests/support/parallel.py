@@ -20,12 +20,14 @@ WRITING_IN_SRC = ("tests/docs/test_spending_ts.py", "tests/docs/test_types.py")
 """They write a file for Node beside those that tsc and prettier check."""
 
 CHANGING_ROLES = (
+    "tests/commands/test_dev.py",
     "tests/commands/test_doctor.py",
     "tests/commands/test_migrate.py",
+    "tests/processes/test_wheel.py",
     "tests/sql/test_access.py",
     "tests/sql/test_upgrades.py",
 )
-"""They create roles or compare them all: on one common server they would see each other's."""
+"""They change roles or compare all of them: on one server that the processes share they would see each other's."""
 
 
 class Files(LoadScopeScheduling):

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 
 from support.databases import PASSWORD, WORKER, Database
+from support.ports import free_port
 from support.waiting import eventually
 from webhook.dev import supervise
 from webhook.dev.cluster import environment, unprivileged_user
-from webhook.dev.postgres import free_port
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer here: apt-get install pgbouncer")

@@ -11,6 +11,7 @@ import psutil
 import psycopg
 
 from support.databases import PASSWORD, WORKER, Database
+from support.ports import free_port
 from webhook.dev import postgres
 from webhook.ledger.migrate import migrate
 
@@ -25,7 +26,7 @@ class PostgresServer:
     """A Postgres server of a test's own, with the whole schema."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.running = folder / "data", postgres.free_port(), ExitStack()
+        self.folder, self.port, self.running = folder / "data", free_port(), ExitStack()
         self.start()
         self.database = Database(postgres.superuser_url(self.folder, self.port))
         postgres.prepare(self.database.superuser_url, PASSWORD)

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import psutil
 
 from support.delivery import SECRET
+from support.ports import free_port
 from support.recorded import session_event, sign
 from support.waiting import PATIENCE, eventually
 from webhook.dev import supervise
-from webhook.dev.postgres import free_port
 from webhook.settings import child_environment
 
 BATCHES = 2
