@@ -27,10 +27,13 @@ SUITE = (
     "tests/sql/test_permutations.py",
     "tests/sql/test_spending_races.py",
 )
-SETTLEMENT = "sql/20261122000004_settlement.sql"
-SPENDING = "sql/20261122000008_spending.sql"
-SPEED = "sql/20261122000010_settlement_speed.sql"
-TRIGGER = "sql/20261125000002_owners_triggers.sql"
+TRANSACTIONS = "sql/20261127000002_transactions.sql"
+FACTS = "sql/20261127000003_facts.sql"
+LOCKS = "sql/20261127000005_sales_and_locks.sql"
+SETTLEMENT = "sql/20261127000006_settlement.sql"
+RECORDING = "sql/20261127000007_recording.sql"
+BULK_RECORDING = "sql/20261127000008_bulk_recording.sql"
+SPENDING = "sql/20261127000011_spending.sql"
 MINUTES_A_RUN = 5
 
 
@@ -47,25 +50,25 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "payment lock",
-        SETTLEMENT,
+        LOCKS,
         "perform pg_advisory_xact_lock(locks.key)\n",
         "perform locks.key\n",
     ),
     Mutant(
         "linked set in the lock",
-        SETTLEMENT,
+        LOCKS,
         "v_locked := coalesce(billing.concerned_payments(p_payment_ids), '{}');",
         "v_locked := p_payment_ids;\n        p_payment_ids := '{}';",
     ),
     Mutant(
         "links read again under the lock",
-        SETTLEMENT,
+        LOCKS,
         "if coalesce(billing.concerned_payments(p_payment_ids) <@ v_locked, true) then",
         "if true then",
     ),
     Mutant(
         "customer in the lock",
-        SETTLEMENT,
+        RECORDING,
         "p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null)",
         "p_fact ->> 'invoice_id'], null)",
     ),
@@ -77,13 +80,13 @@ MUTANTS = (
     ),
     Mutant(
         "version guard",
-        SETTLEMENT,
+        FACTS,
         "where (excluded.version, -excluded.money_amount) > (known.version, -known.money_amount)",
         "where (excluded.version, -excluded.money_amount) <> (known.version, -known.money_amount)",
     ),
     Mutant(
         "credits of prices as first told",
-        "sql/20261125000001_first_told.sql",
+        FACTS,
         "when (p_fact ->> 'priced')::boolean then (",
         "when false then (",
     ),
@@ -95,19 +98,19 @@ MUTANTS = (
     ),
     Mutant(
         "user rows in one order",
-        SPEED,
+        RECORDING,
         "    perform billing.lock_users(v_facts);\n",
         "    null;\n",
     ),
     Mutant(
         "user rows of an insert in one order",
-        TRIGGER,
+        TRANSACTIONS,
         "    where id in (select user_id from entries)\n    order by id\n    for no key update;\n",
         "    where false;\n",
     ),
     Mutant(
         "what is known keeps a payment from being fresh",
-        SPEED,
+        BULK_RECORDING,
         "(select 1 from billing.reversals where payment_id = sale.payment_id limit 1),\n",
         "",
     ),

@@ -147,24 +147,6 @@ def test_migrate_with_a_broken_file_names_it_and_keeps_nothing_of_it(
     assert query(empty_database.admin_url, "select to_regclass('public.half')") == [(None,)]
 
 
-def test_migrate_from_before_resolutions_calls_what_was_resolved_settled(
-    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in FILES[: FILES.index("20261122000006_parked_resolution.sql")]:
-        (tmp_path / name).symlink_to(sql_folder() / name)
-    with monkeypatch.context() as patch:
-        patch.setattr(migrate_module, "sql_folder", lambda: tmp_path)
-        migrate(empty_database.admin_url)
-    with psycopg.connect(empty_database.admin_url) as connection:
-        connection.execute(
-            "insert into billing.parked_events (event_id, event_type, reason, payload, resolved_at)"
-            " values ('evt_1', 'a.type', 'unreadable', null, now()), ('evt_2', 'a.type', 'unreadable', '{}', null)"
-        )
-    migrate(empty_database.admin_url)
-    resolutions = query(empty_database.admin_url, "select resolution from billing.parked_events order by event_id")
-    assert resolutions == [("settled",), (None,)]
-
-
 def test_migrate_plain_postgres_without_what_supabase_has_says_how(bare: Database) -> None:
     with pytest.raises(MigrationError, match="--plain-postgres"):
         migrate(bare.superuser_url)

@@ -2,8 +2,6 @@
 
 -- Reconciliation: objects read from Stripe are recorded as the facts that their events would have told.
 
-set local lock_timeout = '3s';
-
 create table billing.reconciliations (
     id bigint generated always as identity
         constraint reconciliations_pkey primary key,
@@ -42,6 +40,10 @@ as $$
     from billing.reconciliations
 $$;
 
+revoke all on function billing.covered_until() from public, anon, authenticated, service_role;
+
+grant execute on function billing.covered_until() to service_role;
+
 
 -- Notes that a run begins, and returns its id.
 create function billing.begin_reconciliation(p_since timestamptz, p_until timestamptz) returns bigint
@@ -52,6 +54,10 @@ as $$
     values (p_since, p_until)
     returning id
 $$;
+
+revoke all on function billing.begin_reconciliation(timestamptz, timestamptz) from public, anon, authenticated, service_role;
+
+grant execute on function billing.begin_reconciliation(timestamptz, timestamptz) to service_role;
 
 
 -- Notes that a run has seen all of its window. A run that leaves a gap after the earlier ones covers nothing more.
@@ -69,6 +75,10 @@ as $$
     where id = p_id and finished_at is null
 $$;
 
+revoke all on function billing.finish_reconciliation(bigint) from public, anon, authenticated, service_role;
+
+grant execute on function billing.finish_reconciliation(bigint) to service_role;
+
 
 -- Whether a sale that the facts are about is known, paid or not.
 create function billing.knows_sale(p_facts jsonb) returns boolean
@@ -81,6 +91,10 @@ as $$
         where payment_id = any (billing.linked_payments(billing.ids_in(p_facts)))
     )
 $$;
+
+revoke all on function billing.knows_sale(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.knows_sale(jsonb) to service_role;
 
 
 -- Whether a fact is recorded already, whole: then its sale was settled with it. Facts only ever grow, so that needs no lock.
@@ -124,6 +138,10 @@ begin
     end;
 end
 $$;
+
+revoke all on function billing.is_recorded(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.is_recorded(jsonb) to service_role;
 
 
 -- Records what reconciliation found at Stripe: deliveries as record() takes them, whose event_id is the object's own id,
@@ -214,11 +232,9 @@ exception
 end
 $$;
 
+revoke all on function billing.reconcile(jsonb, boolean) from public, anon, authenticated, service_role;
 
--- Not concurrently, which no transaction allows: writers wait for one look through the table.
--- squawk-ignore require-concurrent-index-creation
-create index sales_unpaid_idx on billing.sales (recorded_at)
-where not paid;
+grant execute on function billing.reconcile(jsonb, boolean) to service_role;
 
 
 -- What may have gone on at Stripe long after its creation: sales noted since p_since that are not paid yet, and disputes
@@ -244,6 +260,10 @@ as $$
     where reversal_id ~ '^d[pu]_' and version % 2 = 0
 $$;
 
+revoke all on function billing.open_objects(timestamptz) from public, anon, authenticated, service_role;
+
+grant execute on function billing.open_objects(timestamptz) to service_role;
+
 
 -- Payments that refunds and disputes noted since p_since took back, and of which neither a sale nor an invoice is known.
 create function billing.strange_payments(p_since timestamptz) returns setof text
@@ -260,71 +280,8 @@ as $$
         and not exists (select from billing.payment_links where payment_links.payment_id = reversals.payment_id)
 $$;
 
+revoke all on function billing.strange_payments(timestamptz) from public, anon, authenticated, service_role;
 
--- Why an object that cannot be settled is not to be parked: it is 'waiting' already, or was 'discarded', under an event
--- about it or its sale; or its sale is 'settled' by what others told, or erased. Null where it is to be.
-create function billing.parked_already(p_object_id text, p_payment_id text) returns text
-    language plpgsql
-    stable
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_payment_ids constant text[] := billing.linked_payments(array[p_payment_id]);
-    v_sale constant billing.merged_sale := billing.sale_of(v_payment_ids);
-begin
-    return case
-        when exists (
-            select from billing.parked_events
-            where
-                resolved_at is null
-                and case
-                    when event_id = p_object_id then true
-                    when payment_id is not null then payment_id = any (v_payment_ids)
-                    -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
-                    else strpos(replace(payload::text, '": "', '":"'), '"id":' || to_json(p_object_id)::text) > 0
-                end
-        ) then 'waiting'
-        when exists (
-            select from billing.parked_events
-            where
-                resolution = 'discarded'
-                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (about))
-        ) then 'discarded'
-        when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
-    end;
-end
-$$;
-
-
-revoke all on function
-billing.covered_until(),
-billing.begin_reconciliation(timestamptz, timestamptz),
-billing.finish_reconciliation(bigint),
-billing.knows_sale(jsonb),
-billing.is_recorded(jsonb),
-billing.reconcile(jsonb, boolean),
-billing.open_objects(timestamptz),
-billing.strange_payments(timestamptz),
-billing.parked_already(text, text)
-from public, anon, authenticated, service_role;
-
-grant execute on function
-billing.covered_until(),
-billing.begin_reconciliation(timestamptz, timestamptz),
-billing.finish_reconciliation(bigint),
-billing.knows_sale(jsonb),
-billing.is_recorded(jsonb),
-billing.reconcile(jsonb, boolean),
-billing.open_objects(timestamptz),
-billing.strange_payments(timestamptz),
-billing.parked_already(text, text)
-to service_role;
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000007';
+grant execute on function billing.strange_payments(timestamptz) to service_role;
 
 -- migrate:down

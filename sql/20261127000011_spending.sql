@@ -1,13 +1,6 @@
 -- migrate:up
 
 -- Spending: a generation is authorised where the balance covers it, and given back once if it fails.
---
--- Both functions lock the user's row before they decide, as billing.record() does, and nothing that it would wait for.
--- They run as their caller, service_role. Under repeatable read they fail with 40001 rather than decide by an old balance.
-
--- New deliveries queue behind whoever waits for a table: rather fail, and be run again.
-set local lock_timeout = '3s';
-
 
 create function public.authorize_generation(
     p_user_id uuid,
@@ -172,12 +165,5 @@ create trigger transactions_refunds_a_generation
     for each row
     when (new.refunds is not null)
     execute function public.check_refunded_generation();
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000008';
 
 -- migrate:down

@@ -1,27 +1,6 @@
 -- migrate:up
 
--- Recording many deliveries at once, and the commonest of them by a short way: a paid sale that names everything and of
--- which nothing is known yet, and perhaps who its Stripe customer is. Two rows are all that settling it comes to, and one
--- for the customer; they are written for the whole batch together.
-
-set local lock_timeout = '3s';
-
-
--- As before; in plpgsql, whose plans are kept.
-create or replace function billing.concerned_payments(p_ids text[]) returns text[]
-    language plpgsql
-    stable
-    set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return billing.linked_payments(p_ids || array(
-        select payment_id
-        from billing.sales
-        where customer_id = any (p_ids)
-    ));
-end
-$$;
-
+-- Recording many new sales at once.
 
 -- Locks the rows of the users that the facts name, in the order that everybody uses, and returns those that exist: all that
 -- fresh payments can change.
@@ -44,6 +23,10 @@ begin
     );
 end
 $$;
+
+revoke all on function billing.lock_named_users(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.lock_named_users(jsonb) to service_role;
 
 
 -- The payments among p_ids, the ids that all the deliveries name, that are fresh: their delivery is one paid sale that
@@ -97,6 +80,10 @@ begin
     );
 end
 $$;
+
+revoke all on function billing.fresh_payments(jsonb, text[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.fresh_payments(jsonb, text[]) to service_role;
 
 
 -- Records the sales of fresh payments, those apart whose user is not among p_user_ids, which exist and are locked. Returns
@@ -176,62 +163,8 @@ begin
 end
 $$;
 
+revoke all on function billing.record_fresh(jsonb, text[], uuid[]) from public, anon, authenticated, service_role;
 
--- As before, with the fresh payments first: what the others say has nothing to do with them.
---
--- A delivery needs a few rows of tables that may be long, so all below goes by index, row by row. The planner would not know
--- that: a session keeps the plans that it made while the tables were short.
-create or replace function billing.record(p_deliveries jsonb) returns jsonb
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off
-    set enable_hashjoin = off
-    set enable_mergejoin = off
-as $$
-declare
-    v_facts constant jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
-    v_ids constant text[] := billing.ids_in(v_facts);
-    v_fresh text[];
-    v_user_ids uuid[];
-    v_delivery jsonb;
-    v_results jsonb := '[]';
-begin
-    perform billing.lock_payments(v_ids);
-    v_fresh := billing.fresh_payments(p_deliveries, v_ids);
-    if cardinality(v_fresh) < jsonb_array_length(p_deliveries) then
-        perform billing.lock_users(v_facts);
-    end if;
-    if cardinality(v_fresh) > 0 then
-        v_user_ids := billing.lock_named_users(v_facts); -- no more than lock_users() has locked
-        v_fresh := billing.record_fresh(p_deliveries, v_fresh, v_user_ids);
-    end if;
-    for v_delivery in
-        select *
-        from jsonb_array_elements(p_deliveries)
-    loop
-        v_results := v_results || case
-            when v_delivery #>> '{facts, -1, payment_id}' = any (v_fresh) then '{"outcome": "recorded"}'::jsonb
-            else billing.record_delivery(v_delivery -> 'facts', v_delivery ->> 'event_id')
-        end;
-    end loop;
-    return v_results;
-end
-$$;
-
-
-revoke all on function
-    billing.fresh_payments(jsonb, text[]), billing.record_fresh(jsonb, text[], uuid[]), billing.lock_named_users(jsonb)
-from public, anon, authenticated, service_role;
-
-grant execute on function
-    billing.fresh_payments(jsonb, text[]), billing.record_fresh(jsonb, text[], uuid[]), billing.lock_named_users(jsonb)
-to service_role;
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000010';
+grant execute on function billing.record_fresh(jsonb, text[], uuid[]) to service_role;
 
 -- migrate:down

@@ -9,6 +9,10 @@ create function billing.names_user(p_payload json, p_user_id uuid) returns boole
     set search_path = pg_catalog, pg_temp
     return strpos(lower(p_payload::text), p_user_id::text) > 0;
 
+revoke all on function billing.names_user(json, uuid) from public, anon, authenticated, service_role;
+
+grant execute on function billing.names_user(json, uuid) to service_role;
+
 
 -- The payments of a user: all ids of each, and not those that, as it turned out, were somebody else's.
 create function billing.payments_of_user(p_user_id uuid) returns text[]
@@ -36,9 +40,13 @@ as $$
     ))
 $$;
 
+revoke all on function billing.payments_of_user(uuid) from public, anon, authenticated, service_role;
 
--- Run by the owner; the account in auth.users can be deleted afterwards. Leaves the payment ids as tombstones, so that
--- a later delivery about them is a duplicate that stores nothing.
+grant execute on function billing.payments_of_user(uuid) to service_role;
+
+
+-- Run by the owner; the account in auth.users can be deleted afterwards. Leaves the payment ids, and a
+-- hash of the user's, as tombstones, so that a later delivery about them is a duplicate that stores nothing.
 create function billing.erase_user(p_user_id uuid) returns void
     language plpgsql
     set search_path = ''
@@ -89,22 +97,17 @@ begin
 
     delete from public.users
     where id = p_user_id;
+    if found then
+        insert into billing.erased_users (user_hash)
+        values (pg_catalog.sha256(p_user_id::pg_catalog.text::pg_catalog.bytea))
+        on conflict (user_hash) do nothing;
+    end if;
 end
 $$;
 
 comment on function billing.erase_user(uuid) is
     'Erases a user''s ledger, facts, parked events and users row.';
 
-revoke all on function billing.erase_user(uuid), billing.payments_of_user(uuid), billing.names_user(json, uuid)
-from public, anon, authenticated, service_role;
-
-grant execute on function billing.payments_of_user(uuid), billing.names_user(json, uuid) to service_role;
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000005';
+revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
 
 -- migrate:down

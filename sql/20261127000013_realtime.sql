@@ -6,8 +6,6 @@
 -- the new row, and of the old one its id. A row that is gone has no policy any more: the id of an erased account reaches
 -- everybody who subscribes to deletions.
 
-set local lock_timeout = '3s';
-
 do $$
 begin
     if
@@ -28,12 +26,5 @@ exception
             using hint = 'As a superuser: alter publication supabase_realtime add table public.users;';
 end
 $$;
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000009';
 
 -- migrate:down

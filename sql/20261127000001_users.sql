@@ -1,6 +1,6 @@
 -- migrate:up
 
--- One row for every account, with the balance that the ledger's trigger keeps.
+-- Accounts: one row for every account, with the balance that the ledger's trigger keeps.
 
 create schema if not exists billing;
 
@@ -61,7 +61,7 @@ end
 $$;
 
 comment on function public.guard_credits_balance() is
-    'Refuses every change of credits_balance that update_user_credits() does not make, the owner''s too.';
+    'Refuses every change of credits_balance that update_user_credits() does not make. The owner''s too, but for an owner who makes a trigger that poses as that one.';
 
 revoke all on function public.guard_credits_balance() from public, anon, authenticated, service_role;
 
@@ -108,19 +108,5 @@ select
     email
 from auth.users
 on conflict (id) do nothing;
-
-
-create function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000001';
-
-comment on function billing.schema_version() is
-    'The newest migration applied, whichever tool applied it.';
-
-revoke all on function billing.schema_version() from public, anon, authenticated, service_role;
-
-grant execute on function billing.schema_version() to service_role;
 
 -- migrate:down

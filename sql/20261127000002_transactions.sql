@@ -82,6 +82,11 @@ create function public.update_user_credits() returns trigger
     set search_path = ''
 as $$
 begin
+    if tg_relid <> 'public.transactions'::pg_catalog.regclass then
+        raise exception 'update_user_credits() is the trigger of public.transactions alone'
+            using errcode = 'insufficient_privilege';
+    end if;
+
     -- One order for everybody, and not "for update": the foreign key's own share lock would deadlock with it.
     perform 1
     from public.users
@@ -136,12 +141,5 @@ create trigger transactions_append_only
     before update or delete or truncate on public.transactions
     for each statement
     execute function public.refuse_ledger_change();
-
-
-create or replace function billing.schema_version() returns text
-    language sql
-    immutable
-    set search_path = ''
-    return '20261122000002';
 
 -- migrate:down

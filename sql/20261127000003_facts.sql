@@ -1,0 +1,239 @@
+-- migrate:up
+
+-- What Stripe's events say, merged so that their order is forgotten.
+
+create table billing.sales (
+    payment_id text not null,
+    version smallint not null
+        constraint sales_version_known check (version between 0 and 3),
+    user_id uuid,
+    credits bigint
+        constraint sales_credits_range check (credits between 1 and 1000000000),
+    money_amount bigint
+        constraint sales_money_amount_not_negative check (money_amount >= 0),
+    currency text,
+    paid boolean not null,
+    customer_id text,
+    erased_at timestamptz,
+    recorded_at timestamptz not null default now(),
+    constraint sales_pkey primary key (payment_id, version),
+    constraint sales_erased_empty check (erased_at is null or num_nonnulls(user_id, credits, money_amount, currency, customer_id) = 0)
+);
+
+comment on table billing.sales is
+    'What each kind of source says about a sale; every column from the highest version that names it.';
+
+comment on column billing.sales.payment_id is
+    'pi_…, cs_… (nothing to pay) or in_….';
+
+comment on column billing.sales.version is
+    'Closeness to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent; 0 who its customer was found to be.';
+
+comment on column billing.sales.user_id is
+    'No foreign key: facts are merged before the user rows are locked.';
+
+comment on column billing.sales.money_amount is
+    'Minor units of currency that were paid, after tax and discount.';
+
+comment on column billing.sales.customer_id is
+    'The Stripe customer, where the source names no user.';
+
+comment on column billing.sales.erased_at is
+    'A tombstone of billing.erase_user(): the payment is known, nothing else is, and nothing is stored for it any more.';
+
+create index sales_customer_id_idx on billing.sales (customer_id)
+where customer_id is not null;
+
+create index sales_unpaid_idx on billing.sales (recorded_at)
+where not paid;
+
+revoke all on billing.sales from public, anon, authenticated, service_role;
+
+grant select, insert, update on billing.sales to service_role;
+
+alter table billing.sales enable row level security;
+
+
+create table billing.customers (
+    customer_id text not null,
+    user_id uuid not null,
+    constraint customers_pkey primary key (customer_id, user_id)
+);
+
+comment on table billing.customers is
+    'Who a Stripe customer is, learned from what names both. One that several users claim stands for none.';
+
+revoke all on billing.customers from public, anon, authenticated, service_role;
+
+grant select, insert on billing.customers to service_role;
+
+alter table billing.customers enable row level security;
+
+
+create table billing.reversals (
+    reversal_id text not null
+        constraint reversals_pkey primary key,
+    version integer not null,
+    payment_id text not null,
+    money_amount bigint not null
+        constraint reversals_money_amount_not_negative check (money_amount >= 0),
+    currency text not null,
+    event_id text not null,
+    recorded_at timestamptz not null default now()
+);
+
+comment on table billing.reversals is
+    'Refunds and disputes. One whose sale is not known waits, for ever if it never was ours.';
+
+comment on column billing.reversals.payment_id is
+    'As first told, and so is currency: neither ever changes for a refund or dispute.';
+
+comment on column billing.reversals.version is
+    'The highest wins; on a tie the lowest money_amount.';
+
+comment on column billing.reversals.money_amount is
+    'Minor units of currency that are gone because of it, now.';
+
+create index reversals_payment_id_idx on billing.reversals (payment_id);
+
+revoke all on billing.reversals from public, anon, authenticated, service_role;
+
+grant select, insert, update on billing.reversals to service_role;
+
+alter table billing.reversals enable row level security;
+
+
+create table billing.payment_links (
+    invoice_id text not null,
+    payment_id text not null,
+    constraint payment_links_pkey primary key (invoice_id, payment_id)
+);
+
+comment on table billing.payment_links is
+    'Two ids of one sale: an invoice and one of its payments, or the invoice that a Checkout Session made.';
+
+create index payment_links_payment_id_idx on billing.payment_links (payment_id);
+
+revoke all on billing.payment_links from public, anon, authenticated, service_role;
+
+grant select, insert on billing.payment_links to service_role;
+
+alter table billing.payment_links enable row level security;
+
+
+create table billing.erased_users (
+    user_hash bytea not null
+        constraint erased_users_pkey primary key,
+    erased_at timestamptz not null default now()
+);
+
+comment on table billing.erased_users is
+    'Tombstones of billing.erase_user(): the SHA-256 of each id, from which nobody finds it. A payment that is made afterwards is parked, for it is somebody''s money.';
+
+revoke all on billing.erased_users from public, anon, authenticated, service_role;
+
+grant select on billing.erased_users to service_role;
+
+alter table billing.erased_users enable row level security;
+
+
+-- Merges what one source says about a sale. Where the same source speaks twice, what grants most counts; of credits read
+-- from prices ("priced": true) what it said first, which is looked up under the sale's lock.
+create function billing.merge_sale(p_fact jsonb) returns void
+    language sql
+    set search_path = pg_catalog, pg_temp
+as $$
+    insert into billing.sales as known (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
+    values (
+        p_fact ->> 'payment_id',
+        (p_fact ->> 'version')::smallint,
+        (p_fact ->> 'user_id')::uuid,
+        coalesce(
+            case
+                when (p_fact ->> 'priced')::boolean then (
+                    select credits
+                    from billing.sales
+                    where payment_id = p_fact ->> 'payment_id' and version = (p_fact ->> 'version')::smallint
+                )
+            end,
+            (p_fact ->> 'credits')::bigint
+        ),
+        (p_fact ->> 'money_amount')::bigint,
+        p_fact ->> 'currency',
+        (p_fact ->> 'paid')::boolean,
+        p_fact ->> 'customer_id'
+    )
+    on conflict (payment_id, version) do update
+        set
+            user_id = least(known.user_id, excluded.user_id),
+            credits = greatest(known.credits, excluded.credits),
+            money_amount = greatest(known.money_amount, excluded.money_amount),
+            currency = least(known.currency, excluded.currency),
+            paid = known.paid or excluded.paid,
+            customer_id = least(known.customer_id, excluded.customer_id)
+        where
+            (known.user_id, known.credits, known.money_amount, known.currency, known.paid, known.customer_id)
+            is distinct from (
+                least(known.user_id, excluded.user_id),
+                greatest(known.credits, excluded.credits),
+                greatest(known.money_amount, excluded.money_amount),
+                least(known.currency, excluded.currency),
+                known.paid or excluded.paid,
+                least(known.customer_id, excluded.customer_id)
+            )
+$$;
+
+revoke all on function billing.merge_sale(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.merge_sale(jsonb) to service_role;
+
+
+-- Merges what a refund or dispute says, and tells whether it is news: the highest version counts, on a tie the one that
+-- takes least.
+create function billing.merge_reversal(p_fact jsonb, p_event_id text) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into billing.reversals as known (reversal_id, version, payment_id, money_amount, currency, event_id)
+    values (
+        p_fact ->> 'id',
+        (p_fact ->> 'version')::integer,
+        p_fact ->> 'payment_id',
+        (p_fact ->> 'money_amount')::bigint,
+        p_fact ->> 'currency',
+        p_event_id
+    )
+    on conflict (reversal_id) do update
+        set
+            version = excluded.version,
+            money_amount = excluded.money_amount,
+            event_id = excluded.event_id
+        where (excluded.version, -excluded.money_amount) > (known.version, -known.money_amount);
+    return found;
+end
+$$;
+
+revoke all on function billing.merge_reversal(jsonb, text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.merge_reversal(jsonb, text) to service_role;
+
+
+-- Merges the news that two ids are one sale, and tells whether it is news.
+create function billing.merge_link(p_fact jsonb) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into billing.payment_links (invoice_id, payment_id)
+    values (p_fact ->> 'invoice_id', p_fact ->> 'payment_id')
+    on conflict do nothing;
+    return found;
+end
+$$;
+
+revoke all on function billing.merge_link(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.merge_link(jsonb) to service_role;
+
+-- migrate:down
