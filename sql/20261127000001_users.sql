@@ -1,11 +1,11 @@
 -- migrate:up
 
--- Accounts: one row for every account, with the balance that the ledger's trigger keeps.
+-- Accounts: one row for each row of auth.users, with its balance of credits.
 
 create schema if not exists billing;
 
 comment on schema billing is
-    'What the webhook worker knows about money: facts, parked events and the functions that settle them. Never exposed through an API.';
+    'The facts behind payments, parked events and the functions that settle them. Never exposed through an API.';
 
 revoke all on schema billing from public, anon, authenticated, service_role;
 
@@ -18,16 +18,16 @@ create table public.users (
         constraint users_id_fkey references auth.users (id) on delete cascade,
     email text,
     credits_balance bigint not null default 0
-        -- What every JSON client reads exactly: 2^53 - 1.
+        -- The integers that every JSON client reads exactly: up to 2^53 - 1.
         constraint users_credits_balance_range check (credits_balance between -9007199254740991 and 9007199254740991),
     created_at timestamptz not null default now()
 );
 
 comment on table public.users is
-    'An account and its credits; made for every auth.users row.';
+    'An account and its credits, one row for each row of auth.users.';
 
 comment on column public.users.credits_balance is
-    'Credits: always sum(transactions.amount). Below zero after a refund of credits that were spent. Written by update_user_credits() alone.';
+    'Credits: always sum(transactions.amount). Below 0 after a refund of credits that were spent. Only update_user_credits() writes it.';
 
 revoke all on public.users from public, anon, authenticated, service_role;
 
@@ -50,7 +50,8 @@ as $$
 declare
     v_callers pg_catalog.text;
 begin
-    -- Any other table's trigger has the depth too; and the words around a caller's name are in the server's language.
+    -- The depth alone is no proof: a trigger of any table has it. The context names the callers by their signatures;
+    -- the words around a signature are in the server's language.
     get diagnostics v_callers = pg_context;
     if pg_catalog.pg_trigger_depth() < 2 or pg_catalog.strpos(v_callers, 'public.update_user_credits()') = 0 then
         raise exception 'credits_balance changes through public.transactions alone'
@@ -61,7 +62,7 @@ end
 $$;
 
 comment on function public.guard_credits_balance() is
-    'Refuses every change of credits_balance that update_user_credits() does not make. The owner''s too, but for an owner who makes a trigger that poses as that one.';
+    'Rejects every change of credits_balance that update_user_credits() does not make, also by the owner. An owner can still pass it with a trigger of the same name.';
 
 revoke all on function public.guard_credits_balance() from public, anon, authenticated, service_role;
 
@@ -78,7 +79,7 @@ create trigger users_update_without_credits
     execute function public.guard_credits_balance();
 
 
--- security definer: Supabase's auth service inserts into auth.users with a role of its own.
+-- security definer: Supabase Auth inserts into auth.users with a role of its own.
 create function public.handle_new_user() returns trigger
     language plpgsql
     security definer
@@ -93,7 +94,7 @@ end
 $$;
 
 comment on function public.handle_new_user() is
-    'Makes the users row of a new account.';
+    'Creates the row in public.users for a new account.';
 
 revoke all on function public.handle_new_user() from public, anon, authenticated, service_role;
 
@@ -102,6 +103,7 @@ create trigger on_auth_user_created
     for each row
     execute function public.handle_new_user();
 
+-- Accounts that exist already.
 insert into public.users (id, email)
 select
     id,

@@ -1,8 +1,12 @@
 -- migrate:up
 
--- The ledger: append-only; its sum per user is users.credits_balance at every commit.
+-- The ledger: append-only. Its sum per user equals users.credits_balance at every commit.
 
-create type public.transaction_type as enum ('PURCHASE', 'GENERATION', 'REFUND');
+create type public.transaction_type as enum (
+    'PURCHASE', -- credits bought
+    'GENERATION', -- credits spent on a generation
+    'REFUND' -- credits taken back or given back
+);
 
 comment on type public.transaction_type is
     'PURCHASE: credits bought. GENERATION: credits spent on a generation. REFUND: credits taken back (a Stripe refund or dispute) or given back (a failed refund, a won dispute, a failed generation).';
@@ -15,13 +19,13 @@ create table public.transactions (
         constraint transactions_user_id_fkey references public.users (id) on delete restrict,
     amount bigint not null,
     type public.transaction_type not null,
+    -- A constraint and no partial index: "on conflict (stripe_id)" of other applications works without a predicate.
     stripe_id text
         constraint transactions_stripe_id_key unique,
     payment_id text,
     money_amount bigint,
     currency text,
     refunds uuid
-        constraint transactions_refunds_key unique
         constraint transactions_refunds_fkey references public.transactions (id),
     event_id text,
     created_at timestamptz not null default now(),
@@ -42,24 +46,31 @@ comment on column public.transactions.amount is
     'Credits, signed: PURCHASE above 0, GENERATION below 0, REFUND either way.';
 
 comment on column public.transactions.stripe_id is
-    'What makes a row that comes from Stripe unique: the payment''s id for a purchase, the refund''s or dispute''s for a reversal.';
+    'Identifies the cause of a row that comes from Stripe: the payment of a purchase, the refund or dispute of a reversal. Null on other rows.';
 
 comment on column public.transactions.payment_id is
     'The purchase that a row from Stripe belongs to.';
 
 comment on column public.transactions.money_amount is
-    'Minor units of currency that the object moved: above 0 paid or given back to us, below 0 refunded or withdrawn.';
+    'Money that the object moved, in minor units of currency: above 0 if paid or returned to us, below 0 if refunded or withdrawn.';
+
+comment on column public.transactions.currency is
+    'Three lower-case letters, as Stripe writes it. Set on every row that comes from Stripe.';
 
 comment on column public.transactions.refunds is
-    'The GENERATION row that this row gives back.';
+    'The GENERATION row whose credits this row gives back.';
 
 comment on column public.transactions.event_id is
-    'The Stripe event that told of it.';
+    'The Stripe event that caused the row.';
 
 create index transactions_user_id_created_at_idx on public.transactions (user_id, created_at);
 
 create index transactions_payment_id_idx on public.transactions (payment_id)
 where payment_id is not null;
+
+-- Few rows give a generation back. The predicate keeps all others out of the index.
+create unique index transactions_refunds_key on public.transactions (refunds)
+where refunds is not null;
 
 revoke all on public.transactions from public, anon, authenticated, service_role;
 
@@ -75,19 +86,20 @@ create policy transactions_select_own on public.transactions
     using ((select auth.uid()) = user_id);
 
 
--- security definer: nobody who may insert here may write credits_balance.
+-- security definer: no role that inserts here may write credits_balance.
 create function public.update_user_credits() returns trigger
     language plpgsql
     security definer
     set search_path = ''
 as $$
 begin
+    -- The schema's owner could attach this function to another table, whose rows belong to no ledger.
     if tg_relid <> 'public.transactions'::pg_catalog.regclass then
         raise exception 'update_user_credits() is the trigger of public.transactions alone'
             using errcode = 'insufficient_privilege';
     end if;
 
-    -- One order for everybody, and not "for update": the foreign key's own share lock would deadlock with it.
+    -- Every writer locks users in this order. Not "for update": the share lock of the foreign key would deadlock with it.
     perform 1
     from public.users
     where id in (select user_id from entries)
@@ -109,7 +121,7 @@ end
 $$;
 
 comment on function public.update_user_credits() is
-    'Adds new ledger rows to their users'' balances, in the transaction that inserts them.';
+    'Adds new ledger rows to the balances of their users, in the transaction that inserts them.';
 
 revoke all on function public.update_user_credits() from public, anon, authenticated, service_role;
 
@@ -133,7 +145,7 @@ end
 $$;
 
 comment on function public.refuse_ledger_change() is
-    'Keeps the ledger append-only, for its owner too.';
+    'Rejects every update, delete and truncate of the ledger, also by its owner.';
 
 revoke all on function public.refuse_ledger_change() from public, anon, authenticated, service_role;
 

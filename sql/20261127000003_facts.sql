@@ -1,6 +1,9 @@
 -- migrate:up
 
--- What Stripe's events say, merged so that their order is forgotten.
+-- Facts: what Stripe's objects report about sales, refunds, disputes and customers. Facts merge in a way that does not
+-- depend on their order: for each key the highest version wins.
+--
+-- service_role bypasses row-level security. Its policies state in the schema that it sees every row.
 
 create table billing.sales (
     payment_id text not null,
@@ -21,25 +24,25 @@ create table billing.sales (
 );
 
 comment on table billing.sales is
-    'What each kind of source says about a sale; every column from the highest version that names it.';
+    'What each kind of source reports about a sale. Each column counts from the highest version that names it.';
 
 comment on column billing.sales.payment_id is
     'pi_…, cs_… (nothing to pay) or in_….';
 
 comment on column billing.sales.version is
-    'Closeness to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent; 0 who its customer was found to be.';
+    'The source, higher if closer to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent. 0 is the user that the Stripe customer was resolved to.';
 
 comment on column billing.sales.user_id is
     'No foreign key: facts are merged before the user rows are locked.';
 
 comment on column billing.sales.money_amount is
-    'Minor units of currency that were paid, after tax and discount.';
+    'Money paid, in minor units of currency, after tax and discount.';
 
 comment on column billing.sales.customer_id is
-    'The Stripe customer, where the source names no user.';
+    'The Stripe customer, if the source names no user.';
 
 comment on column billing.sales.erased_at is
-    'A tombstone of billing.erase_user(): the payment is known, nothing else is, and nothing is stored for it any more.';
+    'Set on a tombstone of billing.erase_user(): the payment is known, and nothing more is stored for it.';
 
 create index sales_customer_id_idx on billing.sales (customer_id)
 where customer_id is not null;
@@ -53,6 +56,12 @@ grant select, insert, update on billing.sales to service_role;
 
 alter table billing.sales enable row level security;
 
+create policy sales_service_role on billing.sales
+    for all
+    to service_role
+    using (true)
+    with check (true);
+
 
 create table billing.customers (
     customer_id text not null,
@@ -61,13 +70,19 @@ create table billing.customers (
 );
 
 comment on table billing.customers is
-    'Who a Stripe customer is, learned from what names both. One that several users claim stands for none.';
+    'The user behind a Stripe customer, from sources that name both. A customer with several users resolves to none.';
 
 revoke all on billing.customers from public, anon, authenticated, service_role;
 
 grant select, insert on billing.customers to service_role;
 
 alter table billing.customers enable row level security;
+
+create policy customers_service_role on billing.customers
+    for all
+    to service_role
+    using (true)
+    with check (true);
 
 
 create table billing.reversals (
@@ -83,16 +98,19 @@ create table billing.reversals (
 );
 
 comment on table billing.reversals is
-    'Refunds and disputes. One whose sale is not known waits, for ever if it never was ours.';
+    'Refunds and disputes. A reversal whose sale is unknown waits here, for ever if the sale has nothing to do with credits.';
 
-comment on column billing.reversals.payment_id is
-    'As first told, and so is currency: neither ever changes for a refund or dispute.';
+comment on column billing.reversals.reversal_id is
+    're_…, dp_… or du_….';
 
 comment on column billing.reversals.version is
-    'The highest wins; on a tie the lowest money_amount.';
+    'The highest wins; on a tie the lowest money_amount. Odd for a dispute that is closed.';
+
+comment on column billing.reversals.payment_id is
+    'From the first report, as is currency: neither changes for a refund or dispute.';
 
 comment on column billing.reversals.money_amount is
-    'Minor units of currency that are gone because of it, now.';
+    'Money that is gone because of it now, in minor units of currency.';
 
 create index reversals_payment_id_idx on billing.reversals (payment_id);
 
@@ -101,6 +119,12 @@ revoke all on billing.reversals from public, anon, authenticated, service_role;
 grant select, insert, update on billing.reversals to service_role;
 
 alter table billing.reversals enable row level security;
+
+create policy reversals_service_role on billing.reversals
+    for all
+    to service_role
+    using (true)
+    with check (true);
 
 
 create table billing.payment_links (
@@ -120,6 +144,12 @@ grant select, insert on billing.payment_links to service_role;
 
 alter table billing.payment_links enable row level security;
 
+create policy payment_links_service_role on billing.payment_links
+    for all
+    to service_role
+    using (true)
+    with check (true);
+
 
 create table billing.erased_users (
     user_hash bytea not null
@@ -128,7 +158,10 @@ create table billing.erased_users (
 );
 
 comment on table billing.erased_users is
-    'Tombstones of billing.erase_user(): the SHA-256 of each id, from which nobody finds it. A payment that is made afterwards is parked, for it is somebody''s money.';
+    'Tombstones of billing.erase_user(). A redelivered event that names the user of a Stripe customer stores nothing. A new payment is parked instead: it is real money.';
+
+comment on column billing.erased_users.user_hash is
+    'SHA-256 of the user''s id, so that the id itself is gone.';
 
 revoke all on billing.erased_users from public, anon, authenticated, service_role;
 
@@ -136,9 +169,12 @@ grant select on billing.erased_users to service_role;
 
 alter table billing.erased_users enable row level security;
 
+create policy erased_users_service_role on billing.erased_users
+    for select
+    to service_role
+    using (true);
 
--- Merges what one source says about a sale. Where the same source speaks twice, what grants most counts; of credits read
--- from prices ("priced": true) what it said first, which is looked up under the sale's lock.
+
 create function billing.merge_sale(p_fact jsonb) returns void
     language sql
     set search_path = pg_catalog, pg_temp
@@ -149,6 +185,7 @@ as $$
         (p_fact ->> 'version')::smallint,
         (p_fact ->> 'user_id')::uuid,
         coalesce(
+            -- An operator can change a price long after the sale, and a redelivered event reads the new one.
             case
                 when (p_fact ->> 'priced')::boolean then (
                     select credits
@@ -183,13 +220,14 @@ as $$
             )
 $$;
 
+comment on function billing.merge_sale(jsonb) is
+    'Merges what one source reports about a sale, under the sale''s lock. If a source reports twice, the values that grant most count; credits read from prices ("priced": true) keep their first value.';
+
 revoke all on function billing.merge_sale(jsonb) from public, anon, authenticated, service_role;
 
 grant execute on function billing.merge_sale(jsonb) to service_role;
 
 
--- Merges what a refund or dispute says, and tells whether it is news: the highest version counts, on a tie the one that
--- takes least.
 create function billing.merge_reversal(p_fact jsonb, p_event_id text) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -214,12 +252,14 @@ begin
 end
 $$;
 
+comment on function billing.merge_reversal(jsonb, text) is
+    'Merges a refund or dispute. The highest version counts, on a tie the one that takes least. Returns whether it was new.';
+
 revoke all on function billing.merge_reversal(jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.merge_reversal(jsonb, text) to service_role;
 
 
--- Merges the news that two ids are one sale, and tells whether it is news.
 create function billing.merge_link(p_fact jsonb) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -231,6 +271,9 @@ begin
     return found;
 end
 $$;
+
+comment on function billing.merge_link(jsonb) is
+    'Merges the fact that two ids are one sale. Returns whether it was new.';
 
 revoke all on function billing.merge_link(jsonb) from public, anon, authenticated, service_role;
 

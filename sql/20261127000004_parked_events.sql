@@ -1,6 +1,7 @@
 -- migrate:up
 
--- The events that wait for an operator.
+-- Parked events: verified events about credits that cannot be settled yet. They wait for an operator or for another
+-- event of their sale.
 
 create table billing.parked_events (
     event_id text not null
@@ -14,20 +15,20 @@ create table billing.parked_events (
             )
         ),
     payment_id text,
-    -- json, not jsonb: it keeps every body as it came, \u0000 too.
+    -- json, not jsonb: it keeps every body as it came, also one with \u0000.
     payload json,
     parked_at timestamptz not null default now(),
     resolved_at timestamptz,
     resolution text,
-    who text,
-    why text,
-    about text[],
+    discarded_by text,
+    discard_reason text,
+    object_ids text[],
     constraint parked_events_payload_while_open check ((payload is null) = (resolved_at is not null)),
     constraint parked_events_resolution_whole check (
         case resolution
-            when 'settled' then resolved_at is not null and num_nonnulls(who, why) = 0
-            when 'discarded' then resolved_at is not null and num_nulls(who, why) = 0
-            else num_nonnulls(resolution, resolved_at, who, why) = 0
+            when 'settled' then resolved_at is not null and num_nonnulls(discarded_by, discard_reason) = 0
+            when 'discarded' then resolved_at is not null and num_nulls(discarded_by, discard_reason) = 0
+            else num_nonnulls(resolution, resolved_at, discarded_by, discard_reason) = 0
         end
     )
 );
@@ -35,20 +36,26 @@ create table billing.parked_events (
 comment on table billing.parked_events is
     'Verified events about credits that could not be settled.';
 
+comment on column billing.parked_events.reason is
+    'The first reason that applies.';
+
 comment on column billing.parked_events.payment_id is
-    'The sale it is about, where it says: another event of the sale can bring what this one lacks.';
+    'The sale, if the event names it. Another event of the sale can bring what this one lacks.';
 
 comment on column billing.parked_events.payload is
-    'The event as it came. It holds personal data, so it is dropped once the event is resolved.';
+    'The event as it came. It holds personal data, so it is dropped when the event is resolved.';
 
 comment on column billing.parked_events.resolution is
-    'How its waiting ended: settled or discarded. A discarded event that is delivered again and can be settled by then is.';
+    'settled or discarded; null while the event is open. A discarded event becomes settled if it is delivered again and can be settled.';
 
-comment on column billing.parked_events.who is
-    'Who discarded it, as they said, and the database login that they did it with.';
+comment on column billing.parked_events.discarded_by is
+    'The operator''s name as given, and the database login.';
 
-comment on column billing.parked_events.about is
-    'Of a discarded event that names no payment, the ids in its payload: what it was about is not parked again.';
+comment on column billing.parked_events.discard_reason is
+    'Why the operator discarded it.';
+
+comment on column billing.parked_events.object_ids is
+    'The ids in the payload of a discarded event without payment_id. Reconciliation does not park these objects again.';
 
 create index parked_events_open_idx on billing.parked_events (payment_id)
 where resolved_at is null;
@@ -59,8 +66,13 @@ grant select, insert, update on billing.parked_events to service_role;
 
 alter table billing.parked_events enable row level security;
 
+create policy parked_events_service_role on billing.parked_events
+    for all
+    to service_role
+    using (true)
+    with check (true);
 
--- Ends the waiting of a parked event, if it waits, and drops its payload.
+
 create function billing.resolve(p_event_id text) returns void
     language sql
     set search_path = pg_catalog, pg_temp
@@ -72,6 +84,9 @@ as $$
         payload = null
     where event_id = p_event_id and resolved_at is null
 $$;
+
+comment on function billing.resolve(text) is
+    'Marks an event as settled and drops its payload, if it is parked and open.';
 
 revoke all on function billing.resolve(text) from public, anon, authenticated, service_role;
 

@@ -4,7 +4,7 @@
 
 -- The credits that a sale keeps once p_reversed of its money is gone. Exact: all of the money takes all the credits,
 -- and no customer loses more than the reversed share. Where nothing was paid, nothing can be taken.
-create function billing.kept_credits(p_credits bigint, p_money_amount bigint, p_reversed numeric) returns bigint
+create function billing.remaining_credits(p_credits bigint, p_money_amount bigint, p_reversed numeric) returns bigint
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
@@ -13,9 +13,12 @@ create function billing.kept_credits(p_credits bigint, p_money_amount bigint, p_
         else p_credits - div(p_credits * least(p_reversed, p_money_amount), p_money_amount)::bigint
     end;
 
-revoke all on function billing.kept_credits(bigint, bigint, numeric) from public, anon, authenticated, service_role;
+comment on function billing.remaining_credits(bigint, bigint, numeric) is
+    'Returns the credits that a sale keeps once p_reversed of its money is gone, rounded in the customer''s favour. All of the money takes all the credits; if nothing was paid, nothing is taken.';
 
-grant execute on function billing.kept_credits(bigint, bigint, numeric) to service_role;
+revoke all on function billing.remaining_credits(bigint, bigint, numeric) from public, anon, authenticated, service_role;
+
+grant execute on function billing.remaining_credits(bigint, bigint, numeric) to service_role;
 
 
 -- The ledger rows of linked payments, those included that somebody else inserted without payment_id. By index alone: the
@@ -36,6 +39,9 @@ as $$
             where payment_id = any (p_payment_ids)
         ))
 $$;
+
+comment on function billing.entries_of(text[]) is
+    'Returns the ledger rows of linked payments, also rows that another application inserted without payment_id.';
 
 revoke all on function billing.entries_of(text[]) from public, anon, authenticated, service_role;
 
@@ -68,6 +74,9 @@ as $$
     order by reversal_id collate "C"
 $$;
 
+comment on function billing.reversals_of(text[], billing.merged_sale, boolean) is
+    'Returns the reversals of a sale in the order of booking, those with a ledger row first. remaining_credits is what the sale keeps after a reversal and all before it.';
+
 revoke all on function billing.reversals_of(text[], billing.merged_sale, boolean) from public, anon, authenticated, service_role;
 
 grant execute on function billing.reversals_of(text[], billing.merged_sale, boolean) to service_role;
@@ -92,6 +101,9 @@ begin
 end
 $$;
 
+comment on function billing.reversed_money(text[], billing.merged_sale, text) is
+    'Returns the money of a sale that is gone, by all its reversals or by all but one.';
+
 revoke all on function billing.reversed_money(text[], billing.merged_sale, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.reversed_money(text[], billing.merged_sale, text) to service_role;
@@ -104,7 +116,7 @@ create function billing.is_settled(p_payment_ids text[], p_sale billing.merged_s
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_target constant bigint := billing.kept_credits(
+    v_target constant bigint := billing.remaining_credits(
         p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, null)
     );
 begin
@@ -122,6 +134,9 @@ begin
     );
 end
 $$;
+
+comment on function billing.is_settled(text[], billing.merged_sale) is
+    'Returns whether the ledger rows of a sale match its facts: its user has the credits that it keeps, other users have none.';
 
 revoke all on function billing.is_settled(text[], billing.merged_sale) from public, anon, authenticated, service_role;
 
@@ -146,6 +161,9 @@ begin
     return v_stripe_id;
 end
 $$;
+
+comment on function billing.next_stripe_id(text, text) is
+    'Returns an unused stripe_id for a later row that p_id causes: p_id:p_suffix, then p_id:p_suffix:2 and so on.';
 
 revoke all on function billing.next_stripe_id(text, text) from public, anon, authenticated, service_role;
 
@@ -175,6 +193,9 @@ begin
     return true;
 end
 $$;
+
+comment on function billing.add_entry(uuid, bigint, public.transaction_type, text, text, bigint, text, text) is
+    'Appends a ledger row, unless its amount is 0. Returns whether it did.';
 
 revoke all on function billing.add_entry(uuid, bigint, public.transaction_type, text, text, bigint, text, text) from public, anon, authenticated, service_role;
 
@@ -219,7 +240,7 @@ begin
     into v_entries
     from billing.entries_of(p_payment_ids);
     if
-        v_entries.amount > billing.kept_credits(
+        v_entries.amount > billing.remaining_credits(
             p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, v_reversal.reversal_id)
         )
     then
@@ -228,7 +249,7 @@ begin
 
     return billing.add_entry(
         p_sale.user_id,
-        billing.kept_credits(
+        billing.remaining_credits(
             p_sale.credits, p_sale.money_amount, billing.reversed_money(p_payment_ids, p_sale, null)
         ) - v_entries.amount,
         'REFUND',
@@ -241,6 +262,9 @@ begin
 end
 $$;
 
+comment on function billing.book_reversal(text[], billing.merged_sale, text, jsonb, text) is
+    'Books a refund or dispute that alone makes a difference.';
+
 revoke all on function billing.book_reversal(text[], billing.merged_sale, text, jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.book_reversal(text[], billing.merged_sale, text, jsonb, text) to service_role;
@@ -249,7 +273,7 @@ grant execute on function billing.book_reversal(text[], billing.merged_sale, tex
 -- Brings a purchase that is in the ledger to what its facts say, its waiting reversals apart: any other user's rows
 -- to 0, and then this user's to the target. The new rows bear the id of the fact that caused them, and its version;
 -- "merge" where the fact told that two purchases are one.
-create function billing.correct(
+create function billing.post_correction(
     p_payment_ids text[],
     p_sale billing.merged_sale,
     p_purchase_id text,
@@ -293,7 +317,7 @@ begin
 
     -- money_amount: what the object has moved beyond what its earlier rows (a sale's: all that no reversal caused) say.
     select
-        billing.kept_credits(
+        billing.remaining_credits(
             p_sale.credits,
             p_sale.money_amount,
             (select coalesce(sum(money), 0) from billing.reversals_of(p_payment_ids, p_sale, true))
@@ -321,9 +345,12 @@ begin
 end
 $$;
 
-revoke all on function billing.correct(text[], billing.merged_sale, text, jsonb, text) from public, anon, authenticated, service_role;
+comment on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) is
+    'Brings the rows of other users of a sale to 0, and those of its user to the sale''s credits less the booked reversals. If the fact is a reversal, book_reversals() does the latter. New rows bear the fact''s id and version, or merge. Returns whether there is a new row.';
 
-grant execute on function billing.correct(text[], billing.merged_sale, text, jsonb, text) to service_role;
+revoke all on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) to service_role;
 
 
 -- Brings the ledger of one sale (p_payment_ids: all ids of it) to what its facts say, and returns whether that took a
@@ -365,7 +392,7 @@ begin
         if v_changed is not null then
             return v_changed;
         end if;
-        v_changed := billing.correct(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
+        v_changed := billing.post_correction(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
         select coalesce(sum(money), 0)
         into v_reversed
         from billing.reversals_of(p_payment_ids, p_sale, true);
@@ -378,8 +405,8 @@ begin
     loop
         v_changed := billing.add_entry(
             p_sale.user_id,
-            billing.kept_credits(p_sale.credits, p_sale.money_amount, v_reversed + v_reversal.money)
-            - billing.kept_credits(p_sale.credits, p_sale.money_amount, v_reversed),
+            billing.remaining_credits(p_sale.credits, p_sale.money_amount, v_reversed + v_reversal.money)
+            - billing.remaining_credits(p_sale.credits, p_sale.money_amount, v_reversed),
             'REFUND', v_reversal.reversal_id,
             v_purchase_id, -v_reversal.money_amount, v_reversal.currency, v_reversal.event_id
         ) or v_changed;
@@ -388,6 +415,9 @@ begin
     return v_changed;
 end
 $$;
+
+comment on function billing.settle(text[], billing.merged_sale, jsonb, text) is
+    'Brings the ledger of one sale to what its facts say, after p_fact was merged. p_payment_ids are all ids of the sale. Returns whether there is a new row; it bears the id of the fact that caused it.';
 
 revoke all on function billing.settle(text[], billing.merged_sale, jsonb, text) from public, anon, authenticated, service_role;
 

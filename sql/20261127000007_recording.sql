@@ -1,71 +1,8 @@
 -- migrate:up
 
--- Recording deliveries.
+-- Recording: record() is called once for each delivery, or for a batch of them. It locks the sales, then the users. Then
+-- it merges each fact and settles the fact's sale.
 
--- The ids that a fact names and that its recording has to lock: payments, and a Stripe customer.
-create function billing.ids_of(p_fact jsonb) returns text[]
-    language sql
-    immutable
-    set search_path = pg_catalog, pg_temp
-    return array_remove(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null);
-
-revoke all on function billing.ids_of(jsonb) from public, anon, authenticated, service_role;
-
-grant execute on function billing.ids_of(jsonb) to service_role;
-
-
--- The ids that several facts name.
-create function billing.ids_in(p_facts jsonb) returns text[]
-    language sql
-    immutable
-    set search_path = pg_catalog, pg_temp
-    return array(
-        select unnest(billing.ids_of(fact))
-        from jsonb_array_elements(p_facts) as fact
-    );
-
-revoke all on function billing.ids_in(jsonb) from public, anon, authenticated, service_role;
-
-grant execute on function billing.ids_in(jsonb) to service_role;
-
-
--- Locks the rows of all users whose balance the facts could change, in the order that everybody uses.
-create function billing.lock_users(p_facts jsonb) returns void
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_payment_ids constant text[] := billing.concerned_payments(billing.ids_in(p_facts));
-begin
-    perform 1
-    from public.users
-    where id in (
-        select (fact ->> 'user_id')::uuid
-        from jsonb_array_elements(p_facts) as fact
-        union all
-        select user_id
-        from billing.customers
-        where customer_id = any (v_payment_ids)
-        union all
-        select user_id
-        from billing.sales
-        where payment_id = any (v_payment_ids)
-        union all
-        select user_id
-        from billing.entries_of(v_payment_ids)
-    )
-    order by id
-    for no key update;
-end
-$$;
-
-revoke all on function billing.lock_users(jsonb) from public, anon, authenticated, service_role;
-
-grant execute on function billing.lock_users(jsonb) to service_role;
-
-
--- Where a sale names no user and its Stripe customer is one, writes that down as the lowest version of the sale: it
--- stays, whoever the customer turns out to be later. Returns how many users the customer is.
 create function billing.find_user(p_payment_ids text[]) returns integer
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -96,13 +33,14 @@ begin
 end
 $$;
 
+comment on function billing.find_user(text[]) is
+    'Returns how many users the Stripe customers of a sale have. If it is one, stores that user as the lowest version of the sale, where it stays even if another user claims the customer later.';
+
 revoke all on function billing.find_user(text[]) from public, anon, authenticated, service_role;
 
 grant execute on function billing.find_user(text[]) to service_role;
 
 
--- Settles what linked payments are, if that is possible. p_fact has just been merged. Returns why it is not, else null,
--- and whether that took a new row. Once the sale is paid, no event of it waits any more.
 create function billing.settle_sale(
     p_payment_ids text[],
     p_fact jsonb,
@@ -134,7 +72,7 @@ begin
     end if;
     is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
     if not v_sale.paid then
-        return; -- An event that waits may be the only one to say that it is.
+        return; -- A parked event may be the only one to report the payment.
     end if;
     update billing.parked_events
     set
@@ -148,14 +86,15 @@ begin
 end
 $$;
 
+comment on function billing.settle_sale(text[], jsonb, text) is
+    'Settles the sale of linked payments after p_fact was merged. Returns why it cannot be settled, else null, and whether the ledger has a new row. Resolves the parked events of a paid sale.';
+
 revoke all on function billing.settle_sale(text[], jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.settle_sale(text[], jsonb, text) to service_role;
 
 
--- Merges who a Stripe customer is, and settles the sales that waited for it. Returns whether it is news; of a user who was
--- erased it is not.
-create function billing.learn_customer(p_fact jsonb, p_event_id text) returns boolean
+create function billing.claim_customer(p_fact jsonb, p_event_id text) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -166,7 +105,7 @@ begin
     select
         p_fact ->> 'customer_id',
         id
-    from public.users
+    from public.users -- where an erased user has no row
     where id = (p_fact ->> 'user_id')::uuid
     on conflict do nothing;
     if not found then
@@ -188,12 +127,14 @@ begin
 end
 $$;
 
-revoke all on function billing.learn_customer(jsonb, text) from public, anon, authenticated, service_role;
+comment on function billing.claim_customer(jsonb, text) is
+    'Merges the user of a Stripe customer and settles the sales that waited for it. Returns whether it was new.';
 
-grant execute on function billing.learn_customer(jsonb, text) to service_role;
+revoke all on function billing.claim_customer(jsonb, text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.claim_customer(jsonb, text) to service_role;
 
 
--- Whether the refunds that are known of a sale fall short of what its charge says is refunded. A dispute is no refund.
 create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) returns boolean
     language sql
     stable
@@ -202,17 +143,17 @@ create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) return
         and (p_fact ->> 'money_amount')::numeric > (
             select coalesce(sum(money_amount), 0)
             from billing.reversals
-            where payment_id = any (p_payment_ids) and reversal_id !~ '^d[pu]_'
+            where payment_id = any (p_payment_ids) and reversal_id !~ '^d[pu]_' -- a dispute is no refund
         );
+
+comment on function billing.lacks_refunds(text[], jsonb) is
+    'Returns whether the known refunds of a sale amount to less than its charge reports as refunded.';
 
 revoke all on function billing.lacks_refunds(text[], jsonb) from public, anon, authenticated, service_role;
 
 grant execute on function billing.lacks_refunds(text[], jsonb) to service_role;
 
 
--- Merges one fact and settles its sale. Returns 'recorded' where something is new, 'duplicate' where nothing is,
--- 'ignored' where it says nothing, else why the sale that the fact is about cannot be settled. Nothing is stored for an
--- erased sale.
 create function billing.record_fact(p_fact jsonb, p_event_id text) returns text
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -226,7 +167,7 @@ declare
 begin
     if v_before.erased then
         if p_fact ->> 'kind' = 'link' then
-            perform billing.merge_link(p_fact); -- so that the other id is known to be erased, too
+            perform billing.merge_link(p_fact); -- The other id belongs to the erased sale, too.
         end if;
         return 'duplicate';
     end if;
@@ -238,7 +179,7 @@ begin
         when 'link' then
             v_is_new := billing.merge_link(p_fact);
         when 'customer' then
-            v_is_new := billing.learn_customer(p_fact, p_event_id);
+            v_is_new := billing.claim_customer(p_fact, p_event_id);
             return case when v_is_new then 'recorded' else 'duplicate' end;
         when 'refunded_total' then
             return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'ignored' end;
@@ -250,7 +191,7 @@ begin
         and v_settled.reason is not null
         and (v_settled.reason = 'unknown_user' or num_nonnulls(p_fact ->> 'user_id', p_fact ->> 'credits') > 0)
     then
-        -- A payment that names neither user nor credits is none of ours, until its session says so.
+        -- A payment that names neither user nor credits is about something else, until its session reports credits.
         return v_settled.reason;
     end if;
     if v_is_sale then
@@ -260,14 +201,15 @@ begin
 end
 $$;
 
+comment on function billing.record_fact(jsonb, text) is
+    'Merges one fact and settles its sale. Returns recorded, duplicate (nothing new, or an erased sale), ignored (the fact has no consequence), else why the sale cannot be settled.';
+
 revoke all on function billing.record_fact(jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.record_fact(jsonb, text) to service_role;
 
 
--- Why a delivery with these facts is refused as a whole: one of them names a user that does not exist. Null where none
--- does; a sale that is erased asks for no user, nor does who the Stripe customer of an erased one was.
-create function billing.refusal_of(p_facts jsonb) returns text
+create function billing.rejection_reason(p_facts jsonb) returns text
     language sql
     stable
     set search_path = pg_catalog, pg_temp
@@ -281,6 +223,7 @@ as $$
     where
         fact ->> 'user_id' is not null
         and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
+        -- An erased sale needs no user, nor does the Stripe customer of an erased user.
         and not coalesce(sale.erased, false)
         and not (
             fact ->> 'kind' = 'customer'
@@ -292,18 +235,20 @@ as $$
     limit 1
 $$;
 
-revoke all on function billing.refusal_of(jsonb) from public, anon, authenticated, service_role;
+comment on function billing.rejection_reason(jsonb) is
+    'Returns why a delivery with these facts is rejected as a whole, null if it is not: one of them names a user that does not exist.';
 
-grant execute on function billing.refusal_of(jsonb) to service_role;
+revoke all on function billing.rejection_reason(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.rejection_reason(jsonb) to service_role;
 
 
--- Records one delivery's facts, or none where one of them names an unknown user. See record().
 create function billing.record_delivery(p_facts jsonb, p_event_id text) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_reason text := billing.refusal_of(p_facts);
+    v_reason text := billing.rejection_reason(p_facts);
     v_fact jsonb;
     v_outcome text;
     v_result text := 'duplicate';
@@ -337,15 +282,26 @@ begin
 end
 $$;
 
+comment on function billing.record_delivery(jsonb, text) is
+    'Records the facts of one delivery, or none of them if one names an unknown user. Returns its result as record() does.';
+
 revoke all on function billing.record_delivery(jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.record_delivery(jsonb, text) to service_role;
 
 
--- As before, with the fresh payments first: what the others say has nothing to do with them.
+-- p_deliveries is [{"event_id": text, "facts": [fact, …]}, …]. A fact is one of
+--   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid", "customer_id", "priced"}
+--   {"kind": "customer", "customer_id", "user_id"}
+--   {"kind": "reversal", "id", "version", "payment_id", "money_amount", "currency"}
+--   {"kind": "link", "id", "invoice_id", "payment_id"}
+--   {"kind": "refunded_total", "payment_id", "money_amount"}
+-- with credits and minor units as integers, and null for what its source does not name.
 --
--- A delivery needs a few rows of tables that may be long, so all below goes by index, row by row. The planner would not know
--- that: a session keeps the plans that it made while the tables were short.
+-- New sales of a batch take the short path of new_payments() and record_new_payments().
+--
+-- A delivery needs a few rows of tables that may be long, so everything below reads by index, row by row. The planner
+-- cannot know that: a session keeps the plans that it made while the tables were short.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -356,32 +312,35 @@ as $$
 declare
     v_facts constant jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
     v_ids constant text[] := billing.ids_in(v_facts);
-    v_fresh text[];
+    v_new text[];
     v_user_ids uuid[];
     v_delivery jsonb;
     v_results jsonb := '[]';
 begin
     perform billing.lock_payments(v_ids);
-    v_fresh := billing.fresh_payments(p_deliveries, v_ids);
-    if cardinality(v_fresh) < jsonb_array_length(p_deliveries) then
+    v_new := billing.new_payments(p_deliveries, v_ids);
+    if cardinality(v_new) < jsonb_array_length(p_deliveries) then
         perform billing.lock_users(v_facts);
     end if;
-    if cardinality(v_fresh) > 0 then
+    if cardinality(v_new) > 0 then
         v_user_ids := billing.lock_named_users(v_facts); -- no more than lock_users() has locked
-        v_fresh := billing.record_fresh(p_deliveries, v_fresh, v_user_ids);
+        v_new := billing.record_new_payments(p_deliveries, v_new, v_user_ids);
     end if;
     for v_delivery in
         select *
         from jsonb_array_elements(p_deliveries)
     loop
         v_results := v_results || case
-            when v_delivery #>> '{facts, -1, payment_id}' = any (v_fresh) then '{"outcome": "recorded"}'::jsonb
+            when v_delivery #>> '{facts, -1, payment_id}' = any (v_new) then '{"outcome": "recorded"}'::jsonb
             else billing.record_delivery(v_delivery -> 'facts', v_delivery ->> 'event_id')
         end;
     end loop;
     return v_results;
 end
 $$;
+
+comment on function billing.record(jsonb) is
+    'Records deliveries and returns one result for each, in their order: {"outcome": "recorded"}, "duplicate", "ignored", or {"outcome": "unsettled", "reason": …}, which the caller parks.';
 
 revoke all on function billing.record(jsonb) from public, anon, authenticated, service_role;
 

@@ -1,9 +1,10 @@
 -- migrate:up
 
--- Recording many new sales at once.
+-- The short path of record() for the commonest delivery: a paid sale that names everything and of which nothing is known
+-- yet, perhaps with the user of its Stripe customer. Such sales are written for the whole batch in one statement.
+--
+-- It is an optimisation: record_delivery() gives the same result, row by row.
 
--- Locks the rows of the users that the facts name, in the order that everybody uses, and returns those that exist: all that
--- fresh payments can change.
 create function billing.lock_named_users(p_facts jsonb) returns uuid[]
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -24,16 +25,22 @@ begin
 end
 $$;
 
+comment on function billing.lock_named_users(jsonb) is
+    'Locks the rows of the users that the facts name, in the order that every writer uses, and returns those that exist.';
+
 revoke all on function billing.lock_named_users(jsonb) from public, anon, authenticated, service_role;
 
 grant execute on function billing.lock_named_users(jsonb) to service_role;
 
 
--- The payments among p_ids, the ids that all the deliveries name, that are fresh: their delivery is one paid sale that
--- names everything, after who its customer is, if that settles no other sale; no other delivery names them, and nothing
--- is stored about them. Of facts only a sale says paid. To be asked under their locks. Each look is a subquery of its own:
--- as a join, the planner would read a whole index once a batch.
-create function billing.fresh_payments(p_deliveries jsonb, p_ids text[]) returns text[]
+-- p_ids: the ids that all the deliveries name. Called under their locks. A delivery qualifies if
+--   - its facts are one sale, alone or after the user of its Stripe customer, where no other sale has this customer,
+--   - the sale is paid and names user and credits,
+--   - no other delivery names its payment,
+--   - nothing is stored about the payment, and no event of it is parked.
+--
+-- Each look-up is a subquery of its own: for a join the planner would read a whole index once a batch.
+create function billing.new_payments(p_deliveries jsonb, p_ids text[]) returns text[]
     language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
@@ -57,7 +64,7 @@ begin
                     and (select 1 from billing.sales where customer_id = first.customer_id limit 1) is null
                 else false
             end
-            and sale.paid
+            and sale.paid -- Only a sale has this field.
             and num_nulls(sale.user_id, sale.credits) = 0
             and cardinality(array_positions(p_ids, sale.payment_id)) = 1
             and num_nonnulls(
@@ -81,30 +88,30 @@ begin
 end
 $$;
 
-revoke all on function billing.fresh_payments(jsonb, text[]) from public, anon, authenticated, service_role;
+comment on function billing.new_payments(jsonb, text[]) is
+    'Returns the payments whose deliveries are one complete paid sale each, of which nothing is known yet.';
 
-grant execute on function billing.fresh_payments(jsonb, text[]) to service_role;
+revoke all on function billing.new_payments(jsonb, text[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.new_payments(jsonb, text[]) to service_role;
 
 
--- Records the sales of fresh payments, those apart whose user is not among p_user_ids, which exist and are locked. Returns
--- the payments. What settle_sale() would do with each, for all at once.
---
--- The rows' ids begin with the time, as UUIDs of version 7 do (https://www.rfc-editor.org/rfc/rfc9562), so that they stand
--- side by side in the index: in a long ledger random ones would each write a page of their own to the log.
-create function billing.record_fresh(p_deliveries jsonb, p_payment_ids text[], p_user_ids uuid[]) returns text[]
+-- The rows' ids begin with the time, as UUIDs of version 7 do (https://www.rfc-editor.org/rfc/rfc9562), so that new rows
+-- stand side by side in the index. In a long ledger each random id would write a page of its own to the log.
+create function billing.record_new_payments(p_deliveries jsonb, p_payment_ids text[], p_user_ids uuid[]) returns text[]
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_recorded text[];
 begin
-    with fresh as materialized (
+    with new_sales as materialized (
         select
             sale.*,
             delivery ->> 'event_id' as event_id,
             case delivery #>> '{facts, 0, kind}'
                 when 'customer' then delivery #>> '{facts, 0, customer_id}'
-            end as learned_id
+            end as claimed_customer_id
         from jsonb_array_elements(p_deliveries) as delivery
         cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
             payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
@@ -116,15 +123,15 @@ begin
     ), customers as (
         insert into billing.customers (customer_id, user_id)
         select distinct
-            learned_id,
+            claimed_customer_id,
             user_id
-        from fresh
-        where learned_id is not null
+        from new_sales
+        where claimed_customer_id is not null
         on conflict do nothing
     ), facts as (
         insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
         select payment_id, version, user_id, credits, money_amount, currency, true, customer_id
-        from fresh
+        from new_sales
     ), entries as (
         insert into public.transactions
             (id, user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
@@ -153,7 +160,7 @@ begin
             money_amount,
             currency,
             event_id
-        from fresh
+        from new_sales
         returning payment_id
     )
     select array_agg(payment_id)
@@ -163,8 +170,11 @@ begin
 end
 $$;
 
-revoke all on function billing.record_fresh(jsonb, text[], uuid[]) from public, anon, authenticated, service_role;
+comment on function billing.record_new_payments(jsonb, text[], uuid[]) is
+    'Writes facts and ledger rows of the payments whose user is among p_user_ids, which exist and are locked. Returns the payments written.';
 
-grant execute on function billing.record_fresh(jsonb, text[], uuid[]) to service_role;
+revoke all on function billing.record_new_payments(jsonb, text[], uuid[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.record_new_payments(jsonb, text[], uuid[]) to service_role;
 
 -- migrate:down

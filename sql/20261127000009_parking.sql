@@ -1,9 +1,7 @@
 -- migrate:up
 
--- Parking events.
+-- Parking and discarding events. An event is resolved by billing.resolve(), or when its sale is settled.
 
--- Stores an event that cannot be settled now; p_payload is its body. Returns whether it waits: not if it was resolved
--- before, nor if its sale was erased or is paid and settled by what others told.
 create function billing.park(
     p_event_id text,
     p_event_type text,
@@ -39,15 +37,15 @@ begin
 end
 $$;
 
+comment on function billing.park(text, text, text, text, text) is
+    'Stores an event that cannot be settled now, with its body. Returns whether it is open: not if it was resolved before, nor if its sale is erased, or paid and settled by other events.';
+
 revoke all on function billing.park(text, text, text, text, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.park(text, text, text, text, text) to service_role;
 
 
--- Ends the waiting of parked events that are not to be settled, and drops their payloads. Returns which of them are
--- discarded now: to ask again is no error. It forbids nothing: what another event, or the same one delivered again, can
--- settle is settled.
-create function billing.discard(p_event_ids text[], p_by text, p_why text) returns setof text
+create function billing.discard(p_event_ids text[], p_by text, p_reason text) returns setof text
     language sql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -55,10 +53,10 @@ as $$
     set
         resolution = 'discarded',
         resolved_at = now(),
-        who = p_by || ' as ' || session_user,
-        why = p_why,
-        -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
-        about = case
+        discarded_by = p_by || ' as ' || session_user,
+        discard_reason = p_reason,
+        -- As text: the operators of json reject a body that contains \u0000 or half a surrogate pair.
+        object_ids = case
             when payment_id is null then array(
                 select distinct found[1]
                 from regexp_matches(payload::text, '"id":\s*"([!#-~]{1,255})"', 'g') as found
@@ -73,13 +71,14 @@ as $$
     order by event_id;
 $$;
 
+comment on function billing.discard(text[], text, text) is
+    'Discards open parked events and drops their payloads. Returns which of the events are discarded now, earlier ones included. An event that is delivered again and can be settled is still settled.';
+
 revoke all on function billing.discard(text[], text, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.discard(text[], text, text) to service_role;
 
 
--- Why an object that cannot be settled is not to be parked: it is 'waiting' already, or was 'discarded', under an event
--- about it or its sale; or its sale is 'settled' by what others told, or erased. Null where it is to be.
 create function billing.parked_already(p_object_id text, p_payment_id text) returns text
     language plpgsql
     stable
@@ -97,7 +96,7 @@ begin
                 and case
                     when event_id = p_object_id then true
                     when payment_id is not null then payment_id = any (v_payment_ids)
-                    -- As text: the operators of json refuse a body with \u0000 or half a surrogate pair in it.
+                    -- As text: the operators of json reject a body that contains \u0000 or half a surrogate pair.
                     else strpos(replace(payload::text, '": "', '":"'), '"id":' || to_json(p_object_id)::text) > 0
                 end
         ) then 'waiting'
@@ -105,12 +104,15 @@ begin
             select from billing.parked_events
             where
                 resolution = 'discarded'
-                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (about))
+                and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (object_ids))
         ) then 'discarded'
         when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
     end;
 end
 $$;
+
+comment on function billing.parked_already(text, text) is
+    'Returns why reconciliation does not park an object: waiting or discarded, under an event of the object or its sale; settled if its sale is settled or erased. Null if it is to be parked.';
 
 revoke all on function billing.parked_already(text, text) from public, anon, authenticated, service_role;
 

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Reconciliation: objects read from Stripe are recorded as the facts that their events would have told.
+-- Reconciliation: objects fetched from Stripe are recorded as the facts that their events would have reported.
 
 create table billing.reconciliations (
     id bigint generated always as identity
@@ -15,13 +15,16 @@ create table billing.reconciliations (
 );
 
 comment on table billing.reconciliations is
-    'Runs of webhook reconcile that changed, or could have changed, something.';
+    'Runs of webhook reconcile, apart from dry runs.';
 
 comment on column billing.reconciliations.since is
-    'The run looked at what happened from here to until.';
+    'The run looks at what happened from here to until.';
+
+comment on column billing.reconciliations.finished_at is
+    'Null while the run is in progress, and for ever if it failed.';
 
 comment on column billing.reconciliations.covered_until is
-    'The finished runs up to this one leave no gap before it: where the next run begins by default.';
+    'Up to here the finished runs leave no gap. The next run begins here by default.';
 
 revoke all on billing.reconciliations from public, anon, authenticated, service_role;
 
@@ -29,8 +32,13 @@ grant select, insert, update (finished_at, covered_until) on billing.reconciliat
 
 alter table billing.reconciliations enable row level security;
 
+create policy reconciliations_service_role on billing.reconciliations
+    for all
+    to service_role
+    using (true)
+    with check (true);
 
--- Where a run begins that is not told: until where the finished ones have looked without a gap. Null before the first.
+
 create function billing.covered_until() returns timestamptz
     language sql
     stable
@@ -40,12 +48,14 @@ as $$
     from billing.reconciliations
 $$;
 
+comment on function billing.covered_until() is
+    'Returns the time up to which finished runs have looked without a gap, null before the first.';
+
 revoke all on function billing.covered_until() from public, anon, authenticated, service_role;
 
 grant execute on function billing.covered_until() to service_role;
 
 
--- Notes that a run begins, and returns its id.
 create function billing.begin_reconciliation(p_since timestamptz, p_until timestamptz) returns bigint
     language sql
     set search_path = pg_catalog, pg_temp
@@ -55,12 +65,14 @@ as $$
     returning id
 $$;
 
+comment on function billing.begin_reconciliation(timestamptz, timestamptz) is
+    'Records that a run begins. Returns its id.';
+
 revoke all on function billing.begin_reconciliation(timestamptz, timestamptz) from public, anon, authenticated, service_role;
 
 grant execute on function billing.begin_reconciliation(timestamptz, timestamptz) to service_role;
 
 
--- Notes that a run has seen all of its window. A run that leaves a gap after the earlier ones covers nothing more.
 create function billing.finish_reconciliation(p_id bigint) returns void
     language sql
     set search_path = pg_catalog, pg_temp
@@ -75,12 +87,14 @@ as $$
     where id = p_id and finished_at is null
 $$;
 
+comment on function billing.finish_reconciliation(bigint) is
+    'Records that a run has looked at its whole window. A run that leaves a gap after the earlier ones does not extend covered_until.';
+
 revoke all on function billing.finish_reconciliation(bigint) from public, anon, authenticated, service_role;
 
 grant execute on function billing.finish_reconciliation(bigint) to service_role;
 
 
--- Whether a sale that the facts are about is known, paid or not.
 create function billing.knows_sale(p_facts jsonb) returns boolean
     language sql
     stable
@@ -92,13 +106,16 @@ as $$
     )
 $$;
 
+comment on function billing.knows_sale(jsonb) is
+    'Returns whether a sale that the facts are about is known, paid or not.';
+
 revoke all on function billing.knows_sale(jsonb) from public, anon, authenticated, service_role;
 
 grant execute on function billing.knows_sale(jsonb) to service_role;
 
 
--- Whether a fact is recorded already, whole: then its sale was settled with it. Facts only ever grow, so that needs no lock.
--- What prices sell was told when the sale was made: another number now is no news, see merge_sale().
+-- Facts only ever grow, so this needs no lock. Credits read from prices keep their first value, see merge_sale(): another
+-- number is no news.
 create function billing.is_recorded(p_fact jsonb) returns boolean
     language plpgsql
     stable
@@ -139,26 +156,26 @@ begin
 end
 $$;
 
+comment on function billing.is_recorded(jsonb) is
+    'Returns whether a fact is recorded completely, so that its sale was settled with it.';
+
 revoke all on function billing.is_recorded(jsonb) from public, anon, authenticated, service_role;
 
 grant execute on function billing.is_recorded(jsonb) to service_role;
 
 
--- Records what reconciliation found at Stripe: deliveries as record() takes them, whose event_id is the object's own id,
--- and which may say "only_known": true, for a sale of before the window, which counts only where it is known.
---
--- Returns a result for each that says something new: record()'s with the event_id and the credits that it moved, or
--- {"outcome": "left_alone", …} for an unknown sale of before the window. A dry run tells the same and changes nothing.
+-- p_deliveries is as in record(), but event_id is the object's own id. "only_known": true marks a sale of before the window,
+-- which counts only if it is known; an unknown one gets the outcome left_alone.
 create function billing.reconcile(p_deliveries jsonb, p_dry_run boolean) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
-    -- By index, whatever the planner makes of tables that were short when it last looked.
+    -- By index, as in record(): a session keeps the plans that it made while the tables were short.
     set enable_seqscan = off
     set enable_hashjoin = off
     set enable_mergejoin = off
 as $$
 declare
-    v_taken jsonb;
+    v_counted jsonb;
     v_left_alone jsonb;
     v_results jsonb;
 begin
@@ -169,7 +186,7 @@ begin
             filter (where not counts),
             '[]'
         )
-    into v_taken, v_left_alone
+    into v_counted, v_left_alone
     from (
         select
             delivery,
@@ -182,28 +199,28 @@ begin
         )
     ) as new;
 
-    v_results := billing.record(v_taken);
+    v_results := billing.record(v_counted);
     v_results := v_left_alone || (
-        with taken as (
+        with counted as (
             select
                 delivery,
                 result,
                 position
-            from jsonb_array_elements(v_taken) with ordinality as taken (delivery, position)
-            join jsonb_array_elements(v_results) with ordinality as told (result, position) using (position)
+            from jsonb_array_elements(v_counted) with ordinality as counted (delivery, position)
+            join jsonb_array_elements(v_results) with ordinality as results (result, position) using (position)
         ), entries as (
-            -- The rows of this transaction, each counted for the first delivery that concerns its sale.
+            -- The rows of this transaction, each for the first delivery that affects its sale.
             select distinct on (entry.id)
                 entry.amount,
-                taken.position
-            from taken
+                counted.position
+            from counted
             cross join lateral billing.entries_of(
-                billing.concerned_payments(billing.ids_in(taken.delivery -> 'facts'))
+                billing.affected_payments(billing.ids_in(counted.delivery -> 'facts'))
             ) as entry
             where entry.created_at = now()
             order by
                 entry.id,
-                taken.position
+                counted.position
         ), moved as (
             select
                 position,
@@ -219,7 +236,7 @@ begin
                 ),
                 '[]'
             )
-        from taken
+        from counted
         left join moved using (position)
     );
     if p_dry_run then
@@ -228,17 +245,18 @@ begin
     return v_results;
 exception
     when sqlstate 'CR101' then
-        return v_results; -- The block's rollback has taken everything back but this.
+        return v_results; -- The rollback of the block undoes everything but this variable.
 end
 $$;
+
+comment on function billing.reconcile(jsonb, boolean) is
+    'Records deliveries of objects fetched from Stripe, or with p_dry_run only reports what that would do. Returns a result for each that is new: as record() does, with event_id and the credits moved, or {"outcome": "left_alone", …}.';
 
 revoke all on function billing.reconcile(jsonb, boolean) from public, anon, authenticated, service_role;
 
 grant execute on function billing.reconcile(jsonb, boolean) to service_role;
 
 
--- What may have gone on at Stripe long after its creation: sales noted since p_since that are not paid yet, and disputes
--- that are still open.
 create function billing.open_objects(p_since timestamptz) returns setof text
     language sql
     stable
@@ -260,13 +278,15 @@ as $$
     where reversal_id ~ '^d[pu]_' and version % 2 = 0
 $$;
 
+comment on function billing.open_objects(timestamptz) is
+    'Returns what may have changed at Stripe long after its creation: sales recorded since p_since that are not paid yet, and disputes that are open.';
+
 revoke all on function billing.open_objects(timestamptz) from public, anon, authenticated, service_role;
 
 grant execute on function billing.open_objects(timestamptz) to service_role;
 
 
--- Payments that refunds and disputes noted since p_since took back, and of which neither a sale nor an invoice is known.
-create function billing.strange_payments(p_since timestamptz) returns setof text
+create function billing.reversals_without_sale(p_since timestamptz) returns setof text
     language sql
     stable
     set search_path = pg_catalog, pg_temp
@@ -280,8 +300,11 @@ as $$
         and not exists (select from billing.payment_links where payment_links.payment_id = reversals.payment_id)
 $$;
 
-revoke all on function billing.strange_payments(timestamptz) from public, anon, authenticated, service_role;
+comment on function billing.reversals_without_sale(timestamptz) is
+    'Returns the payments of refunds and disputes recorded since p_since for which neither a sale nor an invoice is known.';
 
-grant execute on function billing.strange_payments(timestamptz) to service_role;
+revoke all on function billing.reversals_without_sale(timestamptz) from public, anon, authenticated, service_role;
+
+grant execute on function billing.reversals_without_sale(timestamptz) to service_role;
 
 -- migrate:down

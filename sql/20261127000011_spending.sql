@@ -1,6 +1,9 @@
 -- migrate:up
 
--- Spending: a generation is authorised where the balance covers it, and given back once if it fails.
+-- Spending: a generation is authorised if the balance covers it, and its credits are given back once if it fails.
+--
+-- Both functions lock the user's row before they decide, as record() does, and lock nothing that record() could wait for.
+-- They run as their caller, service_role. Under repeatable read they fail with 40001 instead of deciding by an old balance.
 
 create function public.authorize_generation(
     p_user_id uuid,
@@ -29,7 +32,7 @@ begin
                 hint = 'Make a uuid for each generation, and keep it for every repetition.';
     end if;
 
-    -- Waits for whoever has the row, and then reads it as they left it.
+    -- This waits for any transaction that holds the row, and then reads the balance that it committed.
     select credits_balance into v_balance
     from public.users
     where id = p_user_id
@@ -66,7 +69,7 @@ begin
         raise exception 'generation_mismatch'
             using
                 errcode = 'CR002',
-                detail = format('The id %s stands for something else: another user, cost or kind of entry.', p_generation_id),
+                detail = format('The id %s belongs to another user, cost or kind of entry.', p_generation_id),
                 hint = 'Nothing was spent. Repeat a call with the same user and cost; give a new generation a new id.';
     end if;
     if exists (select from public.transactions where refunds = p_generation_id) then
@@ -115,20 +118,20 @@ begin
 
     insert into public.transactions (user_id, amount, type, refunds)
     values (v_generation.user_id, -v_generation.amount, 'REFUND', p_generation_id)
-    on conflict (refunds) do nothing;
+    on conflict (refunds) where refunds is not null do nothing;
     return v_balance - case when found then v_generation.amount else 0 end;
 end
 $$;
 
 comment on function public.refund_generation(uuid) is
-    'Gives the credits of a failed generation back, once however often it is called, and returns the balance. Error: CR004 unknown_generation.';
+    'Gives back the credits of a failed generation, once even if called several times, and returns the balance. Error: CR004 unknown_generation.';
 
 revoke all on function public.refund_generation(uuid) from public, anon, authenticated, service_role;
 
 grant execute on function public.refund_generation(uuid) to service_role;
 
 
--- A foreign key knows ids alone.
+-- A foreign key checks the id alone.
 create function public.check_refunded_generation() returns trigger
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -156,7 +159,7 @@ end
 $$;
 
 comment on function public.check_refunded_generation() is
-    'Refuses a REFUND that names anything but a whole generation of the same user: no credits out of nothing.';
+    'Rejects a REFUND row unless it gives back a whole generation of the same user, so that no credits are created.';
 
 revoke all on function public.check_refunded_generation() from public, anon, authenticated, service_role;
 

@@ -1,20 +1,21 @@
 -- migrate:up
 
--- The one deliberate way to delete ledger rows: a person's right to be forgotten.
+-- Erasing a user: the one deliberate way to delete ledger rows, for a person's right to be forgotten.
 
--- Whether an event's body names a user anywhere.
 create function billing.names_user(p_payload json, p_user_id uuid) returns boolean
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
     return strpos(lower(p_payload::text), p_user_id::text) > 0;
 
+comment on function billing.names_user(json, uuid) is
+    'Returns whether the body of an event contains the id of a user.';
+
 revoke all on function billing.names_user(json, uuid) from public, anon, authenticated, service_role;
 
 grant execute on function billing.names_user(json, uuid) to service_role;
 
 
--- The payments of a user: all ids of each, and not those that, as it turned out, were somebody else's.
 create function billing.payments_of_user(p_user_id uuid) returns text[]
     language sql
     stable
@@ -40,13 +41,14 @@ as $$
     ))
 $$;
 
+comment on function billing.payments_of_user(uuid) is
+    'Returns all ids of the payments of a user, apart from payments that turned out to be another user''s.';
+
 revoke all on function billing.payments_of_user(uuid) from public, anon, authenticated, service_role;
 
 grant execute on function billing.payments_of_user(uuid) to service_role;
 
 
--- Run by the owner; the account in auth.users can be deleted afterwards. Leaves the payment ids, and a
--- hash of the user's, as tombstones, so that a later delivery about them is a duplicate that stores nothing.
 create function billing.erase_user(p_user_id uuid) returns void
     language plpgsql
     set search_path = ''
@@ -59,10 +61,10 @@ begin
     from public.users
     where id = p_user_id
     for update;
-    -- Only now can no sale of this user be recorded any more; one may have been while the locks were awaited.
+    -- Read again under the locks: a sale of this user may have been recorded while they were awaited.
     v_payment_ids := billing.payments_of_user(p_user_id);
 
-    -- Locks out every other writer of the ledger until this transaction ends: nobody else's delete slips through.
+    -- This locks out every other writer of the ledger until the transaction ends, so no other delete can slip through.
     alter table public.transactions disable trigger transactions_append_only;
     delete from public.transactions
     where user_id = p_user_id;
@@ -106,7 +108,7 @@ end
 $$;
 
 comment on function billing.erase_user(uuid) is
-    'Erases a user''s ledger, facts, parked events and users row.';
+    'Erases the ledger rows, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids and a hash of the user''s id as tombstones, so that later deliveries about them store nothing.';
 
 revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
 

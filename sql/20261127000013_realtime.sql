@@ -1,17 +1,17 @@
 -- migrate:up
 
--- Supabase Realtime: a user's page hears of changes of its own balance. Plain Postgres has no such publication.
+-- Supabase Realtime: a user's page receives changes of its own balance. Plain Postgres has no such publication.
 --
--- Realtime shows a row to whom row-level security shows it. The primary key is enough as replica identity: subscribers get
--- the new row, and of the old one its id. A row that is gone has no policy any more: the id of an erased account reaches
--- everybody who subscribes to deletions.
+-- Realtime sends a row to the clients that row-level security lets see it. The primary key is enough as replica identity:
+-- subscribers get the new row, and only the id of the old one. No policy applies to a deleted row, so the id of a deleted
+-- account reaches every client that subscribes to deletions.
 
 do $$
 begin
     if
         exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime')
         and not exists (
-            -- However it got there: by name, with its schema or with all tables.
+            -- It may be there by name, with its schema or with all tables.
             select
             from pg_catalog.pg_publication_tables
             where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = 'users'
@@ -20,7 +20,7 @@ begin
         alter publication supabase_realtime add table public.users;
     end if;
 exception
-    -- Somebody else's publication, as where Realtime is self-hosted, is no reason to do without the rest.
+    -- Another role may own the publication, as in a self-hosted Realtime. The rest works without it.
     when insufficient_privilege then
         raise notice 'public.users is not published to Realtime: %', sqlerrm
             using hint = 'As a superuser: alter publication supabase_realtime add table public.users;';

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The version of the schema.
+-- The version of the schema: the name of the newest migration. Each later migration replaces this function.
 
 create function billing.schema_version() returns text
     language sql
@@ -9,7 +9,7 @@ create function billing.schema_version() returns text
     return '20261127000014';
 
 comment on function billing.schema_version() is
-    'The newest migration applied, whichever tool applied it.';
+    'Returns the version of the newest migration applied, with any tool. Every later migration replaces this function.';
 
 revoke all on function billing.schema_version() from public, anon, authenticated, service_role;
 

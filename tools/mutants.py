@@ -1,7 +1,7 @@
-"""`make mutants`: take each safeguard of settlement and spending out in turn, and see the suite go red.
+"""`make mutants`: remove each safeguard of settlement and spending in turn, and check that the tests fail.
 
-Every mutant is a copy of the project with one piece of text replaced; the suite runs on it RUNS times, and at least
-nine runs in ten have to fail. The last row is the project as it is, which has to pass each time.
+A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on it, and at least nine runs
+in ten have to fail. The last row is the project itself, where every run has to pass.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MINUTES_A_RUN = 5
 
 @dataclass(frozen=True)
 class Mutant:
-    """A safeguard, and the text that takes it out."""
+    """A safeguard, and the replacement that removes it."""
 
     name: str
     file: str
@@ -57,23 +57,23 @@ MUTANTS = (
     Mutant(
         "linked set in the lock",
         LOCKS,
-        "v_locked := coalesce(billing.concerned_payments(p_payment_ids), '{}');",
+        "v_locked := coalesce(billing.affected_payments(p_payment_ids), '{}');",
         "v_locked := p_payment_ids;\n        p_payment_ids := '{}';",
     ),
     Mutant(
         "links read again under the lock",
         LOCKS,
-        "if coalesce(billing.concerned_payments(p_payment_ids) <@ v_locked, true) then",
+        "if coalesce(billing.affected_payments(p_payment_ids) <@ v_locked, true) then",
         "if true then",
     ),
     Mutant(
         "customer in the lock",
-        RECORDING,
+        LOCKS,
         "p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null)",
         "p_fact ->> 'invoice_id'], null)",
     ),
     Mutant(
-        "stickiness of failed refunds",
+        "failed refund stays failed",
         "webhook/events/reversals.py",
         "version=2 if failed else 1",
         "version=1 if failed else 2",
@@ -85,7 +85,7 @@ MUTANTS = (
         "where (excluded.version, -excluded.money_amount) <> (known.version, -known.money_amount)",
     ),
     Mutant(
-        "credits of prices as first told",
+        "first credits of a price count",
         FACTS,
         "when (p_fact ->> 'priced')::boolean then (",
         "when false then (",
@@ -109,7 +109,7 @@ MUTANTS = (
         "    where false;\n",
     ),
     Mutant(
-        "what is known keeps a payment from being fresh",
+        "known reversal keeps a payment from being new",
         BULK_RECORDING,
         "(select 1 from billing.reversals where payment_id = sale.payment_id limit 1),\n",
         "",
@@ -121,7 +121,7 @@ MUTANTS = (
         "where id = p_user_id",
     ),
     Mutant(
-        "user row locked for a give-back",
+        "user row locked for a refund of a generation",
         SPENDING,
         "where id = v_generation.user_id\n    for no key update",
         "where id = v_generation.user_id",
@@ -130,7 +130,7 @@ MUTANTS = (
 
 
 def is_red(mutant: Mutant | None) -> bool:
-    """Whether the suite fails on a copy of the project with the mutant in it."""
+    """Return whether the suite fails on a copy of the project with the mutant in it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
         copy.mkdir()
@@ -155,23 +155,23 @@ def is_red(mutant: Mutant | None) -> bool:
 def _mutate(file: Path, mutant: Mutant) -> None:
     text = file.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
-        raise SystemExit(f"{mutant.name}: {mutant.file} does not hold its text exactly once")
+        raise SystemExit(f"{mutant.name}: {mutant.file} does not contain its text exactly once")
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
 
 def main(runs: int, names: list[str]) -> bool:
-    """Print the table, and return whether all is as it has to be."""
-    print(f"{'taken out':<34}{'red':>8}{'seconds':>9}", flush=True)
-    as_it_has_to_be = True
+    """Print the table, and return whether every mutant is red and the project is green."""
+    print(f"{'removed':<46}{'red':>8}{'seconds':>9}", flush=True)
+    passed = True
     for mutant in (*MUTANTS, None):
         name = mutant.name if mutant else "nothing"
         if names and name not in names:
             continue
         started = time.monotonic()
         red = sum(is_red(mutant) for _ in range(runs))
-        as_it_has_to_be &= red * 10 >= runs * 9 if mutant else red == 0
-        print(f"{name:<34}{red:>5}/{runs}{time.monotonic() - started:>9.0f}", flush=True)
-    return as_it_has_to_be
+        passed &= red * 10 >= runs * 9 if mutant else red == 0
+        print(f"{name:<46}{red:>5}/{runs}{time.monotonic() - started:>9.0f}", flush=True)
+    return passed
 
 
 if __name__ == "__main__":

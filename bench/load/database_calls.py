@@ -13,7 +13,7 @@ from bench.deliveries import USERS
 from bench.load import CONNECTIONS, Result, output_of
 from webhook.dev.cluster import programs
 from webhook.events.facts import SESSION, Sale, as_json
-from webhook.ledger.connections import PREAMBLE
+from webhook.ledger.queries import query
 
 
 def saturate_database(database: Database, seconds: float) -> Result:
@@ -40,7 +40,7 @@ def _script(payments: str) -> str:
     return (
         "\\set payment random(1, 9000000000000000)\n"
         "\\set user random(100, 999)\n"
-        + PREAMBLE.strip().replace(";", " \\;")
+        + query("begin_call").strip().replace(";", " \\;")
         + f"\nselect billing.record('{call}');\n"
     )
 

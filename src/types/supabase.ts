@@ -50,7 +50,7 @@ export type Database = {
           {
             foreignKeyName: "transactions_refunds_fkey";
             columns: ["refunds"];
-            isOneToOne: true;
+            isOneToOne: false;
             referencedRelation: "transactions";
             referencedColumns: ["id"];
           },

@@ -356,7 +356,7 @@ def test_discard_whose_answer_was_lost_can_be_asked_again(
     park(session_event())
     with closing(Ledger(database.url)) as ledger:
         assert [ledger.discard([EVENT, "evt_none"], "Ann", why) for why in ("first", "second")] == [[EVENT], [EVENT]]
-    assert admin.execute("select why from billing.parked_events").fetchall() == [("first",)]
+    assert admin.execute("select discard_reason from billing.parked_events").fetchall() == [("first",)]
 
 
 @pytest.mark.parametrize("reason", [(), ("",), (" ",), ("two\nlines",), ("\udcff",)])
@@ -414,7 +414,8 @@ def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
 def test_parked_event_half_resolved_is_refused_by_the_database(values: str, admin: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="parked_events_resolution_whole"):
         admin.execute(f"""
-            insert into billing.parked_events (event_id, event_type, reason, payload, resolution, resolved_at, who, why)
+            insert into billing.parked_events
+                (event_id, event_type, reason, payload, resolution, resolved_at, discarded_by, discard_reason)
             values ('evt_1', 'some.type', 'unreadable', {"null" if "now()" in values else "'{}'"}, {values})
         """)
 

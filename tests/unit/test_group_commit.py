@@ -45,7 +45,7 @@ def disk() -> Disk:
 @pytest.fixture
 def send(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Future[str]]]]:
     """Have items written, each by a thread of its own: the first is being written when the others come."""
-    monkeypatch.setattr(group_commit, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(group_commit, "WAIT_TIMEOUT", PATIENCE)
     write_together = GroupCommit(disk.write)
     with ThreadPoolExecutor(max_workers=200) as threads:
 

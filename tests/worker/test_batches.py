@@ -236,7 +236,7 @@ def test_ledger_whose_connections_are_all_busy_is_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who would wait too long is told to come again."""
-    monkeypatch.setattr("webhook.ledger.connections._LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("webhook.ledger.connections._POOL_TIMEOUT", 0.1)
     ledger = Ledger(database.url)
     event = Event("evt_1", "refund.created", livemode=False, account=None, object={})
     with held(database.superuser_url, PAYMENT_LOCK) as holder, ThreadPoolExecutor(CONNECTIONS) as threads:

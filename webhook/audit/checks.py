@@ -14,8 +14,8 @@ import click
 from webhook.ledger.ledger import Ledger
 from webhook.settings import read_database_url
 
-CHECKS = ("audit_balances", "audit_payments", "audit_generations", "audit_parked")
-"""Files of ``sql/checks``. Their rows are findings."""
+CHECKS = ("balances", "sales", "generations", "parked_events")
+"""Files or folders of ``sql/checks``. Their rows are findings."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,6 @@ def _findings(ledger: Ledger, comparison: Comparison | None) -> Iterator[Finding
     with ledger.snapshot() as check:
         for name in CHECKS:
             for row in check(name):
-                yield Finding(*row)
+                yield Finding(row["check"], row["subject"], row["problem"], row["expected"], row["found"])
     if comparison:
         yield from comparison(ledger)

@@ -137,7 +137,7 @@ def _row_level_security(ledger: Ledger) -> Findings:
 
 
 def _database_permissions(ledger: Ledger) -> Findings:
-    problems = ledger.wrong_rights()
+    problems = ledger.permission_problems()
     for problem in problems:
         yield Finding(FAIL, f"permissions: {problem}: {'grant' if ' lacks ' in problem else 'revoke'} it")
     if not problems:

@@ -1,14 +1,14 @@
-"""Connections to Postgres: the one place that talks to it, always as ``service_role``.
+"""Connections to Postgres. Every statement of the ledger goes through here, as ``service_role``.
 
-One call is one simple query of several statements: one round trip and one implicit transaction. It rests on no session
-state and leaves none, so it works on a direct connection and through any pooler alike.
+One call is one simple query of several statements: one round trip and one implicit transaction. A call needs no session
+state and leaves none, so it works on a direct connection and through any pooler.
 """
 
 from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from threading import BoundedSemaphore
 from typing import Any
@@ -18,31 +18,19 @@ from gevent.monkey import get_original
 from psycopg import ClientCursor, Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
-from psycopg.rows import TupleRow
+from psycopg.rows import DictRow, dict_row
 
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
-
-# Session state that another client of a transaction pooler left behind must not weaken a call: each says all it needs.
-# The isolation has a statement of its own: a select would come too late to change it.
-PREAMBLE = """
-set transaction isolation level read committed, read write;
-select
-    pg_catalog.set_config('statement_timeout', '8s', true),
-    pg_catalog.set_config('lock_timeout', '4s', true),
-    pg_catalog.set_config('role', 'service_role', true),
-    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
-    pg_catalog.set_config('synchronous_commit', 'on', true);
-"""
-"""What every call begins with."""
+from webhook.ledger.queries import query
 
 CONNECTIONS = 8
-"""So many a process uses at most, however many deliveries it works on."""
+"""Connections that a process uses at most, however many deliveries it works on."""
 
-_LONGEST_WAIT = 5
-"""Seconds that a call waits for one of them."""
+_POOL_TIMEOUT = 5
+"""Seconds that a call waits for a free connection."""
 
-_LONGEST_SILENCE = 10
-"""Seconds that a query may take on its way and back: more than its statement_timeout."""
+_QUERY_TIMEOUT = 10
+"""Seconds that a query may take, network included: more than its statement_timeout."""
 
 _CONNECTION_DEFAULTS = {
     "application_name": "webhook",
@@ -52,38 +40,45 @@ _CONNECTION_DEFAULTS = {
 }
 
 _poll = get_original("select", "poll")
-"""The system's own: in gevent's, others would get a turn for each look."""
+"""The system's own poll. gevent's would switch to another greenlet at each look."""
 
-_SESSION: dict[str, Any] = {"autocommit": True, "cursor_factory": ClientCursor, "prepare_threshold": None}
+_SESSION: dict[str, Any] = {
+    "autocommit": True,
+    "cursor_factory": ClientCursor,
+    "prepare_threshold": None,
+    "row_factory": dict_row,
+}
+
+Row = DictRow
+"""A row by the names of its columns."""
+
+CallHook = Callable[[str, Sized], AbstractContextManager[None]]
+"""Entered around each call, with its statement and the idle connections."""
 
 
-Watch = Callable[[str, Sized], AbstractContextManager[None]]
-"""Sees a call from its beginning to its end, given its statement and the idle connections."""
+class _ConnectionWithTimeout(Connection[Row]):
+    """A connection that closes if the server takes a query and never answers. No timeout of the server covers that."""
 
-
-class _PatientConnection(Connection[TupleRow]):
-    """A connection that gives up on a server which took a query and never answers: no timeout of the server's can."""
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = _LONGEST_SILENCE) -> Any:
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = _QUERY_TIMEOUT) -> Any:
         return super().wait(gen, interval, timeout)
 
 
 class Database:
-    """Calls of the database; safe to share between threads, which may hold a connection each."""
+    """A connection pool that connects at the first call. Threads may share it."""
 
-    def __init__(self, database_url: str, watch: Watch) -> None:
-        """Nothing is connected until the first call."""
-        self._watch = watch
+    def __init__(self, database_url: str, call_hook: CallHook) -> None:
+        self._call_hook = call_hook
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
-        self._idle: deque[Connection[TupleRow]] = deque()
-        self._places = BoundedSemaphore(CONNECTIONS)
+        self._idle: deque[Connection[Row]] = deque()
+        self._slots = BoundedSemaphore(CONNECTIONS)
 
-    def call(self, statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
-        """Return the rows of ``statement``, tried once more where its connection was lost or it lost a race.
+    def call(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+        """Return the rows of ``statement``. It is retried once if the connection is lost, or after a deadlock.
 
-        That is safe after a commit whose answer got lost, too: recording again changes nothing.
+        The retry is safe even if the first call was committed and its answer got lost: recording again changes nothing.
+        Raises :class:`LedgerUnavailableError`.
         """
-        with self._watch(statement, self._idle), _translated_errors(), self._place():
+        with self._call_hook(statement, self._idle), _translated_errors(), self._slot():
             connection = self._idle_connection() or self._connect()
             try:
                 return self._run(connection, statement, parameters)
@@ -94,44 +89,44 @@ class Database:
             return self._run(self._connect(), statement, parameters)
 
     @contextmanager
-    def session(self) -> Iterator[Connection[TupleRow]]:
-        """Yield a connection of its own, for what takes several calls; errors are translated as a call's are."""
-        with _translated_errors(), Connection.connect(**self._parameters, **_SESSION) as connection:
+    def session(self) -> Iterator[Connection[Row]]:
+        """Yield a connection outside the pool, for several statements. Errors are translated as those of a call."""
+        with _translated_errors(), Connection[Row].connect(**self._parameters, **_SESSION) as connection:
             yield connection
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(timeout=_LONGEST_WAIT):
+    def _slot(self) -> Iterator[None]:
+        if not self._slots.acquire(timeout=_POOL_TIMEOUT):
             raise LedgerUnavailableError(f"all {CONNECTIONS} connections are busy")
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def _run(self, connection: Connection[TupleRow], statement: str, parameters: Sequence[Any]) -> list[TupleRow]:
+    def _run(self, connection: Connection[Row], statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         try:
             with connection.cursor() as cursor:
-                cursor.execute(PREAMBLE + statement, parameters)
+                cursor.execute(query("begin_call") + statement, parameters)
                 cursor.set_result(-1)
                 rows = cursor.fetchall()
         except psycopg.Error:
-            # Not to be used again: it may lead to a server that was demoted to read-only.
+            # The connection is not reused: its server may have been demoted to read-only.
             connection.close()
             raise
         self._idle.append(connection)
         return rows
 
-    def _connect(self) -> Connection[TupleRow]:
-        return _PatientConnection.connect(**self._parameters, **_SESSION)
+    def _connect(self) -> Connection[Row]:
+        return _ConnectionWithTimeout.connect(**self._parameters, **_SESSION)
 
-    def _idle_connection(self) -> Connection[TupleRow] | None:
+    def _idle_connection(self) -> Connection[Row] | None:
         """Return an idle connection that the server has not closed."""
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if _is_silent(connection):
+            if _is_open(connection):
                 return connection
             connection.close()
 
@@ -141,8 +136,8 @@ class Database:
             connection.close()
 
 
-def _is_silent(connection: Connection[TupleRow]) -> bool:
-    """Whether nothing has come in since the last answer: a server that went away has said so, or hung up."""
+def _is_open(connection: Connection[Row]) -> bool:
+    """Return whether the server has sent nothing since its last answer: before it closes, it sends a message."""
     poll = _poll()
     poll.register(connection.fileno(), select.POLLIN)
     return not poll.poll(0)
@@ -150,7 +145,7 @@ def _is_silent(connection: Connection[TupleRow]) -> bool:
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn any error of the database into ours; its message may hold a row's values, so its code stands in."""
+    """Raise errors of psycopg as ours. Their messages may contain a row's values, so only the SQLSTATE is kept."""
     try:
         yield
     except psycopg.Error as error:

@@ -1,4 +1,4 @@
-"""The errors of the ledger: a database that is away, and one that refuses a write."""
+"""The errors of the ledger: a database that cannot be reached, and one that rejects a write."""
 
 from __future__ import annotations
 

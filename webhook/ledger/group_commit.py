@@ -1,7 +1,7 @@
-"""Group commit: what is to be written at the same moment goes together, in one call and one commit.
+"""Group commit: items that arrive at the same time are written in one call and one commit.
 
-Whoever comes while nothing is being written writes all that waits; whoever comes meanwhile waits, and the first of them
-writes next. There are no threads but those that ask.
+If no write is in progress, a thread writes the whole queue, its own item included. Otherwise it waits in the queue, and
+the first thread in the queue writes next. There are no threads besides the callers'.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LARGEST_BATCH = 100
+"""Items that are written together at most."""
 
-PATIENCE = 0.25
-"""Seconds after which an item that waits goes beside a batch which is slow, as one that waits for a lock is."""
+WAIT_TIMEOUT = 0.25
+"""Seconds that an item waits behind a slow batch. Then its thread writes at the same time as that batch."""
 
 
 class _Ticket(Generic[Item, Result]):
-    """An item, and what has become of it; only ``wait`` and ``wake`` are for several threads at once."""
+    """An item in the queue, and its result. Only ``wait`` and ``wake`` may run in several threads at once."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
@@ -36,25 +37,27 @@ class _Ticket(Generic[Item, Result]):
         self._calls.put(None)
 
     def wait(self) -> None:
-        """Return when called, or late."""
+        """Return when another thread calls ``wake``, or after the timeout."""
         try:
-            self._calls.get(timeout=PATIENCE)
+            self._calls.get(timeout=WAIT_TIMEOUT)
         except Empty:
             self.is_late = True
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Calls ``write`` with the items of several threads, and gives each thread its own result."""
+    """Calls ``write`` with the items of several threads, and returns to each thread its own result.
+
+    ``write`` returns a result for each item, or raises. After :class:`BatchRejectedError` each item is written alone.
+    """
 
     def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
-        """``write`` returns a result for each item, or raises; after :class:`BatchRejectedError` each item is tried alone."""
         self._write = write
         self._lock = Lock()
         self._waiting: list[_Ticket[Item, Result]] = []
-        self._batches_under_way = 0
+        self._batches_in_progress = 0
 
     def __call__(self, item: Item) -> Result:
-        """Return the item's result once it is written; raise what ``write`` raises for it."""
+        """Return the item's result once it is written. Raise the error of ``write`` for it."""
         ticket: _Ticket[Item, Result] = _Ticket(item)
         with self._lock:
             self._waiting.append(ticket)
@@ -66,15 +69,15 @@ class GroupCommit(Generic[Item, Result]):
         return ticket.result()
 
     def _take_batch(self, ticket: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
-        """Return what the ticket's thread has to write now: nothing while another's batch is under way."""
+        """Return the tickets that this thread writes now: none while another thread's batch is in progress."""
         with self._lock:
-            if ticket.is_taken or (self._batches_under_way and not ticket.is_late):
+            if ticket.is_taken or (self._batches_in_progress and not ticket.is_late):
                 return []
             batch = self._waiting[:LARGEST_BATCH]
             del self._waiting[:LARGEST_BATCH]
             for each in batch:
                 each.is_taken = True
-            self._batches_under_way += 1
+            self._batches_in_progress += 1
             return batch
 
     def _write_batch(self, batch: list[_Ticket[Item, Result]]) -> None:
@@ -85,15 +88,15 @@ class GroupCommit(Generic[Item, Result]):
         except BatchRejectedError as error:
             if len(batch) == 1:
                 results = [_raising(error)]
-        except Exception as error:  # noqa: BLE001 - it is raised again, by each
+        except Exception as error:  # noqa: BLE001 - each thread raises it again
             results = [_raising(error)] * len(batch)
         finally:
-            # Where it is the one who writes that is to end, by another exception, the others write alone.
+            # If another exception ends the writing thread, as a timeout does, the other threads write alone.
             self._hand_out(batch, results)
 
     def _hand_out(self, batch: list[_Ticket[Item, Result]], results: list[Callable[[], Result]]) -> None:
         with self._lock:
-            self._batches_under_way -= 1
+            self._batches_in_progress -= 1
             next_in_line = self._waiting[:1]
         for ticket in next_in_line:
             ticket.wake()
@@ -110,9 +113,9 @@ def _returning(result: Result) -> Callable[[], Result]:
 
 
 def _raising(error: Exception) -> Callable[[], Any]:
-    places = error.__traceback__  # of where it happened, not of all who raise it
+    traceback = error.__traceback__  # without the frames that each raise below adds
 
     def result() -> NoReturn:
-        raise error.with_traceback(places)
+        raise error.with_traceback(traceback)
 
     return result

@@ -1,4 +1,4 @@
-"""The ledger: the calls of the ``billing`` functions."""
+"""The ledger: the calls of the ``billing`` functions, and the rows that they return."""
 
 from __future__ import annotations
 
@@ -7,48 +7,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-
-from psycopg.rows import TupleRow
+from typing import Any
 
 from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
-from webhook.ledger.connections import Database, Watch
+from webhook.ledger.connections import CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
-from webhook.ledger.schema import expected_version, sql_folder
-
-_BRIEFLY = "set local lock_timeout = '1s';"
-"""Before several deliveries at once: those that somebody's lock holds up must not hold up the others for long."""
-
-# A check looks at all there is, and the planner, which cannot know what its steps make of that, must not guess little.
-_SNAPSHOT = """
-begin isolation level repeatable read, read only;
-set local statement_timeout = 0;
-set local idle_in_transaction_session_timeout = 0;
-set local enable_nestloop = off;
-set local jit = off;
-set local role service_role;
-set local search_path = pg_catalog, pg_temp;
-"""
-
-_PARKED = """
-select event_id, event_type, reason, payment_id, parked_at, resolution, resolved_at, who, why
-"""
+from webhook.ledger.queries import check, query
+from webhook.ledger.schema import expected_version
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a delivery: ``recorded``, ``duplicate``, ``ignored``, ``parked``, or yet ``unsettled``."""
+    """The outcome of a delivery: ``recorded``, ``duplicate``, ``ignored``, ``parked``, or ``unsettled`` before parking."""
 
     name: str
     reason: str | None = None
     missing_setting: str | None = None
-    """The setting without which it is only supposed that it is to be ignored."""
+    """The setting that could change the outcome ``ignored``, if it were set."""
 
 
 @dataclass(frozen=True)
 class ParkedEvent:
-    """An event that waits for an operator, or for a retry; or that waited, once it has a ``resolution``."""
+    """An event of ``billing.parked_events``. It is open while it has no ``resolution``."""
 
     id: str
     type: str
@@ -61,12 +43,12 @@ class ParkedEvent:
     discarded_by: str | None
     discard_reason: str | None
     payload: str | None = None
-    """Its body; ``None`` in a list, and once it is resolved."""
+    """The body of the event; ``None`` in a list, and for a resolved event."""
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What became of an object that reconciliation found, and the credits it gave, or took (below 0)."""
+    """The outcome of an object that reconciliation found, and the credits that it granted or took (below 0)."""
 
     object_id: str
     outcome: Outcome
@@ -75,174 +57,169 @@ class Reconciled:
 
 @dataclass(frozen=True)
 class Money:
-    """What the ledger knows of a payment's money, in minor units of its currency."""
+    """The money of a payment as the ledger knows it, in minor units of its currency."""
 
     payment_id: str
     paid: int | None
-    """``None`` where another id of the sale says it."""
+    """``None`` if another id of the sale holds it."""
     currency: str | None
     refunded: int
     disputed: int
 
 
 class Ledger:
-    """Calls of the ``billing`` functions; safe to share between threads, which may hold a connection each."""
+    """Calls of the ``billing`` functions. It connects at the first call, and threads may share it.
 
-    def __init__(self, database_url: str, watch: Watch = lambda *_: nullcontext()) -> None:
-        """Nothing is connected until the first call."""
-        self._database = Database(database_url, watch)
-        self._call = self._database.call
+    Each method raises :class:`LedgerUnavailableError` if the database cannot answer.
+    """
+
+    def __init__(self, database_url: str, call_hook: CallHook = lambda *_: nullcontext()) -> None:
+        self._database = Database(database_url, call_hook)
         self._record: GroupCommit[str, Outcome] = GroupCommit(self._record_batch)
 
     def record(self, event_id: str, facts: Sequence[Fact]) -> Outcome:
-        """Merge an event's facts and settle their sales; return once that is committed, perhaps with others' facts."""
+        """Merge the facts of an event and settle their sales. Return after the commit, which others may share."""
         return self._record(json.dumps({"event_id": event_id, "facts": [as_json(fact) for fact in facts]}))
 
     def _record_batch(self, deliveries: Sequence[str]) -> list[Outcome]:
-        haste = _BRIEFLY if len(deliveries) > 1 else ""
-        [(results,)] = self._call(haste + "select billing.record(%s)", [f"[{','.join(deliveries)}]"])
+        name = "record_batch" if len(deliveries) > 1 else "record"
+        results = self._value(name, deliveries=f"[{','.join(deliveries)}]")
         return [Outcome(result["outcome"], result.get("reason")) for result in results]
 
     def park(self, event: Event, reason: str, payment_id: str | None, payload: str) -> Outcome:
-        """Store an event that cannot be settled; one that was resolved before is a duplicate."""
-        [(waits,)] = self._call(
-            "select billing.park(%s, %s, %s, %s, %s)", [event.id, event.type, reason, payment_id, payload]
+        """Store an event that cannot be settled. An event that was resolved before is a duplicate."""
+        is_open = self._value(
+            "park",
+            event_id=event.id,
+            event_type=event.type,
+            reason=reason,
+            payment_id=payment_id,
+            payload=payload,
         )
-        return Outcome("parked", reason) if waits else Outcome("duplicate")
+        return Outcome("parked", reason) if is_open else Outcome("duplicate")
 
     def reconcile(self, deliveries: Sequence[tuple[str, Sequence[Fact], bool]], *, dry_run: bool) -> list[Reconciled]:
-        """Record what objects say, (id, facts, whether only a known sale counts) each, in one committed transaction.
+        """Record objects in one transaction. Each is its id, its facts and whether it counts only if its sale is known.
 
-        Returns what became of each that said something new; ``left_alone`` where it did not count. A dry run tells the
-        same of these deliveries and changes nothing, so that the next call knows nothing of them.
+        Return the outcome of each object that reports something new; ``left_alone`` if it did not count. A dry run
+        returns the same for these objects and changes nothing, so the next call does not know them.
         """
-        sent = [
+        objects = [
             {"event_id": object_id, "facts": [as_json(fact) for fact in facts], "only_known": only_known}
             for object_id, facts, only_known in deliveries
         ]
-        [(results,)] = self._call("select billing.reconcile(%s, %s)", [json.dumps(sent), dry_run])
+        results = self._value("reconcile", deliveries=json.dumps(objects), dry_run=dry_run)
         return [
             Reconciled(each["event_id"], Outcome(each["outcome"], each.get("reason")), int(each["credits"]))
             for each in results
         ]
 
     def parked_already(self, object_id: str, payment_id: str | None) -> str | None:
-        """Return why an object that cannot be settled is not to be parked, ``None`` where it is.
+        """Return why an object that cannot be settled is not to be parked, ``None`` if it is.
 
-        ``waiting`` or ``discarded``, under an event about it or its sale; ``settled`` where others told of its sale.
+        ``waiting`` or ``discarded``: under an event of the object or its sale. ``settled``: its sale needs nothing more.
         """
-        [(why,)] = self._call("select billing.parked_already(%s, %s)", [object_id, payment_id])
-        return why if isinstance(why, str) else None
+        reason = self._value("parked_already", object_id=object_id, payment_id=payment_id)
+        return reason if isinstance(reason, str) else None
 
     def open_objects(self, since: datetime) -> list[str]:
-        """Return the ids of payments noted since then that are not paid yet, and of open disputes."""
-        return [str(object_id) for (object_id,) in self._call("select billing.open_objects(%s)", [since])]
+        """Return the ids of sales recorded since then that are not paid yet, and of open disputes."""
+        return [row["id"] for row in self._rows("open_objects", since=since)]
 
     def reversals_without_sale(self, since: datetime) -> list[str]:
-        """Return the ids of payments with a reversal recorded since then and without a known sale."""
-        return [str(payment_id) for (payment_id,) in self._call("select billing.strange_payments(%s)", [since])]
+        """Return the payments of refunds and disputes recorded since then whose sale is unknown."""
+        return [row["payment_id"] for row in self._rows("reversals_without_sale", since=since)]
 
     def unlinked(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return which of these, an invoice and a payment of it each, the ledger does not take for one sale."""
+        """Return the pairs of an invoice and one of its payments that the ledger does not link to one sale."""
         invoice_ids, payment_ids = ([pair[side] for pair in pairs] for side in (0, 1))
-        rows = self._call(
-            "select invoice_id, payment_id from unnest(%s::text[], %s::text[]) as pair (invoice_id, payment_id)"
-            " where payment_id <> all (billing.linked_payments(array[invoice_id]))",
-            [invoice_ids, payment_ids],
-        )
-        return [(str(invoice_id), str(payment_id)) for invoice_id, payment_id in rows]
+        rows = self._rows("unlinked_payments", invoice_ids=invoice_ids, payment_ids=payment_ids)
+        return [(row["invoice_id"], row["payment_id"]) for row in rows]
 
     def money_of(self, payment_ids: Sequence[str]) -> list[Money]:
-        """Return what the ledger knows of the money of those payments and invoices whose sale is known."""
-        return [Money(*row) for row in self._call(_check("money_of_payments"), [list(payment_ids)])]
+        """Return the money of those payments and invoices whose sale is known."""
+        return [Money(**row) for row in self._rows("money_of_payments", payment_ids=list(payment_ids))]
 
     def granted(self, since: datetime, until: datetime) -> list[str]:
-        """Return the ids of the sales that events granted in that time, or reconciliation."""
-        rows = self._call(
-            "select stripe_id from public.transactions"
-            " where type = 'PURCHASE' and event_id is not null and created_at >= %s and created_at < %s",
-            [since, until],
-        )
-        return [str(payment_id) for (payment_id,) in rows]
+        """Return the ids of the sales that events or reconciliation granted in that period."""
+        return [row["payment_id"] for row in self._rows("granted_payments", since=since, until=until)]
 
     def covered_until(self) -> datetime | None:
-        """Return until when finished reconciliations have looked without a gap, ``None`` before the first."""
-        [(at,)] = self._call("select billing.covered_until()", [])
+        """Return the time up to which finished reconciliations left no gap, ``None`` before the first."""
+        at = self._value("covered_until")
         return at if isinstance(at, datetime) else None
 
     def begin_reconciliation(self, since: datetime, until: datetime) -> int:
-        """Note that a run begins, and return its id."""
-        [(run_id,)] = self._call("select billing.begin_reconciliation(%s, %s)", [since, until])
-        return int(run_id)
+        """Record that a run begins, and return its id."""
+        return int(self._value("begin_reconciliation", since=since, until=until))
 
     def finish_reconciliation(self, run_id: int) -> None:
-        """Note that a run has seen all of its window."""
-        self._call("select billing.finish_reconciliation(%s)", [run_id])
+        """Record that a run has looked at its whole window."""
+        self._rows("finish_reconciliation", run_id=run_id)
 
     def resolve(self, event_id: str) -> None:
-        """End the waiting of a parked event, which turned out to have nothing to do with credits."""
-        self._call("select billing.resolve(%s)", [event_id])
+        """Mark a parked event as settled, because it has nothing to do with credits."""
+        self._rows("resolve", event_id=event_id)
 
-    def discard(self, event_ids: Sequence[str], by: str, why: str) -> list[str]:
-        """End the waiting of parked events that are not to be settled; return the ids of those that are discarded."""
-        rows = self._call("select billing.discard(%s, %s, %s)", [list(event_ids), by, why])
-        return [str(event_id) for (event_id,) in rows]
+    def discard(self, event_ids: Sequence[str], by: str, reason: str) -> list[str]:
+        """Discard parked events. Return the ids of those that are discarded now, earlier ones included."""
+        return [row["event_id"] for row in self._rows("discard", event_ids=list(event_ids), by=by, reason=reason)]
 
     def parked_events(self) -> list[ParkedEvent]:
-        """Return the events that wait, oldest first, without their payloads."""
-        where = " from billing.parked_events where resolved_at is null order by parked_at, event_id"
-        return [ParkedEvent(*row) for row in self._call(_PARKED + where, [])]
+        """Return the open parked events, oldest first, without their payloads."""
+        return [ParkedEvent(**row) for row in self._rows("parked_events")]
 
     def parked_event(self, event_id: str) -> ParkedEvent | None:
-        """Return an event that waits or waited, with its payload; ``None`` where it never did."""
-        where = ", payload::text from billing.parked_events where event_id = %s"
-        rows = self._call(_PARKED + where, [event_id])
-        return ParkedEvent(*rows[0]) if rows else None
+        """Return a parked event, open or resolved, with its payload; ``None`` if it was never parked."""
+        rows = self._rows("parked_event", event_id=event_id)
+        return ParkedEvent(**rows[0]) if rows else None
+
+    def parked_count(self) -> int:
+        """Return the number of open parked events."""
+        return int(self._value("parked_count"))
 
     def schema_version(self) -> str:
         """Return the version of the newest migration in the database."""
-        [(version,)] = self._call("select billing.schema_version()", [])
-        return str(version)
-
-    def role(self) -> str:
-        """Return the role that statements run as."""
-        [(role,)] = self._call("select current_user", [])
-        return str(role)
+        return str(self._value("schema_version"))
 
     def current_schema_version(self) -> str:
-        """Return :meth:`schema_version`, or raise :class:`LedgerUnavailableError` where it is older than this code's."""
+        """Return :meth:`schema_version`. Raise :class:`LedgerUnavailableError` if this code needs a newer one."""
         version, expected = self.schema_version(), expected_version()
         if version < expected:
             raise LedgerUnavailableError(f"schema {version}, expected {expected}: run webhook migrate")
         return version
 
+    def role(self) -> str:
+        """Return the role that statements run as."""
+        return str(self._value("current_role"))
+
     def tables_without_rls(self) -> list[str]:
         """Return the tables of the ledger and of ``billing`` that lack row-level security."""
-        return [str(name) for (name,) in self._call(_check("tables_without_rls"), [])]
+        return [row["subject"]["table"] for row in self._database.call(check("row_level_security"), {})]
 
-    def wrong_rights(self) -> list[str]:
-        """Return which right a role lacks or has too much, such as ``anon has select on public.users``."""
-        return [str(name) for (name,) in self._call(_check("wrong_rights"), [])]
+    def permission_problems(self) -> list[str]:
+        """Return the permissions that a role lacks or has too much, such as ``anon has select on public.users``."""
+        return [row["problem"] for row in self._database.call(check("permissions"), {})]
 
-    def parked_count(self) -> int:
-        """Return how many events wait."""
-        [(count,)] = self._call("select count(*) from billing.parked_events where resolved_at is null", [])
-        return int(count)
+    @contextmanager
+    def snapshot(self) -> Iterator[Callable[[str], Iterator[Row]]]:
+        """Yield a function that runs a check of ``sql/checks``. All checks see the ledger as it is now.
+
+        The rows come one by one. The next check may run only after the last row.
+        """
+        with self._database.session() as connection:
+            connection.execute(query("begin_snapshot"))
+            yield lambda name: connection.cursor().stream(check(name))
 
     def close(self) -> None:
         """Close the idle connections."""
         self._database.close()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[Callable[[str], Iterator[TupleRow]]]:
-        """Yield what runs a check of ``sql/checks``: all see the ledger as it is now, however long they take.
+    def _rows(self, name: str, **parameters: Any) -> list[Row]:
+        return self._database.call(query(name), parameters)
 
-        The rows come one by one. Another check may run only after the last of them.
-        """
-        with self._database.session() as connection:
-            connection.execute(_SNAPSHOT)
-            yield lambda name: connection.cursor().stream(_check(name))
-
-
-def _check(name: str) -> str:
-    return (sql_folder() / "checks" / f"{name}.sql").read_text(encoding="utf-8")
+    def _value(self, name: str, **parameters: Any) -> Any:
+        """Return the only column of the only row."""
+        [row] = self._rows(name, **parameters)
+        [value] = row.values()
+        return value

@@ -1,8 +1,8 @@
-"""Applying ``sql/`` to a database, with dbmate.
+"""Apply ``sql/`` to a database, with dbmate.
 
-psycopg connects first: it understands every URL that the worker understands, fails with a clear message, and
-knows in the end which server and what encryption it got. dbmate is then told exactly that, because its own
-driver takes fewer parameters and insists on TLS where a URL says nothing.
+psycopg connects first. It accepts every URL that the worker accepts, fails with a clear message, and then knows the
+server and the encryption of the connection. dbmate gets exactly these, because its own driver accepts fewer parameters
+and requires TLS if a URL does not mention it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,53 +20,52 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from webhook.ledger.queries import query
 from webhook.ledger.schema import sql_folder
 from webhook.settings import child_environment
 
-# The Supabase CLI's own table; dbmate fills its first column.
-# https://supabase.com/docs/reference/cli/supabase-migration
-_SUPABASE_HISTORY = """
-    create schema if not exists supabase_migrations;
-    create table if not exists supabase_migrations.schema_migrations (
-        version text not null primary key,
-        statements text[],
-        name text
-    )
-"""
 _HISTORY_TABLES = {
     "billing": "billing.schema_migrations",
     "supabase": "supabase_migrations.schema_migrations",
 }
 HISTORIES = tuple(_HISTORY_TABLES)
 
-_SECONDS_TO_CONNECT = 10
+# The migrations of before the first release. The files of today replace them, and cannot upgrade a database with them.
+_REPLACED = frozenset(
+    [f"202611220000{number:02}" for number in range(1, 12)] + [f"2026112500000{number}" for number in range(1, 4)]
+)
+
+_CONNECT_TIMEOUT = 10  # seconds
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey")
 _URL_VARIABLE = "WEBHOOK_MIGRATION_URL"
-# One number for all that this module locks: "billing" in ASCII.
+# One lock for all that this module serialises: "billing" in ASCII.
 _LOCK = 0x62696C6C696E67
+
+Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class MigrationError(Exception):
-    """The schema could not be brought up to date; the message says why and holds no password."""
+    """The schema could not be brought up to date. The message gives the cause and contains no password."""
 
 
 @dataclass(frozen=True)
 class Migration:
-    """What :func:`migrate` did."""
+    """The result of :func:`migrate`."""
 
     applied: tuple[str, ...]
-    """File names, oldest first; none when the database was up to date."""
+    """File names, oldest first; none if the database was up to date."""
     version: str
-    """What the database's ``billing.schema_version()`` tells now."""
+    """The version that ``billing.schema_version()`` returns now."""
 
 
 def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False) -> Migration:
-    """Apply the migrations that are missing; raise :class:`MigrationError`.
+    """Apply the missing migrations. Several processes may call it at once.
 
-    ``history`` names who keeps the list of those applied, one of :data:`HISTORIES`. ``plain_postgres`` adds
-    first what Supabase has and plain Postgres lacks. Safe to run in several places at once.
+    ``history`` is one of :data:`HISTORIES`: the table that lists the applied migrations. ``plain_postgres`` first adds
+    what Supabase has and plain Postgres lacks. Raises :class:`MigrationError`.
     """
     with connect(url) as connection:
+        _refuse_replaced_history(connection)
         if plain_postgres:
             apply_plain_postgres(connection)
         elif not has_auth_schema(connection):
@@ -75,25 +75,25 @@ def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False)
         return Migration(applied, _schema_version(connection))
 
 
-def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """Return an autocommit connection; raise :class:`MigrationError` within about 10 s."""
-    parameters: dict[str, Any] = {"connect_timeout": _SECONDS_TO_CONNECT, **conninfo_to_dict(url)}
+def connect(url: str) -> Connection:
+    """Return an autocommit connection. Raise :class:`MigrationError` within about 10 s."""
+    parameters: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT, **conninfo_to_dict(url)}
     try:
         return psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
         raise MigrationError(f"cannot connect to the database: {_one_line(error)}") from None
 
 
-def apply_plain_postgres(connection: psycopg.Connection[Any], *, admin: str = "") -> None:
-    """Add the roles, ``auth.users`` and ``auth.uid()`` that Supabase has; raise :class:`MigrationError`.
+def apply_plain_postgres(connection: Connection, *, admin: str = "") -> None:
+    """Add the roles, ``auth.users`` and ``auth.uid()`` that Supabase has. Raise :class:`MigrationError`.
 
-    ``admin`` is the role that will own the migrations' tables; by default the one that is connected.
+    ``admin`` is the role that will own the tables of the migrations; by default it is the connection's role.
     """
     script = (sql_folder() / "plain_postgres" / "supabase.sql").read_text(encoding="utf-8")
     try:
         with connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
-            connection.execute("select set_config('plain_postgres.admin', %s, true)", [admin])
+            connection.execute(query("lock_migrations"), {"key": _LOCK})
+            connection.execute(query("set_plain_postgres_admin"), {"admin": admin})
             connection.execute(script)
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
@@ -104,26 +104,39 @@ def apply_plain_postgres(connection: psycopg.Connection[Any], *, admin: str = ""
         raise MigrationError(f"--plain-postgres: {_one_line(error)}") from None
 
 
-def has_auth_schema(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the database has the schema ``auth``, Supabase's own or the plain one."""
-    return connection.execute("select from pg_namespace where nspname = 'auth'").rowcount == 1
+def has_auth_schema(connection: Connection) -> bool:
+    """Return whether the database has the schema ``auth``, Supabase's own or the plain one."""
+    return _is_found(connection, "has_auth_schema")
 
 
-def history_of(connection: psycopg.Connection[Any]) -> str:
-    """Return the history that the schema was applied by; "billing" for a database without it."""
-    if _is_applied(connection) and not _has_rows(connection, _HISTORY_TABLES["billing"]):
+def history_of(connection: Connection) -> str:
+    """Return the history that the schema was applied by; ``billing`` for a database without the schema."""
+    if _is_applied(connection) and not _versions(connection, "billing"):
         return "supabase"
     return "billing"
 
 
-def _prepare_history(connection: psycopg.Connection[Any], history: str) -> None:
-    """Make the Supabase CLI's table, or refuse to apply everything a second time under another history."""
+def _refuse_replaced_history(connection: Connection) -> None:
+    applied: set[str] = set()
+    for history in HISTORIES:
+        # A table that this role may not read is no history of ours.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            applied |= _versions(connection, history)
+    if old := applied & _REPLACED:
+        raise MigrationError(
+            f"this database has the schema of before the first release ({max(old)}), which cannot be upgraded: "
+            "recreate the database (rm -r .dev for the one of webhook dev)"
+        )
+
+
+def _prepare_history(connection: Connection, history: str) -> None:
+    """Create the Supabase CLI's table, or refuse to apply everything a second time under another history."""
     try:
         if history == "supabase":
             with connection.transaction():
-                connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
-                connection.execute(_SUPABASE_HISTORY)
-        if _is_applied(connection) and not _has_rows(connection, _HISTORY_TABLES[history]):
+                connection.execute(query("lock_migrations"), {"key": _LOCK})
+                connection.execute(query("create_supabase_history"))
+        if _is_applied(connection) and not _versions(connection, history):
             raise MigrationError(
                 f"the schema is there, but not by the {history} history: go on with the tool that applied it "
                 "(supabase db push, webhook migrate --history supabase, or webhook migrate)"
@@ -132,50 +145,56 @@ def _prepare_history(connection: psycopg.Connection[Any], history: str) -> None:
         raise MigrationError(_one_line(error)) from None
 
 
-def _is_applied(connection: psycopg.Connection[Any]) -> bool:
-    query = "select to_regprocedure('billing.schema_version()') is not null"
-    return bool(connection.execute(query).fetchall()[0][0])
+def _is_applied(connection: Connection) -> bool:
+    return _is_found(connection, "is_schema_applied")
 
 
-def _has_rows(connection: psycopg.Connection[Any], table: str) -> bool:
-    if connection.execute("select to_regclass(%s)", [table]).fetchall() == [(None,)]:
-        return False
-    query = sql.SQL("select from {} limit 1").format(sql.Identifier(*table.split(".")))
-    return connection.execute(query).rowcount == 1
+def _versions(connection: Connection, history: str) -> set[str]:
+    """Return the versions of the applied migrations, by that history."""
+    table = _HISTORY_TABLES[history]
+    if not _is_found(connection, "has_history", history=table):
+        return set()
+    statement = sql.SQL(query("applied_versions")).format(history=sql.Identifier(*table.split(".")))
+    return {version for (version,) in connection.execute(statement)}
 
 
-def _schema_version(connection: psycopg.Connection[Any]) -> str:
+def _is_found(connection: Connection, name: str, **parameters: Any) -> bool:
+    [(found,)] = connection.execute(query(name), parameters)
+    return bool(found)
+
+
+def _schema_version(connection: Connection) -> str:
     try:
-        return str(connection.execute("select billing.schema_version()").fetchall()[0][0])
+        return str(connection.execute(query("schema_version")).fetchall()[0][0])
     except psycopg.Error as error:
         raise MigrationError(_one_line(error)) from None
 
 
-def _dbmate_url(connection: psycopg.Connection[Any]) -> str:
-    """Return where ``connection`` is connected to, in the parameters that dbmate's driver knows."""
+def _dbmate_url(connection: Connection) -> str:
+    """Return the URL of the connection's server, with the parameters that dbmate's driver knows."""
     info = connection.info
     given = info.get_parameters()
-    query = {name: given[name] for name in _TLS_FILES if given.get(name, "system") != "system"}
-    query |= {"host": info.host, "port": str(info.port), "sslmode": _sslmode(connection)}
+    options = {name: given[name] for name in _TLS_FILES if given.get(name, "system") != "system"}
+    options |= {"host": info.host, "port": str(info.port), "sslmode": _sslmode(connection)}
     if info.options:
-        query["options"] = info.options
+        options["options"] = info.options
     login = f"{quote(info.user, safe='')}:{quote(info.password, safe='')}"
-    return f"postgres://{login}@/{quote(info.dbname, safe='')}?{urlencode(query, quote_via=quote)}"
+    return f"postgres://{login}@/{quote(info.dbname, safe='')}?{urlencode(options, quote_via=quote)}"
 
 
-def _sslmode(connection: psycopg.Connection[Any]) -> str:
-    """``prefer`` and ``allow`` are settled by now: the connection has TLS, or it has none."""
-    asked = connection.info.get_parameters().get("sslmode", "")
-    if asked in {"verify-ca", "verify-full"}:
-        return asked
+def _sslmode(connection: Connection) -> str:
+    """Return the mode of the open connection: instead of ``prefer`` and ``allow``, whether it has TLS."""
+    given = connection.info.get_parameters().get("sslmode", "")
+    if given in {"verify-ca", "verify-full"}:
+        return given
     return "require" if connection.pgconn.ssl_in_use else "disable"
 
 
 def _run_dbmate(url: str, history: str) -> tuple[str, ...]:
-    """Return the names of the files applied; the URL travels in the environment, which others cannot read."""
+    """Return the names of the applied files. The URL is in the environment, which other users cannot read."""
     command = [
         *(str(Path(sys.executable).with_name("dbmate")), "--env", _URL_VARIABLE),
-        *("--env-file", os.devnull),  # never a .env of the current folder
+        *("--env-file", os.devnull),  # not the .env of the current folder
         *("--migrations-dir", str(sql_folder()), "--migrations-table", _HISTORY_TABLES[history]),
         *("--no-dump-schema", "--migration-lock", "migrate"),
     ]

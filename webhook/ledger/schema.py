@@ -1,4 +1,4 @@
-"""The migrations that ship with this code."""
+"""The folder ``sql``, and the schema version that this code needs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def sql_folder() -> Path:
 
 
 def expected_version() -> str:
-    """Return the newest migration's version: the 14 digits that ``billing.schema_version()`` has to tell."""
+    """Return the 14 digits of the newest migration, which ``billing.schema_version()`` has to return."""
     names = (_MIGRATION.fullmatch(path.name) for path in sql_folder().iterdir())
     return max(name[1] for name in names if name)

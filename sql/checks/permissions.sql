@@ -1,7 +1,6 @@
--- Which right a role lacks, or has too much: what the grants beside each table say, looked at from outside, as
--- service_role. Run by webhook doctor.
+-- Permissions that a role lacks or has too much, compared with the grants in sql/. Run by webhook doctor, as service_role.
 
-with ours as (
+with tables as (
     select
         pg_class.oid,
         nspname,
@@ -12,19 +11,18 @@ with ours as (
         relkind in ('r', 'p')
         and (nspname = 'billing' or (nspname = 'public' and relname in ('users', 'transactions')))
 ),
-strangers as (
+clients as (
     select
         oid,
         rolname
     from pg_roles
     where rolname in ('anon', 'authenticated')
 ),
-rights as (
+privileges as (
     select unnest(array['select', 'insert', 'update', 'delete', 'truncate']) as name
-)
-
-select 'service_role lacks ' || needed.name
-from (
+),
+-- What the worker and the video generator need.
+needed (permission, granted) as (
     values
         ('usage of schema billing', has_schema_privilege(to_regnamespace('billing'), 'usage')),
         ('execute on billing.record()', has_function_privilege(to_regprocedure('billing.record(jsonb)'), 'execute')),
@@ -43,13 +41,9 @@ from (
         ('select on public.users', has_table_privilege(to_regclass('public.users'), 'select')),
         ('select on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'select')),
         ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert'))
-) as needed (name, has)
-where has is not true
-
-union all
-
-select 'service_role has ' || forbidden.name
-from (
+),
+-- What only the trigger and the owner may do.
+forbidden (permission, granted) as (
     values
         ('update on public.transactions', has_any_column_privilege(to_regclass('public.transactions'), 'update')),
         ('delete on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'delete')),
@@ -62,40 +56,65 @@ from (
             'execute on billing.erase_user()',
             has_function_privilege(to_regprocedure('billing.erase_user(uuid)'), 'execute')
         )
-) as forbidden (name, has)
-where has
-
-union all
-
-select rolname || ' has usage of schema billing'
-from strangers
-where has_schema_privilege(strangers.oid, to_regnamespace('billing'), 'usage')
-
-union all
-
-select rolname || ' has ' || rights.name || ' on ' || ours.name
-from strangers
-cross join ours
-cross join rights
-where
-    case
-        when rights.name in ('delete', 'truncate') then has_table_privilege(strangers.oid, ours.oid, rights.name)
-        else has_any_column_privilege(strangers.oid, ours.oid, rights.name)
-    end
-    and not (rolname = 'authenticated' and rights.name = 'select' and nspname = 'public')
-
-union all
-
-select rolname || ' has execute on ' || pg_proc.oid::regprocedure
-from strangers
-cross join pg_proc
-where
-    (
-        pronamespace = to_regnamespace('billing')
-        or pg_proc.oid in (
-            to_regprocedure('public.authorize_generation(uuid, bigint, uuid)'),
-            to_regprocedure('public.refund_generation(uuid)')
+),
+found (role, permission, has_it) as (
+    select
+        'service_role',
+        permission,
+        false
+    from needed
+    where granted is not true
+    union all
+    select
+        'service_role',
+        permission,
+        true
+    from forbidden
+    where granted
+    union all
+    select
+        rolname,
+        'usage of schema billing',
+        true
+    from clients
+    where has_schema_privilege(clients.oid, to_regnamespace('billing'), 'usage')
+    union all
+    select
+        rolname,
+        privileges.name || ' on ' || tables.name,
+        true
+    from clients
+    cross join tables
+    cross join privileges
+    where
+        case
+            when privileges.name in ('delete', 'truncate') then has_table_privilege(clients.oid, tables.oid, privileges.name)
+            else has_any_column_privilege(clients.oid, tables.oid, privileges.name)
+        end
+        and not (rolname = 'authenticated' and privileges.name = 'select' and nspname = 'public')
+    union all
+    select
+        rolname,
+        'execute on ' || pg_proc.oid::regprocedure,
+        true
+    from clients
+    cross join pg_proc
+    where
+        (
+            pronamespace = to_regnamespace('billing')
+            or pg_proc.oid in (
+                to_regprocedure('public.authorize_generation(uuid, bigint, uuid)'),
+                to_regprocedure('public.refund_generation(uuid)')
+            )
         )
-    )
-    and has_function_privilege(strangers.oid, pg_proc.oid, 'execute')
-order by 1
+        and has_function_privilege(clients.oid, pg_proc.oid, 'execute')
+)
+
+select
+    'permissions' as check,
+    json_build_object('role', role, 'permission', permission) as subject,
+    role || case when has_it then ' has ' else ' lacks ' end || permission as problem,
+    to_json(not has_it) as expected,
+    to_json(has_it) as found
+from found
+order by problem

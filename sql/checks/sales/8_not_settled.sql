@@ -1,0 +1,18 @@
+-- Paid sales without a ledger row and without a parked event. Facts that name neither user nor credits are about something
+-- else, until a session reports credits. Sales of the last five minutes may be about to be parked.
+
+select
+    'settlement' as check,
+    json_build_object('payment_id', payment_id) as subject,
+    'a paid sale is not settled, and no event of it is parked' as problem,
+    to_json('a ledger row or a parked event'::text) as expected,
+    null as found
+from sales
+where
+    paid
+    and not settled
+    and not erased
+    and not is_nameless
+    and recorded_at < now() - interval '5 minutes'
+    and not exists (select from entries where entries.sale = sales.sale)
+    and not exists (select from parked where parked.sale = sales.sale)

@@ -1,0 +1,4 @@
+-- Returns the versions in a table of applied migrations; {history} is its name.
+
+select version
+from {history}

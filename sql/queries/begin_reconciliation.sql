@@ -1,0 +1,3 @@
+-- Records that a reconciliation begins.
+
+select billing.begin_reconciliation(%(since)s, %(until)s) as run_id

@@ -1,0 +1,3 @@
+-- Returns the role that statements run as.
+
+select current_user as role

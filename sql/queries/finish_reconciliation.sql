@@ -1,0 +1,3 @@
+-- Records that a reconciliation has looked at its whole window.
+
+select billing.finish_reconciliation(%(run_id)s)

@@ -1,0 +1,3 @@
+-- Records one delivery.
+
+select billing.record(%(deliveries)s) as results

@@ -1,0 +1,3 @@
+-- Returns the version of the newest migration in the database.
+
+select billing.schema_version() as version

@@ -1,0 +1,123 @@
+"""Lints of the schema that need no tool: what Supabase's linter (splinter) checks, and what our own rules ask for."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from support.roles import execute
+
+# Each query returns the objects that break the rule; each trap makes one.
+LINTS = {
+    "row-level security without a policy": (
+        """
+        select oid::regclass::text
+        from pg_class
+        where
+            relnamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and relrowsecurity
+            and not exists (select from pg_policy where polrelid = pg_class.oid)
+        """,
+        "drop policy sales_service_role on billing.sales",
+    ),
+    "foreign key without an index": (
+        """
+        select conname::text
+        from pg_constraint
+        where
+            contype = 'f'
+            and connamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and not exists (
+                select from pg_index
+                where indrelid = conrelid and (indkey::smallint[])[0:cardinality(conkey) - 1] = conkey
+            )
+        """,
+        "drop index public.transactions_user_id_created_at_idx",
+    ),
+    "two indexes that are the same": (
+        """
+        select string_agg(indexname, ', ')
+        from pg_indexes
+        where schemaname in ('public', 'billing')
+        group by tablename, replace(indexdef, indexname, '')
+        having count(*) > 1
+        """,
+        "create index mine on billing.reversals (payment_id)",
+    ),
+    "index that begins like another": (
+        """
+        select shorter.indexrelid::regclass::text
+        from pg_index as shorter
+        join pg_index as longer using (indrelid)
+        join pg_class on pg_class.oid = indrelid
+        where
+            relnamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and not shorter.indisunique
+            and shorter.indexrelid <> longer.indexrelid
+            and shorter.indpred is null
+            and longer.indpred is null
+            and starts_with(longer.indkey::text || ' ', shorter.indkey::text || ' ')
+        """,
+        "create index mine on public.transactions (user_id)",
+    ),
+    "function with a mutable search path": (
+        """
+        select oid::regprocedure::text
+        from pg_proc
+        where
+            pronamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and not exists (select from unnest(proconfig) as setting where setting like 'search_path=%')
+        """,
+        "alter function billing.record(jsonb) reset search_path",
+    ),
+    "security definer that a client may execute": (
+        """
+        select oid::regprocedure::text
+        from pg_proc
+        where
+            pronamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and prosecdef
+            and exists (
+                select from unnest(array['anon', 'authenticated']) as client
+                where has_function_privilege(client, oid, 'execute')
+            )
+        """,
+        "grant execute on function public.handle_new_user() to authenticated",
+    ),
+    "table without a comment": (
+        """
+        select oid::regclass::text
+        from pg_class
+        where
+            relnamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and relkind in ('r', 'p', 'v', 'm')
+            and relname <> 'schema_migrations' -- dbmate's own
+            and obj_description(oid, 'pg_class') is null
+        """,
+        "comment on table billing.sales is null",
+    ),
+    "function without a comment": (
+        """
+        select oid::regprocedure::text
+        from pg_proc
+        where
+            pronamespace in ('public'::regnamespace, 'billing'::regnamespace)
+            and obj_description(oid, 'pg_proc') is null
+        """,
+        "comment on function billing.record(jsonb) is null",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", LINTS)
+def test_schema_breaks_no_rule(admin: psycopg.Connection, rule: str) -> None:
+    lint, _ = LINTS[rule]
+    assert execute(admin, lint) == []
+
+
+@pytest.mark.parametrize("rule", LINTS)
+def test_object_that_breaks_a_rule_is_found(admin: psycopg.Connection, rule: str) -> None:
+    """The lint really looks: each trap breaks its rule."""
+    lint, trap = LINTS[rule]
+    admin.execute(trap)
+    assert len(execute(admin, lint)) == 1
