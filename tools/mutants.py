@@ -1,7 +1,7 @@
 """`make mutants`: remove each safeguard of settlement and spending in turn, and check that the tests fail.
 
-A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on it, and at least nine runs
-in ten have to fail. The last row is the project itself, where every run has to pass.
+A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on it, and at least nine
+runs in ten have to fail. The last row is the project itself, where every run has to pass.
 """
 
 from __future__ import annotations

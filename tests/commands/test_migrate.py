@@ -133,6 +133,57 @@ def test_migrate_with_the_other_history_refuses(empty_database: Database, first:
         migrate(empty_database.admin_url, history=then)
 
 
+@pytest.fixture(params=["billing", "supabase_migrations"])
+def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Database:
+    """A database with the schema of before the first release, as one of the two histories lists it."""
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute(f"create schema {request.param}")
+        connection.execute(f"create table {request.param}.schema_migrations (version text primary key)")
+        connection.execute(
+            f"insert into {request.param}.schema_migrations values ('20261122000001'), ('20261125000003')"
+        )
+    return empty_database
+
+
+@pytest.mark.parametrize("history", ["billing", "supabase"])
+def test_migrate_with_the_schema_of_before_the_release_refuses(old_database: Database, history: str) -> None:
+    """Nothing is applied, whichever history is asked for, and the line says what to do."""
+    result = webhook_migrate(old_database.admin_url, "--history", history)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, MigrationError)
+    assert str(result.exception) == (
+        "this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
+        "recreate the database (rm -r .dev for the one of webhook dev)"
+    )
+    assert query(old_database.admin_url, "select to_regclass('public.users')") == [(None,)]
+
+
+def test_migrate_plain_postgres_with_the_schema_of_before_the_release_adds_no_role(bare: Database) -> None:
+    """It is refused before anything of Supabase's is added."""
+    with psycopg.connect(bare.superuser_url) as connection:
+        connection.execute("create schema billing create table schema_migrations (version text primary key)")
+        connection.execute("insert into billing.schema_migrations values ('20261122000001')")
+    with pytest.raises(MigrationError, match="before the first release"):
+        migrate(bare.superuser_url, plain_postgres=True)
+    assert query(bare.superuser_url, "select to_regnamespace('auth')") == [(None,)]
+
+
+def test_migrate_with_a_foreign_history_of_the_same_days_goes_on(empty_database: Database) -> None:
+    """A project's own migrations are not taken for ours."""
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute("create schema supabase_migrations")
+        connection.execute("create table supabase_migrations.schema_migrations (version text primary key)")
+        connection.execute("insert into supabase_migrations.schema_migrations values ('20261123090000')")
+    assert migrate(empty_database.admin_url).applied == FILES
+
+
+def test_migrate_with_a_history_that_it_may_not_read_goes_on(empty_database: Database) -> None:
+    """Another role's table is no history of ours."""
+    with psycopg.connect(empty_database.superuser_url) as superuser:
+        superuser.execute("create schema supabase_migrations create table schema_migrations (version text primary key)")
+    assert migrate(empty_database.admin_url).applied == FILES
+
+
 def test_migrate_with_a_broken_file_names_it_and_keeps_nothing_of_it(
     empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +274,7 @@ def test_command_migrate_prints_what_it_applied_and_the_version(empty_database: 
     ("url", "exit_code", "message"),
     [
         ("postgresql://admin:hunter2@127.0.0.1:1/x", 1, "cannot connect to the database"),
-        ("postgresql://admin:hunter2@127.0.0.1:6543/x", 2, "DATABASE_URL goes through a transaction pooler"),
+        ("postgresql://admin:hunter2@127.0.0.1:6543/x", 2, "DATABASE_URL is a transaction pooler"),
         ("", 2, "DATABASE_URL is not set"),
     ],
 )

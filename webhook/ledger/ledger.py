@@ -20,7 +20,7 @@ from webhook.ledger.schema import expected_version
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a delivery: ``recorded``, ``duplicate``, ``ignored``, ``parked``, or ``unsettled`` before parking."""
+    """The outcome of a delivery: ``recorded``, ``duplicate``, ``ignored``, ``parked``, or first ``unsettled``."""
 
     name: str
     reason: str | None = None
@@ -117,7 +117,7 @@ class Ledger:
     def parked_already(self, object_id: str, payment_id: str | None) -> str | None:
         """Return why an object that cannot be settled is not to be parked, ``None`` if it is.
 
-        ``waiting`` or ``discarded``: under an event of the object or its sale. ``settled``: its sale needs nothing more.
+        ``waiting`` or ``discarded``: under an event of the object or its sale. ``settled``: its sale lacks nothing.
         """
         reason = self._value("parked_already", object_id=object_id, payment_id=payment_id)
         return reason if isinstance(reason, str) else None

@@ -1,0 +1,78 @@
+"""The named statements of sql/queries and sql/checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.project import PROJECT, SQL
+from webhook.ledger.queries import check, query
+
+FILES = sorted((SQL / "queries").glob("*.sql"))
+STATEMENT = re.compile(
+    r"\s*(select|insert|update|delete|create|alter|with|set|begin|call)\s.*(\bfrom\b|billing\.|public\.)", re.DOTALL
+)
+
+
+def trees() -> Iterator[tuple[Path, ast.AST]]:
+    for file in sorted((PROJECT / "webhook").rglob("*.py")):
+        yield file, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            yield each.value
+
+
+def used_names() -> set[str]:
+    """Every text in a module of webhook/ledger that could be a query's name."""
+    return {text for file, tree in trees() if file.parent.name == "ledger" for text in texts(tree)}
+
+
+def called_names() -> Iterator[str]:
+    """The first argument of each call that takes a query's name, where it is written there."""
+    for file, tree in trees():
+        for node in ast.walk(tree) if file.parent.name == "ledger" else ():
+            match node:
+                case ast.Call(
+                    func=ast.Name("query") | ast.Attribute(attr="_rows" | "_value"), args=[ast.Constant(name), *_]
+                ):
+                    yield str(name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_query_has_a_comment_at_its_top_and_is_used(file: Path) -> None:
+    """Each file says what it is for, and no file is left over."""
+    assert file.read_text(encoding="utf-8").startswith("-- ")
+    assert not query(file.stem).startswith("--")
+    assert file.stem in used_names()
+
+
+def test_every_query_that_is_called_exists() -> None:
+    names = set(called_names())
+    assert len(names) > 10
+    assert names <= {file.stem for file in FILES}
+
+
+def test_python_contains_no_statement_of_its_own() -> None:
+    """Statements live in sql/, apart from the ones that make the database of webhook dev."""
+    found = [
+        (file.name, text)
+        for file, tree in trees()
+        if file.parent.name != "dev"
+        for text in texts(tree)
+        if STATEMENT.match(text)
+    ]
+    assert found == []
+
+
+def test_check_of_a_folder_is_one_statement() -> None:
+    """The common part comes first, and each finding is a select of its own."""
+    files = list((SQL / "checks" / "sales").glob("*.sql"))
+    assert check("sales").startswith("with recursive")
+    assert check("sales").count("\nunion all\n\nselect") == len(files) - 2
