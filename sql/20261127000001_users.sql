@@ -5,7 +5,7 @@
 create schema if not exists billing;
 
 comment on schema billing is
-    'The facts behind payments, parked events and the functions that settle them. Never exposed through an API.';
+    'Facts about payments, parked events, and the functions that settle them. Never exposed through an API.';
 
 revoke all on schema billing from public, anon, authenticated, service_role;
 

@@ -281,3 +281,13 @@ def test_demo_without_a_running_dev_says_what_to_type(folder: Path) -> None:
     code, _, message = demo(folder)
     assert (code, message.count("\n")) == (1, 1)
     assert "make dev" in message
+
+
+def test_dev_with_the_schema_of_before_the_release_says_what_to_do(folder: Path, empty_database: Database) -> None:
+    """The files of today cannot upgrade it, and the line that says so names the folder to remove."""
+    with psycopg.connect(empty_database.admin_url) as connection:
+        connection.execute("create schema billing create table schema_migrations (version text primary key)")
+        connection.execute("insert into billing.schema_migrations values ('20261122000001')")
+    code, message = failing(folder, DATABASE_URL=empty_database.admin_url)
+    assert (code, message.count("\n")) == (1, 1)
+    assert message.endswith("recreate the database (rm -r .dev for the one of webhook dev)\n")

@@ -199,7 +199,7 @@ def test_audit_on_a_session_that_another_client_left_hostile_looks_at_the_ledger
     pooler.execute("create temp table users (id uuid); set search_path = pg_temp, evil; set role service_role")
     monkeypatch.setenv("DATABASE_URL", pooler.url)
     result = CliRunner().invoke(commands, ["audit"])
-    assert f"balance: user {user_id}: balance is not the sum of its rows: expected 0, found 7" in result.stdout
+    assert f"balance: user {user_id}: balance is not the sum of its ledger rows: expected 0, found 7" in result.stdout
     assert (result.exit_code, result.stderr) == (1, "")
 
 
