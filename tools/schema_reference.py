@@ -172,7 +172,7 @@ def _table(cursor: psycopg.Cursor[Any], schema: str, table: Any) -> Iterator[str
 
 
 def _function(cursor: psycopg.Cursor[Any], schema: str, row: Any) -> Iterator[str]:
-    yield f"\n#### {schema}.{row.name}\n\n```sql\n{schema}.{row.name}({row.arguments}) returns {row.result}\n```\n\n"
+    yield f"\n#### {schema}.{row.name}\n\n```text\n{schema}.{row.name}({row.arguments}) returns {row.result}\n```\n\n"
     yield f"{row.comment}\n\n"
     security = "its owner (`security definer`)" if row.is_definer else "its caller"
     roles = [grant.removesuffix(": execute") for grant in _grants(cursor, row.acl)]
