@@ -54,7 +54,7 @@ def from_environment() -> Application:
 
 
 def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
-    """Return the application. It connects to the database at the first delivery."""
+    """Return the application. It connects to the database at the first request that needs it."""
     metrics = Metrics(settings.metrics_directory, secrets=len(settings.webhook_secrets))
     instrumentation = Instrumentation(metrics, Tracing(tracer))
     ledger = Ledger(settings.database_url, instrumentation.database_call)
@@ -145,7 +145,7 @@ def _answer_error(error: Exception, delivery: Delivery, instrumentation: Instrum
 
 
 def _http_error(error: HTTPException) -> Response:
-    """Return Flask's answer as JSON, with the headers that belong to it."""
+    """Return Flask's answer as JSON, with the headers of the error, such as Allow."""
     response = _error(error.code or HTTPStatus.INTERNAL_SERVER_ERROR, error.name)
     response.headers.extend(header for header in error.get_headers() if header[0] != "Content-Type")
     return response

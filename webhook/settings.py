@@ -64,7 +64,7 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class DevSettings:
-    """The settings of ``webhook dev``, which supplies those that are empty."""
+    """The settings of ``webhook dev``, which replaces empty ones with defaults."""
 
     database_url: str = field(repr=False)
     migration_database_url: str = field(repr=False)

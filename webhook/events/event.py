@@ -1,4 +1,4 @@
-"""A delivery's body, parsed as a Stripe event, and the scope of events that count."""
+"""A delivery's body, parsed as a Stripe event, and the scope of events that the worker processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webhook.events.signature import InvalidDeliveryError, Rejection
 
 @dataclass(frozen=True)
 class Event:
-    """A verified event. Only ``id`` and ``type`` are checked; the other fields may have any shape."""
+    """A verified event. Its id and type are strings, its object is a JSON object. Other fields have any shape."""
 
     id: str
     type: str
@@ -27,7 +27,7 @@ class Event:
 
 @dataclass(frozen=True)
 class EventScope:
-    """The events that count: those of one mode, of our own account and of the listed connected accounts."""
+    """The events that the worker processes: those of one mode, of our own and the listed connected accounts."""
 
     livemode: bool
     accounts: frozenset[str] = frozenset()
@@ -81,7 +81,7 @@ _JSON = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _storable_id(event_id: str) -> str:
-    """Return the event's id, or a digest of one that Stripe would not make and Postgres may not store."""
+    """Return the event's id, or its digest if Postgres may not be able to store it. Stripe creates no such ids."""
     if IDENTIFIER.fullmatch(event_id):
         return event_id
     return "evt_sha256_" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
 """Facts: what an event states about credits, in plain values instead of Stripe's shapes.
 
 The database merges facts (``sql/*_settlement.sql``); their order makes no difference. ``credits`` are whole credits.
-``money_amount`` is in minor units of ``currency``. ``None`` stands for a value that the source does not name.
+``money_amount`` is in minor units of ``currency``. ``None`` stands for a value that the source does not contain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sale:
     customer_id: str | None = None
     """The Stripe customer, if the source names no user."""
     priced: bool = False
-    """Whether the credits come from prices, which may sell another number when they are read again."""
+    """Whether the credits come from prices, whose metadata may have changed by the next read."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def interpret(event: Event, scope: EventScope, resolve: Resolve = no_lookups) ->
 
 
 def _missing_setting(reason: str, resolve: Resolve, *, is_wrong_mode: bool) -> str | None:
-    """Return the setting without which a lookup was not possible that could have changed the interpretation."""
+    """Return the missing setting, if a lookup that it allows could change the interpretation."""
     if reason not in ("no_credits", "no_refunds"):
         return None
     if is_wrong_mode:

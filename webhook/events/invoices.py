@@ -49,7 +49,7 @@ def invoice_payment(source: JSONObject) -> Interpretation:
 
 
 def _lines(source: JSONObject, resolve: Resolve) -> tuple[list[JSONObject], bool]:
-    """Return the line items, and whether they are complete: without an API key, an event has only the first ten."""
+    """Return the line items, and whether they are complete. An event has the first ten; the rest needs an API key."""
     lines = source.get("lines")
     if not isinstance(lines, dict) or not isinstance(lines.get("data"), list):
         raise UnexpectedShapeError("lines")
@@ -72,7 +72,7 @@ def _subscription_metadata(source: JSONObject) -> JSONObject:
 def _begins_period(source: JSONObject) -> bool:
     """Return whether the invoice begins a period of its subscription and costs money.
 
-    A negative subtotal means that the rest of a dearer plan is credited: it is more than the new plan costs.
+    If the subtotal is negative, the credit for unused time on a more expensive plan exceeds the new plan's price.
     """
     begins = source.get("billing_reason") in ("subscription_create", "subscription_cycle")
     subtotal = source.get("subtotal")

@@ -68,7 +68,7 @@ def _reversal(source: JSONObject, payment_id: str, *, version: int, money: int) 
 
 
 def _reversed_payment(source: JSONObject) -> str | None:
-    """Return the id of the reversed payment, or of the charge: very old integrations have no payment."""
+    """Return the id of the reversed payment, or of the charge: very old integrations have no PaymentIntent."""
     return optional_id(source, "payment_intent") or optional_id(source, "charge")
 
 

@@ -75,7 +75,7 @@ class Grant:
         return (Customer(self.customer_id, self.user_id),) if self.customer_id and self.user_id else ()
 
     def parked_reason(self) -> str | None:
-        """Return the reason why this grant cannot be settled; ``None`` if the values that it has are well-formed."""
+        """Return the reason why this grant cannot be settled; ``None`` if its values are well-formed."""
         bad_credits = self.credits is not None and self.credit_count is None
         bad_user = self.user is not None and self.user_id is None
         if self.user is None and self.customer_id is None and bad_credits:
@@ -88,7 +88,7 @@ class Grant:
 
 
 def grant_of(source: JSONObject, names: JSONObject, fallback_user: Any = None) -> Grant:
-    """Return the grant that the metadata ``names`` of an object."""
+    """Return the grant in ``names``, the metadata of ``source``."""
     user = names.get("user_id") or fallback_user or None
     return Grant(user, names.get("credits"), optional_id(source, "customer"))
 
@@ -134,7 +134,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
     """Return the sale of a PaymentIntent: https://docs.stripe.com/api/payment_intents/object.
 
     Without credits in its metadata it counts only for manual capture, where it states the captured amount. Every other
-    flow has another event that states the payment.
+    flow has another event that reports the payment.
     """
     grant = grant_of(source, metadata(source))
     if grant.credits is None and not uses_manual_capture(source):

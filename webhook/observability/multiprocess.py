@@ -1,7 +1,7 @@
 """The directory where the processes of one gunicorn write their metrics.
 
 Each process has a slot, numbered from 1, and the files of its slot. A new process takes the slot of a dead one and goes
-on with its counts. So files and labels are as few as processes run at once, however many die.
+on with its counts. So there are only as many files and labels as processes at one time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from webhook.settings import SettingsError
 
 _PREFIX = "webhook-metrics-"
 _LIVE = "gauge_liveall"
-"""prometheus_client's name for the file of values that end with their process."""
+"""prometheus_client's name for the file of values that only a live process has."""
 _FILES = ("counter", "histogram", "gauge_max", _LIVE)
 _FILE_SIZE = 1 << 18
 """Bytes; three times what all series need."""
 _SECONDS_TO_LOCK = 60
-_OPEN = os.O_RDONLY | os.O_DIRECTORY
+_OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 _slot = 0
 """The slot of this process; 0 is gunicorn's master."""
@@ -49,7 +49,7 @@ def create_directory(parent: str | None, processes: int) -> str:
             _remove_if_unused(other)
         directory = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
         atexit.register(_remove, directory, os.getpid())
-        fcntl.flock(os.open(directory, _OPEN), fcntl.LOCK_EX)
+        fcntl.flock(os.open(directory, _OPEN_FLAGS), fcntl.LOCK_EX)
         for slot in range(processes + 1):
             _reserve(directory, slot)
     except OSError as error:
@@ -100,11 +100,15 @@ def _remove(directory: str, owner: int) -> None:
 
 
 def _remove_if_unused(directory: Path) -> None:
-    """Remove another gunicorn's directory, unless it is locked or so new that it may not be locked yet."""
-    with suppress(OSError):  # locked, another user's, or gone by now
-        if time.time() - directory.stat().st_mtime < _SECONDS_TO_LOCK:
+    """Remove another gunicorn's directory, unless it is locked or so new that it may not be locked yet.
+
+    Other users may create directories of this name, in /tmp for example. These stay, and cannot stop the start.
+    """
+    with suppress(OSError):  # locked, or gone by now
+        found = directory.lstat()
+        if found.st_uid != os.getuid() or time.time() - found.st_mtime < _SECONDS_TO_LOCK:
             return
-        descriptor = os.open(directory, _OPEN)
+        descriptor = os.open(directory, _OPEN_FLAGS)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)

@@ -37,7 +37,7 @@ class ConnectionLimiter:
 
     @contextmanager
     def limit(self, connection: Any) -> Iterator[LimitedSocket]:
-        """Yield the connection with its limits; it counts as one of the process until the end of the block."""
+        """Yield the connection with its limits, and count it until the block ends. May close another connection."""
         limited = LimitedSocket(connection, self)
         self._count += 1
         if self._count > self._limit and self.waiting:
@@ -49,13 +49,13 @@ class ConnectionLimiter:
             limited.discard_request()
 
     def deadline(self, client: LimitedSocket) -> float:
-        """Return the time until which to wait for the rest of a request, or for the next one."""
+        """Return until when to wait for the rest of a request, or for the next one; seconds of ``time.monotonic``."""
         if client.buffered:
             return client.since + TIMEOUT
         return min(client.since + self._idle_timeout, self._end)
 
     def add_buffered(self, size: int) -> bool:
-        """Add ``size`` to the bytes that requests hold; over the limit, close the client with most of them.
+        """Add ``size``, which may be negative, to the bytes that requests hold. Over the limit, close the largest one.
 
         Returns whether one was closed.
         """
@@ -85,7 +85,7 @@ class LimitedSocket:
         self._is_answered = False
         self._is_closed = False
         self.since = monotonic()
-        """When the process began to wait for the client."""
+        """The start of the wait for the client; once it sends a request, that of the request."""
         self.buffered = 0
         """Bytes of the current request so far."""
 
@@ -151,7 +151,7 @@ class LimitedSocket:
         self.buffered = 0
 
     def close(self) -> None:
-        """Close the connection. A read or write that waits for the client ends, as if the client had disconnected."""
+        """Close the connection; gunicorn may call this again. A read or write in progress ends."""
         self._is_closed = True
         self._limiter.waiting.discard(self)
         with suppress(OSError):  # the client disconnected first

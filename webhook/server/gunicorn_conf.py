@@ -26,13 +26,13 @@ from webhook.server.parent import exit_when_parent_dies
 from webhook.settings import SettingsError, read_server_settings, read_settings
 
 _CONNECTIONS = 2000
-"""The most connections of a process. From half of them on, each new one closes an old one (connection_limits.py)."""
+"""Maximum connections of a process. From half of them on, each new one closes an old one (connection_limits.py)."""
 _OTHER_FILES = 100
 """Open files of a process that are not clients: its log, metrics, connections to the database and to Stripe."""
 
 try:
     _server = read_server_settings()
-    _settings = read_settings()
+    _is_traced = read_settings().is_traced
     _metrics = multiprocess.create_directory(_server.metrics_parent, _server.workers)
 except SettingsError as error:
     click.echo(f"webhook: {error}", err=True)
@@ -76,15 +76,15 @@ worker_connections = _raise_file_limit() - _OTHER_FILES
 timeout = 30
 # Seconds for deliveries in flight after SIGTERM. Heroku sends SIGKILL after 30.
 graceful_timeout = 25
-# Seconds. Load balancers keep an idle connection for 60 to 90. A longer time ensures that they close it, not we: else
-# they could send a delivery into a connection that we close at that moment.
+# Seconds. Longer than load balancers keep an idle connection (60 to 90), so that they close it first. Otherwise a
+# delivery could arrive while we close it.
 keepalive = 95
 
 # gunicorn's remote control would create a socket in HOME. The worker does not use it.
 control_socket_disable = True
 
 logconfig_dict = logs.set_up(as_json=_server.logs_json)
-_start_exporter = tracing.load_exporter() if _settings.is_traced else None
+_start_exporter = tracing.load_exporter() if _is_traced else None
 
 
 def _block_sigterm() -> None:

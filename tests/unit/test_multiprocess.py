@@ -1,0 +1,51 @@
+"""The directory of the metrics of gunicorn's processes: which leftovers a start removes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CREATE = "import os, sys; from webhook.observability.multiprocess import create_directory; "
+AS_ANOTHER_USER = "os.getuid = lambda: 54321; "
+
+
+def start(parent: Path, setup: str = "") -> None:
+    """Create the directory of a gunicorn in ``parent``, in a process of its own."""
+    program = f"{CREATE}{setup}create_directory(sys.argv[1], 1)"
+    subprocess.run([sys.executable, "-c", program, str(parent)], check=True, timeout=30)
+
+
+@pytest.fixture
+def leftover(tmp_path: Path) -> Path:
+    """An unlocked directory that was last used an hour ago."""
+    directory = tmp_path / "webhook-metrics-leftover"
+    directory.mkdir()
+    _age(directory)
+    return directory
+
+
+def _age(path: Path) -> None:
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+
+
+def test_start_removes_a_leftover_of_the_same_user(tmp_path: Path, leftover: Path) -> None:
+    start(tmp_path)
+    assert not leftover.exists()
+
+
+def test_start_keeps_a_leftover_of_another_user(tmp_path: Path, leftover: Path) -> None:
+    """In /tmp, other users could have a directory of this name deleted, or stop the start with it."""
+    start(tmp_path, AS_ANOTHER_USER)
+    assert leftover.exists()
+
+
+def test_start_keeps_a_new_directory_that_is_not_locked_yet(tmp_path: Path, leftover: Path) -> None:
+    os.utime(leftover)
+    start(tmp_path)
+    assert leftover.exists()
