@@ -24,7 +24,8 @@ create table public.transactions (
         constraint transactions_stripe_id_key unique,
     payment_id text,
     money_amount bigint,
-    currency text,
+    currency text
+        constraint transactions_currency_format check (currency ~ '^[a-z]{3}$'),
     refunds uuid
         constraint transactions_refunds_fkey references public.transactions (id),
     event_id text,

@@ -13,6 +13,9 @@ JSONObject = dict[str, Any]
 IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
 """Stripe's ids are printable ASCII, at most 255 characters: https://docs.stripe.com/upgrades."""
 
+CURRENCY = re.compile(r"[a-z]{3}")
+"""Stripe's three-letter code, in lower case. The ledger accepts no other (sql/*_transactions.sql)."""
+
 LARGEST_AMOUNT = 2**53 - 1
 
 
@@ -49,11 +52,19 @@ def amount(source: JSONObject, key: str) -> int:
 
 
 def word(source: JSONObject, key: str) -> str:
-    """Return the currency, status or mode in ``key``."""
+    """Return the status or mode in ``key``."""
     value = source.get(key)
     if isinstance(value, str) and IDENTIFIER.fullmatch(value):
         return value
     raise UnexpectedShapeError(key)
+
+
+def currency(source: JSONObject) -> str:
+    """Return the object's currency: https://docs.stripe.com/currencies."""
+    value = source.get("currency")
+    if isinstance(value, str) and CURRENCY.fullmatch(value):
+        return value
+    raise UnexpectedShapeError("currency")
 
 
 def metadata(source: JSONObject) -> JSONObject:

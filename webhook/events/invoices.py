@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webhook.events.facts import INVOICE, Facts, Ignored, Interpretation, Link, Unresolvable
-from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, metadata, optional_id, required_id, word
+from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, currency, metadata, optional_id, required_id
 from webhook.events.line_items import UNKNOWN, credits_of_lines
 from webhook.events.lookups import InvoiceLines, Resolve
 from webhook.events.sales import grant_of, settleable
@@ -31,7 +31,7 @@ def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
     if grant.credit_count == 0:
         return Ignored("zero_credits")
     invoice_id = required_id(source, "id")
-    sale = grant.sale(invoice_id, INVOICE, amount(source, "amount_paid"), word(source, "currency"), paid=True)
+    sale = grant.sale(invoice_id, INVOICE, amount(source, "amount_paid"), currency(source), paid=True)
     payment_id = optional_id(source, "payment_intent")
     links = (Link(invoice_id, invoice_id, payment_id),) if payment_id else ()
     return settleable(grant, sale, links)

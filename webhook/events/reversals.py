@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from webhook.events.facts import Facts, Ignored, Interpretation, RefundedTotal, Reversal
-from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, optional_id, required_id, word
+from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, currency, optional_id, required_id, word
 from webhook.events.lookups import ChargeRefunds, Resolve
 
 _FAILED_REFUND = ("failed", "canceled")
@@ -63,8 +63,8 @@ def dispute(source: JSONObject) -> Interpretation:
 
 
 def _reversal(source: JSONObject, payment_id: str, *, version: int, money: int) -> Facts:
-    reversal_id, currency = required_id(source, "id"), word(source, "currency")
-    return Facts((Reversal(reversal_id, version, payment_id, money, currency),))
+    reversal_id = required_id(source, "id")
+    return Facts((Reversal(reversal_id, version, payment_id, money, currency(source)),))
 
 
 def _reversed_payment(source: JSONObject) -> str | None:

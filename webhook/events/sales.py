@@ -17,7 +17,7 @@ from webhook.events.facts import (
     Sale,
     Unresolvable,
 )
-from webhook.events.fields import JSONObject, amount, metadata, optional_id, required_id, word
+from webhook.events.fields import JSONObject, amount, currency, metadata, optional_id, required_id, word
 from webhook.events.line_items import credits_of_lines
 from webhook.events.lookups import Resolve, SessionLines
 
@@ -124,7 +124,7 @@ def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     money = amount(source, "amount_total")
     status = word(source, "payment_status")
     paid = status == "paid" or (status == "no_payment_required" and money == 0)
-    sale = grant.sale(payment_id, SESSION, money, word(source, "currency"), paid=paid)
+    sale = grant.sale(payment_id, SESSION, money, currency(source), paid=paid)
     invoice_id = optional_id(source, "invoice")
     links = (Link(session_id, invoice_id, payment_id),) if invoice_id else ()
     return settleable(grant, sale, links)
@@ -141,8 +141,8 @@ def payment_intent(source: JSONObject) -> Interpretation:
         return Ignored("no_credits")
     if grant.credit_count == 0:
         return Ignored("zero_credits")
-    money, currency = amount(source, "amount_received"), word(source, "currency")
-    sale = grant.sale(required_id(source, "id"), PAYMENT_INTENT, money, currency, paid=True)
+    money = amount(source, "amount_received")
+    sale = grant.sale(required_id(source, "id"), PAYMENT_INTENT, money, currency(source), paid=True)
     return settleable(grant, sale)
 
 
