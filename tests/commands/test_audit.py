@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from support.commands import invoke
 from support.databases import Database
 from support.delivery import deliver_to
-from support.model import deliveries, events_of, new_id, sales
+from support.model import events_of, new_id
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, add, balance, connected, record, refund, sale, sign_up
+from support.strategies import deliveries, sales
 from webhook.audit import checks as audit_module
 from webhook.ledger.ledger import Ledger
 

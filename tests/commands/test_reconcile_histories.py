@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from support.commands import WEBHOOK, started
 from support.databases import Database
-from support.model import Event, deliveries, events_of, expected_balances, new_id, sales
+from support.model import Event, events_of, expected_balances, new_id
 from support.recorded import USER_ID, payment_intent_event, refund_event, session_event
 from support.shop import Books, described
+from support.strategies import deliveries, sales
 from support.stripe_stand_in import StripeStandIn
 from webhook import cli
 from webhook.ledger.ledger import Ledger

@@ -17,19 +17,9 @@ from hypothesis import strategies as st
 
 from support.databases import Database
 from support.ledger_queries import amounts, new_user
-from support.model import (
-    Event,
-    Payment,
-    Refund,
-    Sale,
-    SaleTerms,
-    deliveries,
-    events_of,
-    expected_balances,
-    new_id,
-    sales,
-)
+from support.model import Event, Payment, Refund, Sale, SaleTerms, events_of, expected_balances, new_id
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
+from support.strategies import deliveries, sales
 from support.waiting import PATIENCE, eventually
 from support.worker import Worker, working
 from webhook.events.event import EventScope, read_event

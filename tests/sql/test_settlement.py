@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from support.model import deliveries, events_of, expected_balances, sales
+from support.model import events_of, expected_balances
 from support.recorded import refund_event, session_event
 from support.shop import Books, described
+from support.strategies import deliveries, sales
 from webhook.ledger.ledger import Ledger
 
 EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))

@@ -15,8 +15,6 @@ from fractions import Fraction
 from itertools import count
 from typing import Any
 
-from hypothesis import strategies as st
-
 from support.recorded import (
     dispute_event,
     invoice_event,
@@ -211,59 +209,3 @@ def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, 
     for sale in sales:
         balances[sale.terms().user_id] += sale.kept()
     return dict(balances)
-
-
-amounts = st.one_of(st.integers(1, 20), st.integers(1, 5000), st.just(1000))
-
-
-@st.composite
-def refunds(draw: st.DrawFn) -> Refund:
-    way = draw(st.sampled_from([["succeeded"], ["pending", "succeeded"], ["pending", "requires_action", "succeeded"]]))
-    end = draw(st.sampled_from([[], [], ["failed"], ["canceled"]]))
-    return Refund(draw(amounts), [*way, *end])
-
-
-@st.composite
-def disputes(draw: st.DrawFn) -> Dispute:
-    moves = draw(st.lists(st.integers(-900, -1) | st.integers(1, 600), max_size=4))
-    taken = [move for move in moves if move < 0]
-    given = [move for move in moves if move > 0]
-    while sum(given) > -sum(taken):
-        given.pop()
-    return Dispute(draw(amounts), [*taken, *given], draw(st.sampled_from(["won", "lost", "under_review"])))
-
-
-SOURCES = (
-    ["session"],
-    ["session", "intent"],
-    ["intent"],
-    ["unpaid session"],
-    ["unpaid session", "session"],
-    ["unpaid session", "capture"],
-    ["invoice"],
-    ["session", "invoice"],
-    ["user session", "credits intent"],
-    ["customer invoice"],
-)
-
-
-@st.composite
-def sales(draw: st.DrawFn, users: Sequence[str]) -> Sale:
-    names = draw(st.sampled_from(SOURCES))
-    first = SaleTerms(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
-    other = SaleTerms(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
-    disagree = draw(st.booleans()) and names != ["unpaid session", "session"]
-    sources = {name: other if index and disagree else first for index, name in enumerate(names)}
-    payments = st.builds(Payment, st.lists(refunds() | disputes(), max_size=3))
-    most = 3 if any("invoice" in name for name in names) else 1
-    return Sale(sources, draw(st.lists(payments, min_size=1, max_size=most)))
-
-
-@st.composite
-def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
-    """All the events, some twice, some under a second event id, in any order."""
-    copies = draw(st.lists(st.sampled_from(events), max_size=6))
-    twins = draw(st.lists(st.sampled_from(events), max_size=6))
-    everything = [*events, *copies, *({**event, "id": new_id("evt")} for event in twins)]
-    draw(st.randoms(use_true_random=False)).shuffle(everything)
-    return everything
