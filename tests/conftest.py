@@ -1,4 +1,4 @@
-"""A real Postgres, and a database of its own for every test that asks for one."""
+"""A real Postgres, and a new database for every test that needs one."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_runtest_setup() -> None:
-    """No test reaches anything but this machine."""
+    """Refuse every connection to another machine."""
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
 
 
 @pytest.fixture(autouse=True)
 def stripe_api() -> Iterator[responses.RequestsMock]:
-    """Every HTTP request of this process is answered by this, or refused."""
+    """Answers every HTTP request of this process, or refuses it."""
     with responses.RequestsMock() as mock:
         yield mock
 

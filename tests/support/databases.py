@@ -1,4 +1,4 @@
-"""The databases of the tests: one copy of a template each, and the logins that use it."""
+"""Databases for tests: each is a copy of a template, with the logins that use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASSWORD = "only-for-tests"
 
 @dataclass(frozen=True)
 class Database:
-    """A database, and the URLs of those who use it."""
+    """A database, and a URL for each role that uses it."""
 
     superuser_url: str
 
@@ -31,12 +31,12 @@ class Database:
 
     @property
     def url(self) -> str:
-        """For the worker's login, which may become service_role and can do nothing else."""
+        """For the worker's login, which can only switch to service_role."""
         return login(self.superuser_url, WORKER)
 
     @property
     def admin_url(self) -> str:
-        """For the owner of the schema, who is no superuser."""
+        """For the owner of the schema, which is not a superuser."""
         return login(self.superuser_url, postgres.ADMIN)
 
 
@@ -50,7 +50,7 @@ class Server:
 
     @contextmanager
     def changing_roles(self) -> Iterator[None]:
-        """Only one of the processes that share this server runs such a block at a time: its databases share roles."""
+        """Hold a lock: roles belong to the whole server, and several test processes may share it."""
         self.connection.execute("select pg_advisory_lock(1)")
         try:
             yield
@@ -84,7 +84,7 @@ def new_folder() -> Iterator[Path]:
 
 
 def memory_folder() -> str | None:
-    """Where files are in memory and a copy of a database takes a tenth of the time, if the machine has room there."""
+    """The folder for files in memory, if it has room: a database is copied there in a tenth of the time."""
     folder = "/dev/shm"
     is_usable = os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free > 2**30
     return folder if is_usable else None

@@ -1,4 +1,4 @@
-"""Spending as the video generator does it: what it calls, and what it hears."""
+"""Spending as the video generator does it: its calls, and their errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-# SQLSTATE and message of each refusal.
+# SQLSTATE and message of each rejection.
 INSUFFICIENT_CREDITS = ("CR001", "insufficient_credits")
 GENERATION_MISMATCH = ("CR002", "generation_mismatch")
 GENERATION_REFUNDED = ("CR003", "generation_refunded")
@@ -35,7 +35,7 @@ def refund_generation(connection: psycopg.Connection, generation: str | None) ->
 
 @contextmanager
 def refused(refusal: tuple[str, str]) -> Iterator[None]:
-    """The one call inside fails with this SQLSTATE and message, and says what to do."""
+    """The one call inside fails with this SQLSTATE and message, a detail and a hint."""
     with pytest.raises(psycopg.Error) as caught:
         yield
     diagnosis = caught.value.diag

@@ -1,4 +1,4 @@
-"""What the tests of worker processes write, lock and read in the database."""
+"""Statements of the tests of worker processes: users, locks, the ledger and sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def new_user(connection: psycopg.Connection) -> str:
 
 
 def amounts(connection: psycopg.Connection, user_id: str) -> list[int]:
-    """The user's ledger, in credits, once it is certain that the balance is its sum."""
+    """The user's ledger in credits; AssertionError if the balance is not its sum."""
     query = """
         select coalesce(array_agg(amount order by amount) filter (where amount is not null), '{}'), credits_balance
         from public.users
@@ -30,7 +30,7 @@ def amounts(connection: psycopg.Connection, user_id: str) -> list[int]:
 
 
 def sessions(connection: psycopg.Connection, condition: str) -> int:
-    """How many sessions of this database, this one apart, meet the ``condition`` on pg_stat_activity."""
+    """The number of other sessions of this database that meet the ``condition`` on pg_stat_activity."""
     query = f"""
         select from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and ({condition})
@@ -44,7 +44,7 @@ WAITS = "wait_event_type = 'Lock'"
 
 @contextmanager
 def held(url: str, lock: str) -> Iterator[psycopg.Connection]:
-    """Somebody else has executed the ``lock`` statement, until the block ends or the connection rolls back."""
+    """Another session holds the ``lock`` statement's locks until the block ends or the connection rolls back."""
     with psycopg.connect(url) as connection:
         connection.execute(lock)
         yield connection
@@ -52,7 +52,7 @@ def held(url: str, lock: str) -> Iterator[psycopg.Connection]:
 
 
 def failing_with(words: str) -> str:
-    """What makes the ledger's table refuse every row with these words, such as a constraint's that quote it."""
+    """Statements after which the ledger's table rejects every row with these words, as a constraint quotes the row."""
     return f"""
         create function public.fail() returns trigger language plpgsql
         as $$ begin raise exception '{words}' using detail = '{words}'; end $$;

@@ -22,16 +22,16 @@ from support.waiting import PATIENCE, eventually
 from support.worker import signed
 
 LANES = 12
-"""So many deliveries are under way at once."""
+"""The number of deliveries in flight."""
 SALES_IN_A_ROUND = 10
 LOOKED_AT = 10
-"""Of so many acknowledged deliveries one is looked for in the database at once."""
+"""One in so many acknowledged deliveries is looked up in the database at once."""
 CLIENT_TIMEOUT = 2
 """Seconds. Stripe's is longer; here the worker also meets clients that are gone before it answers."""
 
 REFUNDS = (["succeeded"], ["pending", "succeeded"], ["pending", "failed"], ["succeeded", "canceled"])
 
-# The fact that a delivery tells is there, and was there before it was acknowledged.
+# When each fact was recorded: an acknowledged delivery has its fact, recorded before the acknowledgement.
 FACTS = """
 select payment_id, min(recorded_at) from billing.sales where payment_id = any (%(ids)s) group by payment_id
 union all
@@ -54,7 +54,7 @@ class Load:
     acknowledged: dict[str, datetime] = field(default_factory=dict)
     """When a fact was first acknowledged, by its id."""
     missing: list[str] = field(default_factory=list)
-    """The facts that were acknowledged and, when looked for at once, not there."""
+    """The acknowledged facts that the look-up right afterwards did not find."""
     looks: int = 0
     is_over: bool = False
 
@@ -146,7 +146,7 @@ class Load:
 
 
 def fact_of(event: dict[str, Any]) -> str:
-    """The id under which the ledger keeps what the event says."""
+    """The id of the event's fact in the ledger."""
     source = event["data"]["object"]
     return str(source["payment_intent"] if source["object"] == "checkout.session" else source["id"])
 

@@ -26,9 +26,9 @@ class PgProxy:
     backend_messages: list[bytes] = field(default_factory=list)
     """The types of the messages that Postgres sent."""
     answers_to_lose: int = 0
-    """So many answers are read to their end, after the commit; then the connection is cut instead."""
+    """The number of answers to lose: each is read to its end, after the commit, and then the connection is cut."""
     queries_to_lose: int = 0
-    """So many queries cut the connection instead of reaching Postgres."""
+    """The number of queries to lose: each cuts the connection before it reaches Postgres."""
     open: set[int] = field(default_factory=set)
     """The connections that are up, by the port they come from."""
     is_silent: bool = False

@@ -72,7 +72,7 @@ _PRIVILEGES_OF_ALL = f"""
             defaclrole
         from pg_default_acl
         union all
-        -- The roles that we know, and whoever may become one of them.
+        -- The roles that we know, and every role that is a member of one of them.
         select
             'role',
             rolname || concat(

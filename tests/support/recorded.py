@@ -1,7 +1,7 @@
 """Events as Stripe sends them, recorded as events/<API version>/<type>[.<variant>].json.
 
-A builder takes a recorded event and returns a copy with the given fields replaced. Fields bear Stripe's
-names, `event_id` alone belongs to the envelope, and a field that the recorded object lacks is an error.
+A builder takes a recorded event and returns a copy with the given fields replaced. Fields have Stripe's
+names; only `event_id` belongs to the envelope. A field that the recorded object does not have is an error.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
     amount: int = AS_RECORDED,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return a PaymentIntent's event; `amount` (minor units) is asked for and received, if not both given."""
+    """Return a PaymentIntent's event; `amount` (minor units) sets amount and amount_received."""
     if amount is not AS_RECORDED:
         fields = {"amount": amount, "amount_received": amount} | fields
     event = _event(name, version, event_id, fields)
@@ -97,7 +97,7 @@ def invoice_event(
 def invoice_payment_event(
     *, event_id: str = AS_RECORDED, payment_intent: str = AS_RECORDED, **fields: Any
 ) -> dict[str, Any]:
-    """Return the event that tells which PaymentIntent paid an invoice."""
+    """Return the event that links a PaymentIntent to the invoice that it paid."""
     event = _event("invoice_payment.paid", NEWEST, event_id, fields)
     if payment_intent is not AS_RECORDED:
         event["data"]["object"]["payment"]["payment_intent"] = payment_intent

@@ -1,4 +1,4 @@
-"""Who does something to the database: its people, its roles, and what they find in it."""
+"""Users and roles of the database, and the statements that tests run as them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALICE = "aaaaaaaa-0000-4000-8000-00000000000a"
 BOB = "bbbbbbbb-0000-4000-8000-00000000000b"
 NOBODY = "cccccccc-0000-4000-8000-00000000000c"
 
-# The login that each role is taken by. A login of the same name may become nobody else.
+# The login that switches to each role. A login of the role's own name cannot switch to another.
 _LOGINS = {
     "anon": "authenticator",
     "authenticated": "authenticator",
@@ -92,7 +92,7 @@ def balance(connection: psycopg.Connection, user: str) -> int:
 
 
 def sale(payment_id: str, user: str | None, **fields: Any) -> dict[str, Any]:
-    """A sale of 100 credits for 10.00 as its Checkout Session tells it."""
+    """The fact of a sale of 100 credits for 10.00, from its Checkout Session."""
     return {
         "kind": "sale",
         "payment_id": payment_id,
@@ -118,7 +118,7 @@ def refund(refund_id: str, payment_id: str, money_amount: int) -> dict[str, Any]
 
 
 def record(connection: psycopg.Connection, *facts: dict[str, Any], event_id: str = "evt_1") -> dict[str, str]:
-    """What billing.record() says of one delivery."""
+    """The result of billing.record() for one delivery."""
     deliveries = json.dumps([{"event_id": event_id, "facts": facts}])
     [(results,)] = connection.execute("select billing.record(%s)", [deliveries]).fetchall()
     return results[0]

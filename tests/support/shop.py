@@ -92,7 +92,7 @@ class Shop:
             self.admin.execute("insert into auth.users (id, email) values (%s, %s)", [user, f"{user}@example.com"])
 
     def happens(self, at: float, event: dict[str, Any]) -> None:
-        """It happens at Stripe, whose webhook is delivered."""
+        """The event happens at Stripe, and its webhook is delivered."""
         self.stripe.happened(event, at=at)
         self.deliver(event)
 
@@ -105,7 +105,7 @@ class Shop:
         return self.run("reconcile", *arguments, **environment)
 
     def found(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        """What a run tells in JSON."""
+        """The summary of a run, with its items and its exit code."""
         result = self.reconcile("--json", *arguments, **environment)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         *items, summary = map(json.loads, result.stdout.splitlines())

@@ -1,7 +1,7 @@
 """A stand-in for Stripe's API on loopback: lists that page, objects, events; it can limit the rate, stall and fail.
 
-It keeps objects as they are now, and the events that told of them, and answers over real HTTP, so that the real client
-with its timeouts and retries is what is tested: https://docs.stripe.com/api/pagination.
+It keeps the current objects and their events. It answers over real HTTP, so that tests use the real client with its
+timeouts and retries: https://docs.stripe.com/api/pagination.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StripeStandIn:
     url: str = ""
 
     def happened(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
-        """These events happened ``at`` a time (default: lately) to objects ``created`` at another (or the same)."""
+        """Add events of ``at`` a time (default: a minute ago) on objects ``created`` then or at another time."""
         for event in events:
             moment = int(time.time() - 60 if at is None else at)
             source = deepcopy(event["data"]["object"])
@@ -78,7 +78,7 @@ class StripeStandIn:
             known["status"] = "succeeded"
 
     def _knows(self, source: JSONObject) -> bool:
-        """Whether it is listed yet: events are kept for 30 days."""
+        """Whether lists still have the object: Stripe keeps events for 30 days."""
         return source["object"] != "event" or source["created"] >= time.time() - 30 * DAY
 
     def forget_events(self) -> None:
@@ -86,7 +86,7 @@ class StripeStandIn:
         self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
 
     def settings(self, database_url: str) -> dict[str, str]:
-        """The environment of a command that asks this one."""
+        """The environment of a command that uses this stand-in."""
         return {"DATABASE_URL": database_url, "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": self.url}
 
     def answer(self, path: str, query: dict[str, str], account: str | None) -> tuple[int, JSONObject]:
@@ -116,7 +116,7 @@ class StripeStandIn:
         return 200, {"object": "list", "data": page, "has_more": start + limit < len(found), "url": path}
 
     def _expanded(self, source: JSONObject, fields: list[str]) -> JSONObject:
-        """Return the object with what was asked for in it: https://docs.stripe.com/expand."""
+        """Return the object with these fields expanded: https://docs.stripe.com/expand."""
         shown = deepcopy(source)
         if shown["object"] == "invoice":
             payments = [each for each in self.objects.values() if each.get("invoice") == shown["id"]]
@@ -159,7 +159,7 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a client that hung up: tests make it."""
+        """Print nothing: some tests close the connection on purpose."""
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def serving(stand_in: StripeStandIn) -> Iterator[StripeStandIn]:
             self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     with _QuietServer(("127.0.0.1", 0), Handler) as server:
         stand_in.url = f"http://127.0.0.1:{server.server_port}"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 20
-"""Seconds after which a test fails rather than waits on."""
+"""Seconds after which a test fails."""
 
 
 def eventually(is_so: Callable[[], object], seconds: float = PATIENCE) -> None:

@@ -27,7 +27,7 @@ from webhook.dev import supervise
 from webhook.settings import child_environment
 
 BATCHES = 2
-"""So many of a process's batches are under way once the first of them is slow: webhook/group_commit.py."""
+"""The number of batches of a process in flight once the first is slow: see webhook/ledger/group_commit.py."""
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:webhook.server.gunicorn_conf")
 
 
@@ -58,12 +58,12 @@ class Worker:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that were started to answer, oldest first."""
+        """The process ids of the workers, oldest first."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log)]
 
     @property
     def master(self) -> psutil.Process:
-        """gunicorn itself; its children are the processes that answer."""
+        """gunicorn's master process; its children are the workers."""
         [master] = psutil.Process(self.process.process.pid).children()
         return master
 
@@ -73,7 +73,7 @@ class Worker:
             return read_answer(connection)
 
     def metrics(self) -> dict[str, float]:
-        """What GET /metrics tells, by name and labels as they stand there."""
+        """The values of GET /metrics, by name and labels as they are written there."""
         with self.connected() as connection:
             connection.request("GET", "/metrics")
             return samples(connection.getresponse().read().decode())
@@ -102,7 +102,7 @@ class Worker:
             return [answer for lane in senders.map(deliver_lane, range(lanes)) for answer in lane]
 
     def answers(self, path: str, seconds: float = PATIENCE) -> bool:
-        """Whether GET ``path`` is answered 200 within so many seconds."""
+        """Whether GET ``path`` returns 200 within so many seconds."""
         with suppress(ConnectionError, TimeoutError):
             return self.get(path, seconds).status == 200
         return False
