@@ -80,28 +80,22 @@ begin
         currency,
         event_id,
         is_booked,
-        billing.remaining_credits(p_sale.credits, p_sale.money_amount, sum(taken) over (order by position))
+        billing.remaining_credits(p_sale.credits, p_sale.money_amount, sum(taken) over booking)
     from (
         select
             *,
             -- In another currency it takes all of the sale's money.
             case when currency = p_sale.currency or money_amount = 0 then money_amount else p_sale.money_amount end as taken,
-            row_number() over (
-                order by
-                    is_booked desc,
-                    reversal_id = p_reversal_id,
-                    reversal_id collate "C"
-            ) as position
-        from (
-            select
-                *,
-                reversal_id is distinct from p_reversal_id
-                and exists (select from public.transactions where stripe_id = reversal_id) as is_booked
-            from billing.reversals
-            where payment_id = any (p_payment_ids) and (money_amount > 0 or reversal_id = p_reversal_id)
-        ) as known
-    ) as ordered
-    order by position;
+            reversal_id is distinct from p_reversal_id
+            and exists (select from public.transactions where stripe_id = reversal_id) as is_booked
+        from billing.reversals
+        where payment_id = any (p_payment_ids) and (money_amount > 0 or reversal_id = p_reversal_id)
+    ) as known
+    window booking as (order by is_booked desc, reversal_id = p_reversal_id, reversal_id collate "C")
+    order by
+        is_booked desc,
+        reversal_id = p_reversal_id,
+        reversal_id collate "C";
 end
 $$;
 

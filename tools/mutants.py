@@ -97,6 +97,18 @@ MUTANTS = (
         "p_reversed",
     ),
     Mutant(
+        "reversal of the fact booked last",
+        SETTLEMENT,
+        "window booking as (order by is_booked desc, reversal_id = p_reversal_id, reversal_id",
+        "window booking as (order by is_booked desc, reversal_id",
+    ),
+    Mutant(
+        "waiting reversal gives nothing back",
+        SETTLEMENT,
+        "v_amount := least(v_amount, 0);",
+        "null;",
+    ),
+    Mutant(
         "user rows in one order",
         RECORDING,
         "    perform billing.lock_users(v_facts);\n",

@@ -80,6 +80,16 @@ def test_refunds_too_small_for_a_credit_each_have_at_most_a_row_under_their_own_
     assert (books.rows()[-1], books.balances()[books.users[0]]) == (("re_1", 1, 0), 8)
 
 
+def test_refund_that_fails_gives_its_credit_back_under_its_own_id(books: Books) -> None:
+    """An earlier refund that was too small for a credit of its own gets no row for it."""
+    books.open()
+    books.deliver(session_event(user_id=books.users[0], credits=10, payment_intent="pi_1", amount=1000))
+    for name in ("re_1", "re_2"):
+        books.deliver(refund_event(id=name, payment_intent="pi_1", amount=60))
+    books.deliver(refund_event(id="re_2", payment_intent="pi_1", amount=60, status="failed"))
+    assert (books.rows()[-1], books.balances()[books.users[0]]) == (("re_2:2", 1, 60), 10)
+
+
 def test_settling_reads_a_few_rows_however_long_the_ledger_is(books: Books) -> None:
     """A sale, its repetition, its refund and a batch, in a session that made its plans while the ledger was short."""
     books.open()
