@@ -1,4 +1,4 @@
-"""The pages: every statement runs, every command exists, every link leads somewhere."""
+"""The documentation pages: every SQL statement runs, every command exists, and every link has a target."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from support.databases import Database
+from support.ledger_queries import wrong_balances
 from support.project import DOCS, PROJECT
 from support.roles import ALICE, add, sign_up
 from webhook.cli import commands
@@ -24,13 +25,8 @@ VALUES = {
     "<password>": "only-for-tests",
     "<payment id>": "pi_1",
     "<user id>": ALICE,
-    "create role webhook_worker ": "create role webhook_worker_of_the_page ",  # the tests have one of that name
+    "create role webhook_worker ": "create role webhook_worker_of_the_page ",  # the tests use a role of that name
 }
-WRONG_BALANCES = """
-    select id
-    from public.users
-    where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
-"""
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 COMMAND_IN_CODE = re.compile(r"(?:^|[\s/&;=])webhook ([a-z][^`#|\n;]*)", re.MULTILINE)
 COMMAND_IN_TEXT = re.compile(r"(?:`|^ {4,}|bin/)webhook ([a-z][^`#|\n;]*)", re.MULTILINE)
@@ -39,19 +35,19 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def statements(page: str) -> list[str]:
-    """The page's SQL statements, in order."""
+    """Return the page's SQL statements, in order."""
     return [code for language, code in FENCE.findall(PAGES[page]) if language == "sql"]
 
 
 def with_values(statement: str) -> str:
-    """The statement with values in the places that the page marks."""
-    for place, value in VALUES.items():
-        statement = statement.replace(place, value)
+    """Return the statement with values in place of the page's placeholders."""
+    for placeholder, value in VALUES.items():
+        statement = statement.replace(placeholder, value)
     return statement
 
 
 def named_commands() -> Iterator[tuple[str, str]]:
-    """Each command line of each page, as (page, words after ``webhook``)."""
+    """Yield each command line of each page, as (page, words after ``webhook``)."""
     for page, text in PAGES.items():
         for _, code in FENCE.findall(text):
             yield from ((page, words.strip()) for words in COMMAND_IN_CODE.findall(code))
@@ -59,7 +55,7 @@ def named_commands() -> Iterator[tuple[str, str]]:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub generates for a page's headings."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in HEADING.findall(FENCE.sub("", text)):
@@ -71,13 +67,13 @@ def anchors(text: str) -> set[str]:
 
 
 def links(page: str) -> list[str]:
-    """The page's links to other files of the project, and to its own headings."""
+    """Return the page's links to files of the project and to its own headings."""
     found = LINK.findall(re.sub(r"`[^`\n]*`", "", FENCE.sub("", PAGES[page])))
     return [link for link in found if not re.match(r"[a-z]+:", link)]
 
 
 def is_broken(page: str, link: str) -> bool:
-    """Whether the link names a file or a heading that does not exist."""
+    """Return whether the link names a file or a heading that does not exist."""
     path, _, anchor = link.partition("#")
     target = ((PROJECT / page).parent / path).resolve() if path else PROJECT / page
     if not target.exists():
@@ -87,19 +83,18 @@ def is_broken(page: str, link: str) -> bool:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if statements(page)])
 def test_statements_of_the_page_run_as_the_owner(database: Database, admin: psycopg.Connection, page: str) -> None:
-    """In the page's order; after each one, the ledger adds up."""
+    """They run in the page's order, and all balances are correct after each one."""
     sign_up(admin, ALICE)
     add(admin, ALICE, 100, stripe_id="pi_1", payment_id="pi_1")
     with psycopg.connect(database.admin_url) as owner:
         for statement in statements(page):
             owner.execute(with_values(statement).encode())
-            assert owner.execute(WRONG_BALANCES).fetchall() == []
+            assert wrong_balances(owner) == []
         owner.rollback()
 
 
 @pytest.mark.parametrize(("page", "words"), sorted(set(named_commands())))
-def test_command_in_the_pages_has_the_options_it_is_given(page: str, words: str) -> None:
-    """A page does not outlive the command that it names."""
+def test_command_in_a_page_exists_with_its_options(page: str, words: str) -> None:
     del page
     command: click.Command = commands
     for word in re.sub(r"[\[\]]", "", words).split():
@@ -111,8 +106,8 @@ def test_command_in_the_pages_has_the_options_it_is_given(page: str, words: str)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_of_the_page_lead_to_files_and_headings(page: str) -> None:
-    """A page that is moved or a heading that is renamed takes its links along."""
+def test_links_of_the_page_have_targets(page: str) -> None:
+    """A target is a file of the project or a heading in one."""
     assert [link for link in links(page) if is_broken(page, link)] == []
 
 
@@ -126,10 +121,10 @@ def test_links_of_the_page_lead_to_files_and_headings(page: str) -> None:
         ("`STRIPE_API_KEY`", "stripe_api_key"),
     ],
 )
-def test_anchor_of_a_heading_is_that_of_github(heading: str, anchor: str) -> None:
+def test_anchor_of_a_heading_matches_github(heading: str, anchor: str) -> None:
     assert anchors(f"## {heading}\n") == {anchor}
 
 
 def test_readme_is_short() -> None:
-    """The rest stands in docs/."""
+    """Everything else belongs in docs/."""
     assert len(PAGES["README.md"].splitlines()) <= 120

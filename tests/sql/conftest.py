@@ -1,4 +1,4 @@
-"""A ledger of two users."""
+"""A database that the read-only tests of a module share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.roles import open_accounts
 
 @pytest.fixture(scope="module")
 def bank(server: Server, template: str) -> Iterator[Database]:
-    """Alice's and Bob's database, for tests that leave it as it is."""
+    """A database in which Alice has bought 100 credits and Bob 50. Tests must not change it."""
     with server.new_database(template) as database:
         with psycopg.connect(database.admin_url) as owner:
             open_accounts(owner)

@@ -1,4 +1,4 @@
-"""Who may do what (design section 7), by attack; each deny leaves everything as it was."""
+"""The permissions of each role, tested by attack: a refused statement leaves the database unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.privileges import OWN_SCHEMAS, privileges, privileges_seen_by
 from support.roles import (
     ALICE,
     BOB,
-    NOBODY,
+    CAROL,
     assert_refused,
     balance,
     connected,
@@ -27,20 +27,20 @@ from webhook.ledger.migrate import migrate
 API_ROLES = ("anon", "authenticated")
 ROLES = (*API_ROLES, "worker", "service_role", "owner")
 STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
-WAYS_OUT = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
+ROLE_CHANGES = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
 BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
 
-# PostgreSQL 18 tells "on delete restrict" apart from other foreign keys.
-HISTORY_STANDS = ("23001", "23503")
+# PostgreSQL 18 reports "on delete restrict" as 23001, and other foreign keys as 23503.
+FOREIGN_KEY_ERRORS = ("23001", "23503")
 
 BALANCE_WRITES = {
     "update": "update public.users set credits_balance = 1000000",
-    "insert": f"insert into public.users (id, credits_balance) values ('{NOBODY}', 5)",
+    "insert": f"insert into public.users (id, credits_balance) values ('{CAROL}', 5)",
     "upsert": f"""
         insert into public.users (id, email) values ('{ALICE}', 'a@example.com')
         on conflict (id) do update set credits_balance = 5
     """,
-    "upsert_of_new": f"""
+    "upsert_new_user": f"""
         insert into public.users (id, credits_balance) values ('{ALICE}', 5)
         on conflict (id) do update set credits_balance = excluded.credits_balance
     """,
@@ -52,16 +52,16 @@ BALANCE_WRITES = {
         merge into public.users using (select '{ALICE}'::uuid as id) as given on users.id = given.id
         when matched then update set credits_balance = 5
     """,
-    "merge_of_new": f"""
-        merge into public.users using (select '{NOBODY}'::uuid as id) as given on users.id = given.id
+    "merge_new_user": f"""
+        merge into public.users using (select '{CAROL}'::uuid as id) as given on users.id = given.id
         when not matched then insert (id, credits_balance) values (given.id, 5)
     """,
     "cte": "with changed as (update public.users set credits_balance = 5 returning id) select * from changed",
-    "copy": f"copy public.users (id, credits_balance) from stdin\n{NOBODY}\t5\n",
-    "triggers_name": """
+    "copy": f"copy public.users (id, credits_balance) from stdin\n{CAROL}\t5\n",
+    "trigger_name_in_comment": """
         do $$begin update public.users set credits_balance = 5 /* public.update_user_credits() */; end$$
     """,
-    "triggers_function": f"""
+    "trigger_function": f"""
         create temp table mine (user_id uuid, amount bigint);
         create trigger mine after insert on mine referencing new table as entries
             for each statement execute function public.update_user_credits();
@@ -71,7 +71,7 @@ BALANCE_WRITES = {
 
 LEDGER_CHANGES = {
     "update": "update public.transactions set amount = amount + 1",
-    "update_of_nothing_new": "update public.transactions set event_id = event_id",
+    "update_to_same_value": "update public.transactions set event_id = event_id",
     "delete": "delete from public.transactions",
     "truncate": "truncate public.transactions",
     "truncate_cascade": "truncate public.users cascade",
@@ -99,7 +99,7 @@ LEDGER_INSERTS = {
     """,
 }
 
-OWNERS_WORK = (
+OWNER_STATEMENTS = (
     "alter table public.transactions disable trigger all",
     "alter table public.users disable trigger users_update_without_credits",
     "alter table public.users disable row level security",
@@ -127,8 +127,8 @@ OWNERS_WORK = (
     "set session_replication_role = replica",
 )
 
-# What everybody but the owner may do with each thing, what new things would be given, and what the roles may do and
-# become. A new schema, table, column, function or owner fails here until somebody has decided about it.
+# The privileges of every role but the owner, the default privileges, and the attributes and memberships of the roles.
+# A new schema, table, column, function or owner fails the test until this list contains it.
 PRIVILEGES = """
 column billing.reconciliations.covered_until: service_role=update
 column billing.reconciliations.finished_at: service_role=update
@@ -228,8 +228,8 @@ type billing.merged_sale: service_role=usage
 type public.transaction_type: public=usage
 """  # noqa: E501
 
-# What a migration could do beside the tables and functions that everybody looks at.
-UNDECIDED = {
+# Changes that a review of tables and functions alone would miss.
+PRIVILEGE_CHANGES = {
     "schema": """
         create schema api;
         create function api.everybody() returns setof public.users
@@ -240,17 +240,17 @@ UNDECIDED = {
     "default_of_schema": "alter default privileges in schema public grant all on tables to anon",
     "default_everywhere": "alter default privileges grant all on functions to anon",
     "default_of_public": "alter default privileges revoke execute on functions from public",
-    "default_of_another": "alter default privileges for role service_role grant select on tables to anon",
+    "default_of_another_role": "alter default privileges for role service_role grant select on tables to anon",
     "database": "grant create on database {database} to authenticated",
     "accounts": "grant select on auth.users to authenticated",
     "column_of_accounts": "grant select (email) on auth.users to anon",
     "function_of_auth": "create function auth.mine() returns integer language sql return 1",
-    "row_level_security": "alter role authenticated bypassrls",
+    "bypassrls": "alter role authenticated bypassrls",
     "superuser": "alter role webhook_worker superuser",
-    "making_roles": "alter role service_role createrole",
-    "becoming": "grant service_role to anon",
-    "becoming_of_postgres": "grant pg_read_all_data to authenticated",
-    "becoming_of_a_new_role": "create role backdoor login in role service_role",
+    "createrole": "alter role service_role createrole",
+    "membership": "grant service_role to anon",
+    "membership_in_a_predefined_role": "grant pg_read_all_data to authenticated",
+    "new_role_with_membership": "create role backdoor login in role service_role",
     "large_object": "select lo_create(1)",
     "owner_of_function": "alter function public.guard_credits_balance() owner to service_role",
     "owner_of_table": "alter table billing.schema_migrations owner to service_role",
@@ -258,7 +258,7 @@ UNDECIDED = {
     "owner_of_type": "alter type public.transaction_type owner to service_role",
 }
 
-DECIDED = PRIVILEGES.strip().splitlines()
+EXPECTED_PRIVILEGES = PRIVILEGES.strip().splitlines()
 
 SELF_HOSTED = """
     alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
@@ -271,64 +271,65 @@ SELF_HOSTED = """
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
 @pytest.mark.parametrize("role", ["anon", "worker"])
-def test_reading_by_who_has_no_business_there_is_refused(bank: Database, role: str, table: str) -> None:
+def test_select_by_anon_or_worker_login_is_refused(bank: Database, role: str, table: str) -> None:
     assert_refused(bank, role, f"select * from public.{table}")
 
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
-def test_reading_auth_users_through_the_api_is_refused(bank: Database, table: str) -> None:
+def test_select_from_auth_users_through_the_api_is_refused(bank: Database, table: str) -> None:
     assert_refused(bank, "authenticated", f"select * from public.{table} join auth.users on true")
 
 
 @pytest.mark.parametrize("table", BILLING_TABLES)
 @pytest.mark.parametrize("role", [*API_ROLES, "worker"])
-def test_reading_billing_by_anyone_but_service_role_is_refused(bank: Database, role: str, table: str) -> None:
+def test_select_from_billing_without_service_role_is_refused(bank: Database, role: str, table: str) -> None:
     assert_refused(bank, role, f"select * from billing.{table}")
 
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
-def test_locking_own_rows_through_the_api_is_refused(bank: Database, table: str) -> None:
+def test_row_lock_through_the_api_is_refused(bank: Database, table: str) -> None:
     assert_refused(bank, "authenticated", f"select * from public.{table} for share")
 
 
-def test_users_read_with_a_claim_are_the_own_row(bank: Database) -> None:
+def test_select_from_users_returns_only_the_callers_row(bank: Database) -> None:
     with connected(bank, "authenticated", user=ALICE) as alice:
         rows = execute(alice, "select id::text, credits_balance from public.users")
     assert rows == [(ALICE, 100)]
 
 
-def test_transactions_read_with_a_claim_are_the_own_rows(bank: Database) -> None:
+def test_select_from_transactions_returns_only_own_rows(bank: Database) -> None:
     with connected(bank, "authenticated", user=ALICE) as alice:
         rows = execute(alice, "select user_id::text, amount, stripe_id from public.transactions")
     assert rows == [(ALICE, 100, "pi_a")]
 
 
-def test_users_copied_with_a_claim_are_the_own_row(bank: Database) -> None:
+def test_copy_of_users_returns_only_the_callers_row(bank: Database) -> None:
     with connected(bank, "authenticated", user=BOB) as bob:
         assert execute(bob, "copy public.users (id, credits_balance) to stdout") == [(BOB, "50")]
 
 
 @pytest.mark.parametrize(("table", "column"), [("users", "id"), ("transactions", "user_id")])
-def test_rows_of_others_asked_for_by_id_are_not_found(bank: Database, table: str, column: str) -> None:
+def test_other_users_rows_selected_by_id_are_not_found(bank: Database, table: str, column: str) -> None:
     with connected(bank, "authenticated", user=ALICE) as alice:
         assert execute(alice, f"select * from public.{table} where {column} = '{BOB}'") == []
 
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
-@pytest.mark.parametrize("user", [None, NOBODY])
-def test_rows_read_without_a_users_claim_are_none(bank: Database, user: str | None, table: str) -> None:
+@pytest.mark.parametrize("user", [None, CAROL])
+def test_select_without_a_known_user_claim_returns_no_rows(bank: Database, user: str | None, table: str) -> None:
     with connected(bank, "authenticated", user=user) as stranger:
         assert execute(stranger, f"select * from public.{table}") == []
 
 
-def test_rows_of_others_are_never_seen_by_the_readers_condition(bank: Database) -> None:
+def test_where_clause_never_sees_other_users_rows(bank: Database) -> None:
     with connected(bank, "authenticated", user=ALICE) as alice:
-        # Fails with a division by zero at Bob's row.
+        # Reading Bob's row would fail with a division by zero.
         rows = execute(alice, "select id::text from public.users where 1 / (credits_balance - 50) = 0")
     assert rows == [(ALICE,)]
 
 
-def test_rows_of_others_are_not_shown_to_a_readers_cheap_function(bank: Database) -> None:
+def test_cheap_function_never_sees_other_users_rows(bank: Database) -> None:
+    """Row-level security applies before the caller's function, however low its cost."""
     with connected(bank, "authenticated", user=ALICE) as alice:
         alice.execute("""
             create function pg_temp.seen(uuid) returns boolean language plpgsql cost 0.0000001
@@ -345,7 +346,7 @@ def test_rows_of_others_are_not_shown_to_a_readers_cheap_function(bank: Database
 
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
-def test_rows_read_by_service_role_are_all(bank: Database, table: str) -> None:
+def test_select_by_service_role_returns_all_rows(bank: Database, table: str) -> None:
     with connected(bank, "service_role") as worker:
         assert len(execute(worker, f"select * from public.{table}")) == 2
 
@@ -355,17 +356,17 @@ def test_rows_read_by_service_role_are_all(bank: Database, table: str) -> None:
 
 @pytest.mark.parametrize("way", BALANCE_WRITES)
 @pytest.mark.parametrize("role", ROLES)
-def test_balance_written_by_hand_is_refused(bank: Database, role: str, way: str) -> None:
+def test_direct_write_to_a_balance_is_refused(bank: Database, role: str, way: str) -> None:
     assert_refused(bank, role, BALANCE_WRITES[way])
 
 
-def test_balance_written_through_the_owners_view_is_refused(database: Database, owner: psycopg.Connection) -> None:
+def test_balance_write_through_the_owners_view_is_refused(database: Database, owner: psycopg.Connection) -> None:
     owner.execute("create view public.mine as select * from public.users")
     owner.execute("grant all on public.mine to anon")
     assert_refused(database, "anon", "update public.mine set credits_balance = 5")
 
 
-def test_balance_written_by_another_tables_trigger_is_refused(database: Database, owner: psycopg.Connection) -> None:
+def test_balance_write_by_another_tables_trigger_is_refused(database: Database, owner: psycopg.Connection) -> None:
     owner.execute("create table public.generations (cost bigint)")
     owner.execute("""
         create function public.spend() returns trigger language plpgsql
@@ -377,7 +378,7 @@ def test_balance_written_by_another_tables_trigger_is_refused(database: Database
 
 @pytest.mark.parametrize("column", ["id = gen_random_uuid()", "created_at = now()"])
 @pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
-def test_user_columns_of_the_account_changed_are_refused(bank: Database, role: str, column: str) -> None:
+def test_update_of_user_id_or_created_at_is_refused(bank: Database, role: str, column: str) -> None:
     assert_refused(bank, role, f"update public.users set {column}")
 
 
@@ -385,31 +386,31 @@ def test_user_columns_of_the_account_changed_are_refused(bank: Database, role: s
     "statement",
     [
         "update public.users set email = 'mine@example.com'",
-        f"insert into public.users (id, email) values ('{NOBODY}', 'c@example.com')",
+        f"insert into public.users (id, email) values ('{CAROL}', 'c@example.com')",
         f"insert into public.users (id) values ('{ALICE}') on conflict do nothing",
     ],
 )
 @pytest.mark.parametrize("role", [*API_ROLES, "worker"])
-def test_users_written_by_anyone_but_service_role_is_refused(bank: Database, role: str, statement: str) -> None:
+def test_write_to_users_without_service_role_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
 
 @pytest.mark.parametrize("statement", ["delete from public.users", "truncate public.users"])
 @pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
-def test_users_emptied_by_anyone_but_the_owner_is_refused(bank: Database, role: str, statement: str) -> None:
+def test_delete_from_users_by_non_owner_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
 
 def test_user_row_inserted_by_service_role_is_returned(database: Database, owner: psycopg.Connection) -> None:
-    sign_up(owner, NOBODY)
-    owner.execute("delete from public.users where id = %s", [NOBODY])
+    sign_up(owner, CAROL)
+    owner.execute("delete from public.users where id = %s", [CAROL])
     with connected(database, "service_role") as worker:
-        statement = f"insert into public.users (id, email) values ('{NOBODY}', 'c') returning email, credits_balance"
+        statement = f"insert into public.users (id, email) values ('{CAROL}', 'c') returning email, credits_balance"
         assert execute(worker, statement) == [("c", 0)]
 
 
 def test_user_row_inserted_without_an_account_is_refused(bank: Database) -> None:
-    assert_refused(bank, "service_role", f"insert into public.users (id, email) values ('{NOBODY}', 'c')", "23503")
+    assert_refused(bank, "service_role", f"insert into public.users (id, email) values ('{CAROL}', 'c')", "23503")
 
 
 @pytest.mark.usefixtures("owner")
@@ -437,13 +438,13 @@ def test_email_upserted_by_service_role_is_returned(database: Database) -> None:
 
 @pytest.mark.parametrize("way", LEDGER_INSERTS)
 @pytest.mark.parametrize("role", [*API_ROLES, "worker"])
-def test_ledger_insert_by_anyone_but_service_role_is_refused(bank: Database, role: str, way: str) -> None:
+def test_ledger_insert_without_service_role_is_refused(bank: Database, role: str, way: str) -> None:
     assert_refused(bank, role, LEDGER_INSERTS[way])
 
 
 @pytest.mark.parametrize("way", LEDGER_INSERTS)
 @pytest.mark.parametrize("role", ["service_role", "owner"])
-def test_ledger_insert_by_service_role_and_owner_is_stored(
+def test_ledger_insert_by_service_role_or_owner_is_stored(
     database: Database, owner: psycopg.Connection, role: str, way: str
 ) -> None:
     with connected(database, role) as writer:
@@ -453,26 +454,26 @@ def test_ledger_insert_by_service_role_and_owner_is_stored(
 
 @pytest.mark.parametrize("way", LEDGER_CHANGES)
 @pytest.mark.parametrize("role", ROLES)
-def test_ledger_changed_by_anyone_is_refused(bank: Database, role: str, way: str) -> None:
+def test_ledger_change_by_any_role_is_refused(bank: Database, role: str, way: str) -> None:
     assert_refused(bank, role, LEDGER_CHANGES[way])
 
 
-@pytest.mark.parametrize("statement", OWNERS_WORK)
+@pytest.mark.parametrize("statement", OWNER_STATEMENTS)
 @pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
-def test_owners_work_by_anyone_else_is_refused(bank: Database, role: str, statement: str) -> None:
+def test_owner_statement_by_another_role_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
 
 @pytest.mark.parametrize("table", BILLING_TABLES)
 @pytest.mark.parametrize("verb", ["delete from", "truncate"])
-def test_facts_deleted_by_service_role_are_refused(bank: Database, verb: str, table: str) -> None:
+def test_delete_of_facts_by_service_role_is_refused(bank: Database, verb: str, table: str) -> None:
     assert_refused(bank, "service_role", f"{verb} billing.{table}")
 
 
 @pytest.mark.parametrize("call", ["nextval('{}')", "setval('{}', 1)"])
 @pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
-def test_sequences_moved_by_anyone_but_the_owner_are_refused(bank: Database, role: str, call: str) -> None:
-    """Nobody uses up or turns back the numbers of a table's rows."""
+def test_sequence_change_by_non_owner_is_refused(bank: Database, role: str, call: str) -> None:
+    """Only the owner can use up or reset the ids of a table."""
     assert_refused(bank, role, f"select {call.format('billing.reconciliations_id_seq')}")
 
 
@@ -480,34 +481,32 @@ def test_sequences_moved_by_anyone_but_the_owner_are_refused(bank: Database, rol
 
 
 @pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
-def test_account_deleted_with_history_is_refused(bank: Database, role: str) -> None:
-    assert_refused(bank, role, "delete from auth.users", *HISTORY_STANDS)
+def test_delete_of_an_account_with_history_is_refused(bank: Database, role: str) -> None:
+    assert_refused(bank, role, "delete from auth.users", *FOREIGN_KEY_ERRORS)
 
 
 @pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
-def test_accounts_truncated_with_history_are_refused(bank: Database, role: str) -> None:
+def test_truncate_of_accounts_with_history_is_refused(bank: Database, role: str) -> None:
     assert_refused(bank, role, "truncate auth.users cascade")
 
 
-def test_users_row_deleted_by_the_owner_with_history_is_refused(bank: Database) -> None:
-    assert_refused(bank, "owner", "delete from public.users", *HISTORY_STANDS)
+def test_delete_of_a_users_row_with_history_is_refused(bank: Database) -> None:
+    assert_refused(bank, "owner", "delete from public.users", *FOREIGN_KEY_ERRORS)
 
 
 @pytest.mark.parametrize("role", ["owner", "supabase_auth_admin"])
-def test_account_deleted_without_history_takes_its_users_row(
-    database: Database, owner: psycopg.Connection, role: str
-) -> None:
-    sign_up(owner, NOBODY)
+def test_delete_of_an_account_deletes_its_users_row(database: Database, owner: psycopg.Connection, role: str) -> None:
+    sign_up(owner, CAROL)
     with connected(database, role) as deleter:
-        assert execute(deleter, f"delete from auth.users where id = '{NOBODY}' returning id::text") == [(NOBODY,)]
-    assert execute(owner, f"select * from public.users where id = '{NOBODY}'") == []
+        assert execute(deleter, f"delete from auth.users where id = '{CAROL}' returning id::text") == [(CAROL,)]
+    assert execute(owner, f"select * from public.users where id = '{CAROL}'") == []
 
 
 # Functions
 
 
 def _calls(owner: psycopg.Connection) -> dict[str, str]:
-    """A call of every function, with nulls, by the function's signature."""
+    """Return a call with null arguments for each function, by the function's signature."""
     return dict(
         owner.execute("""
             select
@@ -525,7 +524,7 @@ def _calls(owner: psycopg.Connection) -> dict[str, str]:
 
 
 def _callable(attacker: psycopg.Connection, calls: dict[str, str]) -> set[str]:
-    """The functions whose calls are not refused."""
+    """Return the functions whose calls raise no permission error."""
     refused = set()
     for function, call in calls.items():
         try:
@@ -539,7 +538,7 @@ def _callable(attacker: psycopg.Connection, calls: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("role", [*API_ROLES, "worker"])
-def test_functions_called_by_anyone_but_service_role_are_all_refused(
+def test_function_calls_without_service_role_are_refused(
     database: Database, owner: psycopg.Connection, role: str
 ) -> None:
     calls, before = _calls(owner), contents(owner)
@@ -549,7 +548,7 @@ def test_functions_called_by_anyone_but_service_role_are_all_refused(
 
 
 @pytest.mark.parametrize("role", [*API_ROLES, "worker"])
-def test_functions_of_an_opened_billing_are_still_refused(
+def test_function_calls_with_usage_on_billing_are_refused(
     database: Database, owner: psycopg.Connection, role: str
 ) -> None:
     owner.execute("grant usage on schema billing to public")
@@ -557,9 +556,7 @@ def test_functions_of_an_opened_billing_are_still_refused(
         assert _callable(attacker, _calls(owner)) == set()
 
 
-def test_functions_refused_to_service_role_are_erasing_and_triggers(
-    database: Database, owner: psycopg.Connection
-) -> None:
+def test_service_role_can_call_all_but_erase_and_triggers(database: Database, owner: psycopg.Connection) -> None:
     calls = _calls(owner)
     triggers = execute(owner, "select oid::regprocedure::text from pg_proc where prorettype = 'trigger'::regtype")
     with connected(database, "service_role") as worker:
@@ -567,38 +564,39 @@ def test_functions_refused_to_service_role_are_erasing_and_triggers(
     assert refused == {"billing.erase_user(uuid)"} | {name for (name,) in triggers if name in calls}
 
 
-def test_schema_version_asked_by_service_role_is_returned(bank: Database) -> None:
+def test_schema_version_called_by_service_role_is_returned(bank: Database) -> None:
     with connected(bank, "service_role") as worker:
         [(version,)] = execute(worker, "select billing.schema_version()")
     assert re.fullmatch(r"\d{14}", version)
 
 
-# Becoming somebody else
+# Changing roles
 
 
-@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("way", ROLE_CHANGES)
 @pytest.mark.parametrize("target", [*STRONGER_ROLES, "service_role"])
 @pytest.mark.parametrize("role", API_ROLES)
-def test_role_of_the_api_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+def test_role_change_by_an_api_role_is_refused(bank: Database, role: str, target: str, way: str) -> None:
     with connected(bank, role, login=role) as attacker, pytest.raises(errors.InsufficientPrivilege):
         attacker.execute(way.format(target))
 
 
-@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("way", ROLE_CHANGES)
 @pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES])
 @pytest.mark.parametrize("role", ["worker", "service_role"])
-def test_role_of_the_worker_left_for_another_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+def test_role_change_by_the_worker_is_refused(bank: Database, role: str, target: str, way: str) -> None:
+    """The worker's login can become service_role and no other role."""
     with connected(bank, role) as attacker, pytest.raises(errors.InsufficientPrivilege):
         attacker.execute(way.format(target))
 
 
 @pytest.mark.parametrize("target", [ADMIN, "service_role", "authenticator"])
-def test_session_given_to_another_login_is_refused(bank: Database, target: str) -> None:
+def test_session_authorization_by_the_worker_is_refused(bank: Database, target: str) -> None:
     with psycopg.connect(bank.url) as worker, pytest.raises(errors.InsufficientPrivilege):
         worker.execute(f"set session authorization {target}")
 
 
-def test_role_reset_by_the_worker_leaves_it_with_nothing(bank: Database) -> None:
+def test_worker_after_reset_role_cannot_read_users(bank: Database) -> None:
     with psycopg.connect(bank.url, autocommit=True) as worker:
         worker.execute("set role service_role")
         worker.execute("reset role")
@@ -606,13 +604,13 @@ def test_role_reset_by_the_worker_leaves_it_with_nothing(bank: Database) -> None
             worker.execute("select from public.users")
 
 
-def test_role_taken_by_the_worker_is_service_role(bank: Database) -> None:
+def test_worker_after_set_role_reads_as_service_role(bank: Database) -> None:
     with psycopg.connect(bank.url) as worker:
         worker.execute("set local role service_role")
         assert len(execute(worker, "select * from public.users")) == 2
 
 
-def test_claim_taken_by_anon_gives_nothing(bank: Database) -> None:
+def test_claim_set_by_anon_gives_no_access(bank: Database) -> None:
     assert_refused(
         bank, "anon", f"select set_config('request.jwt.claims', '{{\"sub\": \"{ALICE}\"}}', false); table public.users"
     )
@@ -621,32 +619,33 @@ def test_claim_taken_by_anon_gives_nothing(bank: Database) -> None:
 # The catalog
 
 
-def test_privileges_of_everything_are_the_decided_ones(empty_database: Database) -> None:
-    """The migrations give what was decided, the database's own rights too, which a copy of it would not have."""
+def test_privileges_match_the_expected_list(empty_database: Database) -> None:
+    """It migrates an empty database: a copy of a template lacks the database's own privileges."""
     migrate(empty_database.admin_url)
-    assert privileges(empty_database) == DECIDED
+    assert privileges(empty_database) == EXPECTED_PRIVILEGES
 
 
-@pytest.mark.parametrize("way", UNDECIDED)
-def test_privilege_that_nobody_decided_about_is_seen(bank: Database, way: str) -> None:
-    """The snapshot really looks: each of these changes it."""
+@pytest.mark.parametrize("way", PRIVILEGE_CHANGES)
+def test_privilege_change_is_detected(bank: Database, way: str) -> None:
+    """Each change makes the list differ from the expected one."""
     with psycopg.connect(bank.superuser_url) as connection:
-        connection.execute(UNDECIDED[way].format(database=bank.name))
+        connection.execute(PRIVILEGE_CHANGES[way].format(database=bank.name))
         connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(ADMIN)))
-        assert privileges_seen_by(connection) != DECIDED
+        assert privileges_seen_by(connection) != EXPECTED_PRIVILEGES
         connection.rollback()
 
 
-def test_privileges_after_self_hosted_default_grants_are_the_same(empty_database: Database) -> None:
-    """What a new table is given elsewhere, ours are not."""
+def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) -> None:
+    """Self-hosted Supabase grants everything on new tables; the migrations revoke these grants."""
     with psycopg.connect(empty_database.admin_url) as owner:
         owner.execute(SELF_HOSTED)
     migrate(empty_database.admin_url)
     given = privileges(empty_database)
-    assert [line for line in given if not line.startswith("default ")] == DECIDED
+    assert [line for line in given if not line.startswith("default ")] == EXPECTED_PRIVILEGES
 
 
-def test_security_definer_functions_are_two_and_have_no_search_path(owner: psycopg.Connection) -> None:
+def test_only_two_functions_are_security_definer(owner: psycopg.Connection) -> None:
+    """Both have an empty search path."""
     rows = execute(
         owner,
         f"""
@@ -659,8 +658,8 @@ def test_security_definer_functions_are_two_and_have_no_search_path(owner: psyco
     assert rows == [("handle_new_user", 'search_path=""'), ("update_user_credits", 'search_path=""')]
 
 
-def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection) -> None:
-    """A new function without one, which its caller's names could lead astray, fails here."""
+def test_every_function_sets_its_search_path(owner: psycopg.Connection) -> None:
+    """Otherwise a caller's search path could replace the objects that a function uses."""
     rows = execute(
         owner,
         f"""
@@ -675,8 +674,8 @@ def test_functions_all_have_a_search_path_of_their_own(owner: psycopg.Connection
     assert rows == []
 
 
-def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None:
-    """A new view that passes by row-level security, as its owner would, fails here."""
+def test_every_view_is_security_invoker(owner: psycopg.Connection) -> None:
+    """A view that reads as its owner, or a materialized view, would bypass row-level security."""
     rows = execute(
         owner,
         f"""
@@ -690,7 +689,7 @@ def test_views_show_what_their_reader_may_see(owner: psycopg.Connection) -> None
     assert rows == []
 
 
-def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> None:
+def test_every_table_has_row_level_security(owner: psycopg.Connection) -> None:
     rows = execute(
         owner,
         f"""
@@ -699,11 +698,12 @@ def test_row_level_security_is_on_for_every_table(owner: psycopg.Connection) -> 
         where relnamespace in {OWN_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
         """,
     )
-    # dbmate's own list, which no role but the owner may read.
+    # dbmate's table. Only the owner may read it.
     assert rows == [("billing.schema_migrations",)]
 
 
-def test_policies_are_the_two_that_show_own_rows_and_those_of_service_role(owner: psycopg.Connection) -> None:
+def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
+    """Users read their own rows; every other policy is for service_role."""
     rows = execute(
         owner,
         """
@@ -726,7 +726,7 @@ def test_policies_are_the_two_that_show_own_rows_and_those_of_service_role(owner
 
 
 @pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
-def test_grants_handed_on_by_anyone_but_the_owner_change_nothing(bank: Database, role: str) -> None:
+def test_grant_by_non_owner_changes_no_privilege(bank: Database, role: str) -> None:
     before = privileges(bank)
     with connected(bank, role) as attacker:
         for table in ("public.users", "public.transactions"):

@@ -1,4 +1,4 @@
-"""billing.erase_user(): the one deliberate way to delete ledger rows, and the tombstones that it leaves."""
+"""billing.erase_user(), the only function that deletes ledger rows, and the tombstones that it leaves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from psycopg import errors
 
 from support.databases import Database
-from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, record, refund, sale, sign_up
+from support.roles import ALICE, BOB, CAROL, add, balance, connected, contents, execute, record, refund, sale, sign_up
 
 Waiting = Callable[..., Future[None]]
 
@@ -27,7 +27,7 @@ TRIGGERS = "select tgname, tgenabled from pg_trigger where tgrelid = 'public.tra
 
 @pytest.fixture
 def owner(admin: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection. Alice bought twice, had a bit refunded and spent 7 credits; Bob bought once."""
+    """The owner's connection. Alice has two sales, a partial refund and a generation; Bob has a sale and a refund."""
     sign_up(admin, ALICE, BOB)
     record(admin, sale("pi_a", ALICE), event_id="evt_a")
     record(
@@ -58,8 +58,8 @@ def park(connection: psycopg.Connection, event_id: str, payload: dict[str, Any],
     connection.execute("select billing.park(%s, %s, %s, %s, %s)", arguments)
 
 
-def of_bob(connection: psycopg.Connection) -> dict[str, list[Any]]:
-    """Every row that names Bob or his sale."""
+def rows_of_bob(connection: psycopg.Connection) -> dict[str, list[Any]]:
+    """Return every row that names Bob or his sale, by table."""
     return {
         table: [row for row in rows if BOB in str(row) or "pi_b" in str(row)]
         for table, rows in contents(connection).items()
@@ -68,7 +68,7 @@ def of_bob(connection: psycopg.Connection) -> dict[str, list[Any]]:
 
 @pytest.fixture
 def waiting(database: Database) -> Iterator[Waiting]:
-    """Starts a statement of the owner in a thread, and returns once it waits for a lock."""
+    """Return a function that starts a statement as the owner in a thread and returns once it waits for a lock."""
     blocked = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
     def run(statement: str, parameters: list[str]) -> None:
@@ -86,20 +86,18 @@ def waiting(database: Database) -> Iterator[Waiting]:
         yield start
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "worker", "service_role", "supabase_auth_admin"])
-def test_erase_by_anyone_but_the_owner_is_refused(database: Database, owner: psycopg.Connection, role: str) -> None:
+def test_erase_by_non_owner_is_refused(database: Database, owner: psycopg.Connection, role: str) -> None:
     before = contents(owner)
     with connected(database, role, user=ALICE) as attacker, pytest.raises(errors.InsufficientPrivilege):
         erase(attacker, ALICE)
     assert contents(owner) == before
 
 
-def test_erase_by_service_role_that_was_granted_it_is_still_refused(
-    database: Database, owner: psycopg.Connection
-) -> None:
+def test_erase_by_service_role_with_a_grant_is_refused(database: Database, owner: psycopg.Connection) -> None:
     owner.execute("grant execute on function billing.erase_user(uuid) to service_role")
     before = contents(owner)
     with connected(database, "service_role") as attacker, pytest.raises(errors.InsufficientPrivilege):
@@ -107,22 +105,21 @@ def test_erase_by_service_role_that_was_granted_it_is_still_refused(
     assert contents(owner) == before
 
 
-# What goes
+# Erased data
 
 
 @pytest.mark.parametrize(("table", "column"), [("transactions", "user_id"), ("users", "id")])
-def test_erase_of_a_user_with_history_leaves_no_row_in_public(
-    erased: psycopg.Connection, table: str, column: str
-) -> None:
+def test_erase_deletes_the_users_rows_in_public(erased: psycopg.Connection, table: str, column: str) -> None:
     assert execute(erased, f"select * from public.{table} where {column} = '{ALICE}'") == []
 
 
-def test_erase_of_a_user_leaves_its_id_nowhere_but_in_auth(erased: psycopg.Connection) -> None:
+def test_erase_leaves_the_users_id_only_in_auth(erased: psycopg.Connection) -> None:
     tables = contents(erased)
     assert [name for name, rows in tables.items() if ALICE in str(rows)] == ["auth.users"]
 
 
-def test_erase_of_a_user_leaves_bare_tombstones_of_its_payments(erased: psycopg.Connection) -> None:
+def test_erase_leaves_tombstones_without_details(erased: psycopg.Connection) -> None:
+    """A tombstone has a payment id, and no user, credits, money or currency."""
     assert execute(
         erased,
         """
@@ -132,7 +129,7 @@ def test_erase_of_a_user_leaves_bare_tombstones_of_its_payments(erased: psycopg.
     ) == [("in_a", 0), ("pi_a", 0), ("pi_a2", 0)]
 
 
-def test_erase_of_a_user_takes_its_reversals(erased: psycopg.Connection) -> None:
+def test_erase_deletes_the_users_reversals(erased: psycopg.Connection) -> None:
     assert execute(erased, "select reversal_id from billing.reversals") == [("re_b",)]
 
 
@@ -144,38 +141,39 @@ def test_erase_of_a_user_takes_its_reversals(erased: psycopg.Connection) -> None
     ],
     ids=["reference", "metadata"],
 )
-def test_erase_takes_the_parked_events_that_name_the_user(owner: psycopg.Connection, payload: dict[str, Any]) -> None:
+def test_erase_deletes_parked_events_that_name_the_user(owner: psycopg.Connection, payload: dict[str, Any]) -> None:
     park(owner, "evt_parked", payload)
     erase(owner, ALICE)
     assert execute(owner, "select * from billing.parked_events") == []
 
 
-def test_erase_takes_the_parked_events_of_the_users_payments(owner: psycopg.Connection) -> None:
+def test_erase_deletes_parked_events_of_the_users_payments(owner: psycopg.Connection) -> None:
     park(owner, "evt_parked", {"email": "a@example.com"}, payment_id="pi_a")
     erase(owner, ALICE)
     assert execute(owner, "select * from billing.parked_events") == []
 
 
-def test_erase_leaves_the_parked_events_of_others(owner: psycopg.Connection) -> None:
+def test_erase_keeps_parked_events_of_other_users(owner: psycopg.Connection) -> None:
     park(owner, "evt_parked", {"client_reference_id": BOB}, payment_id="pi_b2")
     erase(owner, ALICE)
     assert execute(owner, "select event_id from billing.parked_events") == [("evt_parked",)]
 
 
-def test_erase_of_a_user_who_never_paid_takes_its_sale_facts(owner: psycopg.Connection) -> None:
-    sign_up(owner, NOBODY)
-    record(owner, sale("pi_n", NOBODY, paid=False))
-    erase(owner, NOBODY)
-    assert record(owner, sale("pi_n", NOBODY)) == DUPLICATE
+def test_erase_of_a_user_erases_an_unpaid_sale(owner: psycopg.Connection) -> None:
+    """A later payment of that sale is a duplicate."""
+    sign_up(owner, CAROL)
+    record(owner, sale("pi_n", CAROL, paid=False))
+    erase(owner, CAROL)
+    assert record(owner, sale("pi_n", CAROL)) == DUPLICATE
 
 
 def test_erase_of_an_unknown_user_changes_nothing(owner: psycopg.Connection) -> None:
     before = contents(owner)
-    erase(owner, NOBODY)
+    erase(owner, CAROL)
     assert contents(owner) == before
 
 
-def test_erase_twice_changes_nothing_more(erased: psycopg.Connection) -> None:
+def test_second_erase_changes_nothing(erased: psycopg.Connection) -> None:
     before = contents(erased)
     erase(erased, ALICE)
     assert contents(erased) == before
@@ -186,77 +184,80 @@ def test_account_of_an_erased_user_can_be_deleted(erased: psycopg.Connection) ->
     assert deleted == [(ALICE,)]
 
 
-# What stays
+# Kept data
 
 
-def test_erase_of_a_user_leaves_everything_of_others(owner: psycopg.Connection) -> None:
-    before = of_bob(owner)
+def test_erase_keeps_the_rows_of_other_users(owner: psycopg.Connection) -> None:
+    before = rows_of_bob(owner)
     erase(owner, ALICE)
-    assert of_bob(owner) == before
+    assert rows_of_bob(owner) == before
     assert balance(owner, BOB) == 90
 
 
-def test_refund_of_another_user_after_an_erase_is_settled(erased: psycopg.Connection) -> None:
+def test_other_users_refund_after_an_erase_is_settled(erased: psycopg.Connection) -> None:
     assert record(erased, refund("re_b2", "pi_b", 400)) == {"outcome": "recorded"}
     assert balance(erased, BOB) == 50
 
 
 @pytest.fixture
-def handed_on(owner: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection; a sale's session named Alice, its payment Bob: 190 credits are his."""
+def reassigned(owner: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection. A sale's session names Alice, its payment names Bob, so Bob has 190 credits."""
     record(owner, sale("pi_ab", ALICE), event_id="evt_ab1")
     record(owner, sale("pi_ab", BOB, version=3), event_id="evt_ab2")
     return owner
 
 
-def test_erase_of_a_sales_first_user_leaves_it_the_others(handed_on: psycopg.Connection) -> None:
-    before = balance(handed_on, BOB)
-    erase(handed_on, ALICE)
-    assert (before, balance(handed_on, BOB)) == (190, 190)
+def test_erase_of_first_user_keeps_second_users_balance(reassigned: psycopg.Connection) -> None:
+    before = balance(reassigned, BOB)
+    erase(reassigned, ALICE)
+    assert (before, balance(reassigned, BOB)) == (190, 190)
 
 
-def test_erase_of_a_sales_first_user_leaves_no_trace_of_them(handed_on: psycopg.Connection) -> None:
-    erase(handed_on, ALICE)
-    assert [name for name, rows in contents(handed_on).items() if ALICE in str(rows)] == ["auth.users"]
+def test_erase_of_first_user_leaves_their_id_only_in_auth(reassigned: psycopg.Connection) -> None:
+    erase(reassigned, ALICE)
+    assert [name for name, rows in contents(reassigned).items() if ALICE in str(rows)] == ["auth.users"]
 
 
-def test_redelivery_of_a_sale_whose_first_user_was_erased_is_a_duplicate(handed_on: psycopg.Connection) -> None:
-    erase(handed_on, ALICE)
-    assert record(handed_on, sale("pi_ab", BOB, version=3), event_id="evt_ab2") == DUPLICATE
-    assert balance(handed_on, BOB) == 190
+def test_redelivery_after_first_user_is_erased_is_a_duplicate(reassigned: psycopg.Connection) -> None:
+    """The redelivered event names the second user, whose balance stays."""
+    erase(reassigned, ALICE)
+    assert record(reassigned, sale("pi_ab", BOB, version=3), event_id="evt_ab2") == DUPLICATE
+    assert balance(reassigned, BOB) == 190
 
 
-def test_redelivery_that_names_an_erased_first_user_stores_nothing(handed_on: psycopg.Connection) -> None:
-    erase(handed_on, ALICE)
-    before = contents(handed_on)
-    record(handed_on, sale("pi_ab", ALICE), event_id="evt_ab1")
-    assert contents(handed_on) == before
+def test_redelivery_that_names_erased_user_stores_nothing(reassigned: psycopg.Connection) -> None:
+    erase(reassigned, ALICE)
+    before = contents(reassigned)
+    record(reassigned, sale("pi_ab", ALICE), event_id="evt_ab1")
+    assert contents(reassigned) == before
 
 
-def test_refund_of_a_sale_whose_first_user_was_erased_takes_from_the_other(handed_on: psycopg.Connection) -> None:
-    erase(handed_on, ALICE)
-    assert record(handed_on, refund("re_ab", "pi_ab", 500)) == {"outcome": "recorded"}
-    assert balance(handed_on, BOB) == 140
+def test_refund_after_first_user_is_erased_debits_the_second(reassigned: psycopg.Connection) -> None:
+    erase(reassigned, ALICE)
+    assert record(reassigned, refund("re_ab", "pi_ab", 500)) == {"outcome": "recorded"}
+    assert balance(reassigned, BOB) == 140
 
 
-def test_erase_of_a_sales_second_user_leaves_the_first_untouched(handed_on: psycopg.Connection) -> None:
-    before = balance(handed_on, ALICE)
-    erase(handed_on, BOB)
-    assert balance(handed_on, ALICE) == before
-    assert record(handed_on, sale("pi_ab", ALICE)) == DUPLICATE
+def test_erase_of_second_user_keeps_first_users_balance(reassigned: psycopg.Connection) -> None:
+    """A redelivery that names the first user is a duplicate."""
+    before = balance(reassigned, ALICE)
+    erase(reassigned, BOB)
+    assert balance(reassigned, ALICE) == before
+    assert record(reassigned, sale("pi_ab", ALICE)) == DUPLICATE
 
 
 # Tombstones
 
 
 def customer(user: str) -> dict[str, str]:
-    """Who a Stripe customer is, as a subscription's session tells it."""
+    """Return the user of a Stripe customer, as a subscription's Checkout Session states it."""
     return {"kind": "customer", "customer_id": "cus_a", "user_id": user}
 
 
-def test_redelivery_of_who_the_customer_of_an_erased_user_was_is_a_duplicate_that_stores_nothing(
+def test_redelivery_of_an_erased_users_customer_is_a_duplicate(
     owner: psycopg.Connection,
 ) -> None:
+    """It stores nothing."""
     record(owner, customer(ALICE))
     erase(owner, ALICE)
     before = contents(owner)
@@ -264,12 +265,13 @@ def test_redelivery_of_who_the_customer_of_an_erased_user_was_is_a_duplicate_tha
     assert contents(owner) == before
 
 
-def test_customer_of_a_user_who_never_was_is_not_taken_for_erased(erased: psycopg.Connection) -> None:
-    assert record(erased, customer(NOBODY)) == {"outcome": "unsettled", "reason": "unknown_user"}
+def test_customer_of_an_unknown_user_is_unsettled(erased: psycopg.Connection) -> None:
+    """An unknown user does not count as erased."""
+    assert record(erased, customer(CAROL)) == {"outcome": "unsettled", "reason": "unknown_user"}
 
 
-def test_payment_made_by_an_erased_user_waits_for_somebody(erased: psycopg.Connection) -> None:
-    """It is money that nobody has looked at yet."""
+def test_new_payment_of_an_erased_users_customer_is_unsettled(erased: psycopg.Connection) -> None:
+    """It is new money, so an operator must look at it."""
     new = [customer(ALICE), sale("pi_new", ALICE)]
     assert record(erased, *new) == {"outcome": "unsettled", "reason": "unknown_user"}
 
@@ -296,7 +298,8 @@ def test_delivery_about_an_erased_sale_stores_nothing(erased: psycopg.Connection
     assert contents(erased) == before
 
 
-def test_link_to_an_erased_sale_stores_the_ids_alone_so_that_they_are_erased_too(erased: psycopg.Connection) -> None:
+def test_link_to_an_erased_sale_stores_only_the_ids(erased: psycopg.Connection) -> None:
+    """So the linked payment counts as erased, too."""
     before = contents(erased)
     link = {"kind": "link", "id": "cs_new", "invoice_id": "in_a", "payment_id": "pi_new"}
     assert record(erased, link, sale("pi_new", ALICE)) == DUPLICATE
@@ -305,64 +308,67 @@ def test_link_to_an_erased_sale_stores_the_ids_alone_so_that_they_are_erased_too
     assert [name for name in before if before[name] != after[name]] == ["billing.payment_links"]
 
 
-def test_delivery_about_an_erased_sale_after_the_account_went_stores_nothing(erased: psycopg.Connection) -> None:
+def test_delivery_after_the_account_is_deleted_stores_nothing(erased: psycopg.Connection) -> None:
+    """The sale stays erased when its user's account is gone."""
     erased.execute("delete from auth.users where id = %s", [ALICE])
     before = contents(erased)
     assert record(erased, sale("pi_a", ALICE)) == DUPLICATE
     assert contents(erased) == before
 
 
-def test_new_sale_of_an_erased_user_is_of_an_unknown_user(erased: psycopg.Connection) -> None:
+def test_new_sale_of_an_erased_user_is_unsettled(erased: psycopg.Connection) -> None:
+    """The erased user counts as unknown."""
     assert record(erased, sale("pi_new", ALICE)) == {"outcome": "unsettled", "reason": "unknown_user"}
 
 
 # The ledger stays append-only
 
 
-def test_triggers_after_an_erase_are_on(owner: psycopg.Connection) -> None:
+def test_triggers_after_an_erase_are_enabled(owner: psycopg.Connection) -> None:
     before = execute(owner, TRIGGERS)
     erase(owner, ALICE)
     assert execute(owner, TRIGGERS) == before
     assert {enabled for _, enabled in before} == {"O"}
 
 
-def test_deleting_after_an_erase_is_refused(erased: psycopg.Connection) -> None:
+def test_delete_after_an_erase_is_refused(erased: psycopg.Connection) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
         erased.execute("delete from public.transactions")
     assert balance(erased, BOB) == 90
 
 
 @pytest.fixture
-def holding(owner: psycopg.Connection) -> psycopg.Connection:
-    """The owner's connection; a table of the app's own holds Alice's users row, which is the last to go."""
+def blocked_erase(owner: psycopg.Connection) -> psycopg.Connection:
+    """The owner's connection. A table of the app references Alice's users row, so the last step of an erase fails."""
     owner.execute("create table public.videos (user_id uuid references public.users (id))")
     owner.execute("insert into public.videos values (%s)", [ALICE])
     return owner
 
 
-def test_erase_that_fails_at_the_end_changes_nothing(holding: psycopg.Connection) -> None:
-    before = contents(holding)
+def test_failed_erase_changes_nothing(blocked_erase: psycopg.Connection) -> None:
+    """It fails at the last step, the delete of the users row."""
+    before = contents(blocked_erase)
     with pytest.raises(errors.ForeignKeyViolation):
-        erase(holding, ALICE)
-    assert contents(holding) == before
+        erase(blocked_erase, ALICE)
+    assert contents(blocked_erase) == before
 
 
-def test_deleting_after_an_erase_that_failed_is_refused(holding: psycopg.Connection) -> None:
+def test_delete_after_a_failed_erase_is_refused(blocked_erase: psycopg.Connection) -> None:
     with pytest.raises(errors.ForeignKeyViolation):
-        erase(holding, ALICE)
+        erase(blocked_erase, ALICE)
     with pytest.raises(errors.InsufficientPrivilege):
-        holding.execute("delete from public.transactions")
+        blocked_erase.execute("delete from public.transactions")
 
 
-def test_deleting_in_one_transaction_with_an_erase_that_failed_is_refused(holding: psycopg.Connection) -> None:
-    with holding.transaction():
-        with pytest.raises(errors.ForeignKeyViolation), holding.transaction():
-            erase(holding, ALICE)
-        with pytest.raises(errors.InsufficientPrivilege), holding.transaction():
-            holding.execute("delete from public.transactions")
+def test_delete_in_the_transaction_of_a_failed_erase_is_refused(blocked_erase: psycopg.Connection) -> None:
+    with blocked_erase.transaction():
+        with pytest.raises(errors.ForeignKeyViolation), blocked_erase.transaction():
+            erase(blocked_erase, ALICE)
+        with pytest.raises(errors.InsufficientPrivilege), blocked_erase.transaction():
+            blocked_erase.execute("delete from public.transactions")
 
 
-def test_deleting_beside_an_uncommitted_erase_waits_and_is_refused(owner: psycopg.Connection, waiting: Waiting) -> None:
+def test_delete_during_an_erase_waits_and_is_refused(owner: psycopg.Connection, waiting: Waiting) -> None:
     with owner.transaction():
         erase(owner, ALICE)
         deleting = waiting("delete from public.transactions")
@@ -370,10 +376,10 @@ def test_deleting_beside_an_uncommitted_erase_waits_and_is_refused(owner: psycop
         deleting.result(TIMEOUT)
 
 
-# Beside others
+# Concurrency
 
 
-def test_erase_beside_purchases_of_others_loses_none_of_them(database: Database, owner: psycopg.Connection) -> None:
+def test_erase_during_other_users_purchases_loses_none(database: Database, owner: psycopg.Connection) -> None:
     start = Barrier(WRITERS + 1)
 
     def buy(writer: int) -> None:
@@ -390,7 +396,7 @@ def test_erase_beside_purchases_of_others_loses_none_of_them(database: Database,
     assert balance(owner, BOB) == 90 + WRITERS * SALES_EACH
 
 
-def test_erase_that_waited_for_a_purchase_leaves_its_tombstone(
+def test_erase_after_waiting_for_a_purchase_leaves_its_tombstone(
     database: Database, owner: psycopg.Connection, waiting: Waiting
 ) -> None:
     with psycopg.connect(database.admin_url) as worker:
@@ -401,7 +407,7 @@ def test_erase_that_waited_for_a_purchase_leaves_its_tombstone(
 
 
 @pytest.mark.parametrize("payment_id", ["pi_a", "pi_late"])
-def test_sale_that_waited_for_an_erase_stores_nothing(
+def test_sale_after_waiting_for_an_erase_stores_nothing(
     owner: psycopg.Connection, waiting: Waiting, payment_id: str
 ) -> None:
     deliveries = json.dumps([{"event_id": "evt_late", "facts": [sale(payment_id, ALICE)]}])

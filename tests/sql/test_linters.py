@@ -1,4 +1,4 @@
-"""What Supabase's own linter says of the schema, and squawk of the migrations."""
+"""Supabase's linter accepts the schema, and squawk accepts the migrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = needs_tools
 RELEASED = sorted(sql_folder().glob("20261127*.sql"))
 LATER = sorted({*sql_folder().glob("*.sql"), *(PROJECT / "tests" / "sql" / "later").glob("*.sql")} - {*RELEASED})
 
-TRAPS = {
+VIOLATIONS = {
     "rls_disabled_in_public": "create table public.leak (id bigint primary key); grant select on public.leak to anon",
     "function_search_path_mutable": "create function public.leak() returns void language sql as ''",
     "policy_exists_rls_disabled": "alter table public.users disable row level security",
@@ -30,7 +30,7 @@ TRAPS = {
         alter policy users_select_own on public.users using (auth.uid() = id)
     """,
 }
-STOPS = {
+BLOCKING_STATEMENTS = {
     "constraint-missing-not-valid": "alter table public.users add constraint short check (length(email) < 9);",
     "adding-not-nullable-field": "alter table public.users alter column email set not null;",
     "require-concurrent-index-creation": "create index on public.users (email);",
@@ -40,7 +40,7 @@ STOPS = {
 
 @pytest.fixture
 def exposed(database: Database) -> Database:
-    """A database whose API shows the schema public, which is what the linter asks before it looks at one."""
+    """A database whose API exposes the schema public: the linter checks only exposed schemas."""
     with psycopg.connect(database.superuser_url) as superuser:
         superuser.execute(f"alter role {ADMIN} in database {database.name} set pgrst.db_schemas = 'public'")
     return database
@@ -48,7 +48,7 @@ def exposed(database: Database) -> Database:
 
 @pytest.fixture
 def used(exposed: Database) -> Database:
-    """The same after statements that read each index: the linter reports an index that nothing has read."""
+    """The same database after a read of each index: the linter reports unused indexes."""
     with psycopg.connect(exposed.admin_url, autocommit=True) as owner:
         sign_up(owner, ALICE)
         record(owner, sale("pi_1", ALICE), refund("re_1", "pi_1", 100))
@@ -59,54 +59,53 @@ def used(exposed: Database) -> Database:
     return exposed
 
 
-def advice(database: Database) -> tuple[int, str]:
-    """Its exit code, and what it found at any level."""
+def lint(database: Database) -> tuple[int, str]:
+    """Return the linter's exit code and its findings of every level."""
     options = ("--level", "info", "--fail-on", "info")
     done = run("supabase", "db", "advisors", remote(database.admin_url), *options)
     return done.returncode, done.stdout
 
 
 def test_supabase_linter_finds_nothing(used: Database) -> None:
-    """The schema passes at every level, as a hosted project would see it."""
-    assert advice(used) == (0, "")
+    """The schema passes at every level, as on a hosted project."""
+    assert lint(used) == (0, "")
 
 
-@pytest.mark.parametrize("finding", TRAPS)
-def test_supabase_linter_finds_what_is_wrong(exposed: Database, finding: str) -> None:
-    """It really looks: each of these fails the run."""
+@pytest.mark.parametrize("finding", VIOLATIONS)
+def test_supabase_linter_reports_a_violation(exposed: Database, finding: str) -> None:
+    """Each of these statements fails the linter."""
     with psycopg.connect(exposed.admin_url) as owner:
-        owner.execute(TRAPS[finding])
-    code, found = advice(exposed)
+        owner.execute(VIOLATIONS[finding])
+    code, found = lint(exposed)
     assert code == 1
     assert finding in found
 
 
 def squawk(*files: Path) -> set[str]:
-    """The rules that the files break."""
+    """Return the rules that the files break."""
     done = run("squawk", "--reporter", "json", *map(str, files), folder=PROJECT)
     return {broken["rule_name"] for broken in json.loads(done.stdout)}
 
 
-def test_released_migrations_break_no_other_rule_than_lock_timeout() -> None:
-    """Nothing is live when they are applied, so no lock needs a bound."""
+def test_released_migrations_break_only_require_lock_timeout() -> None:
+    """They are applied before anything is live, so their locks need no timeout."""
     assert squawk(*RELEASED) <= {"require-lock-timeout"}
 
 
-def test_migrations_stop_no_live_table() -> None:
-    """No later migration holds a lock that deliveries would have to wait for."""
+def test_later_migrations_break_no_rule() -> None:
+    """No later migration holds a lock for which deliveries would have to wait."""
     assert squawk(*LATER) == set()
 
 
-@pytest.mark.parametrize("rule", STOPS)
-def test_migration_that_stops_a_live_table_is_found(rule: str, tmp_path: Path) -> None:
-    """It really looks: each of these is one."""
+@pytest.mark.parametrize("rule", BLOCKING_STATEMENTS)
+def test_migration_that_blocks_a_live_table_is_reported(rule: str, tmp_path: Path) -> None:
     file = tmp_path / "20270101000000_later.sql"
-    file.write_text(f"set local lock_timeout = '3s';\n{STOPS[rule]}\n", encoding="utf-8")
+    file.write_text(f"set local lock_timeout = '3s';\n{BLOCKING_STATEMENTS[rule]}\n", encoding="utf-8")
     assert squawk(file) == {rule}
 
 
-def test_migration_that_waits_for_locks_without_bound_is_found(tmp_path: Path) -> None:
-    """New deliveries queue behind whoever waits for a table's lock, so every migration bounds its wait."""
+def test_migration_without_lock_timeout_is_reported(tmp_path: Path) -> None:
+    """Deliveries queue behind a migration that waits for a lock, so each migration bounds its wait."""
     file = tmp_path / "20270101000000_later.sql"
     file.write_text("alter table public.users add column name text;\n", encoding="utf-8")
     assert squawk(file) == {"require-lock-timeout"}

@@ -1,4 +1,4 @@
-"""Lints of the schema that need no tool: what Supabase's linter (splinter) checks, and what our own rules ask for."""
+"""Lints of the schema that need no tool: rules of Supabase's linter (splinter) and of this project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from support.roles import execute
 
-# Each query returns the objects that break the rule; each trap makes one.
+# The query of each rule returns the objects that break it. The statement after it creates one.
 LINTS = {
     "row-level security without a policy": (
         """
@@ -34,7 +34,7 @@ LINTS = {
         """,
         "drop index public.transactions_user_id_created_at_idx",
     ),
-    "two indexes that are the same": (
+    "duplicate indexes": (
         """
         select string_agg(indexname, ', ')
         from pg_indexes
@@ -44,7 +44,7 @@ LINTS = {
         """,
         "create index mine on billing.reversals (payment_id)",
     ),
-    "index that begins like another": (
+    "index that is a prefix of another": (
         """
         select shorter.indexrelid::regclass::text
         from pg_index as shorter
@@ -91,7 +91,7 @@ LINTS = {
         where
             relnamespace in ('public'::regnamespace, 'billing'::regnamespace)
             and relkind in ('r', 'p', 'v', 'm')
-            and relname <> 'schema_migrations' -- dbmate's own
+            and relname <> 'schema_migrations' -- dbmate's table
             and obj_description(oid, 'pg_class') is null
         """,
         "comment on table billing.sales is null",
@@ -116,8 +116,7 @@ def test_schema_breaks_no_rule(admin: psycopg.Connection, rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", LINTS)
-def test_object_that_breaks_a_rule_is_found(admin: psycopg.Connection, rule: str) -> None:
-    """The lint really looks: each trap breaks its rule."""
-    lint, trap = LINTS[rule]
-    admin.execute(trap)
+def test_object_that_breaks_a_rule_is_reported(admin: psycopg.Connection, rule: str) -> None:
+    lint, violation = LINTS[rule]
+    admin.execute(violation)
     assert len(execute(admin, lint)) == 1

@@ -1,4 +1,4 @@
-"""Every order of one full story, over the SQL alone."""
+"""Every delivery order of the events of one payment, recorded by the SQL functions alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webhook.events.facts import Facts, as_json
 from webhook.events.interpret import interpret
 
 PAYMENT = "pi_story"
-STORY = [
+EVENTS = [
     session_event(credits=100, payment_intent=PAYMENT, amount=1000),
     payment_intent_event(credits=90, id=PAYMENT, amount=1000),
     refund_event(id="re_stays", payment_intent=PAYMENT, amount=300),
@@ -26,8 +26,8 @@ STORY = [
     dispute_event(id="du_1", payment_intent=PAYMENT, amount=400, balance_transactions=[-400]),
     dispute_event(id="du_1", payment_intent=PAYMENT, amount=400, balance_transactions=[-400, 100]),
 ]
-LEFT = 36
-"""Of 90 credits for 1000: the refund took 300, and of the disputed 400 a quarter came back."""
+BALANCE = 36
+"""Of 90 credits for 1000: 300 is refunded, 400 is disputed, and 100 of the dispute is reinstated."""
 
 
 def delivery(number: int, event: dict[str, Any]) -> str:
@@ -45,26 +45,26 @@ def cursor(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Clien
         connection.rollback()
 
 
-def test_balance_after_every_order_of_a_full_story_is_the_same(cursor: ClientCursor[Any]) -> None:
-    """The orders form a tree: what two of them begin with alike is delivered once, and taken back by a savepoint."""
-    deliveries = [delivery(number, event) for number, event in enumerate(STORY)]
+def test_balance_is_the_same_in_every_order_of_events(cursor: ClientCursor[Any]) -> None:
+    """The orders form a tree: a shared beginning is delivered once, and savepoints undo each delivery."""
+    deliveries = [delivery(number, event) for number, event in enumerate(EVENTS)]
 
     def check() -> None:
         cursor.execute(
             "select credits_balance, (select coalesce(sum(amount), 0) from public.transactions) from public.users"
         )
         [(balance, total)] = cursor.fetchall()
-        assert balance == total == LEFT
+        assert balance == total == BALANCE
 
-    def deliver(rest: list[str]) -> int:
-        if not rest:
+    def deliver(remaining: list[str]) -> int:
+        if not remaining:
             check()
             return 1
-        ends = 0
-        for index, each in enumerate(rest):
-            cursor.execute("savepoint before; select billing.record(%s)", [each])
-            ends += deliver(rest[:index] + rest[index + 1 :])
+        orders = 0
+        for index, next_delivery in enumerate(remaining):
+            cursor.execute("savepoint before; select billing.record(%s)", [next_delivery])
+            orders += deliver(remaining[:index] + remaining[index + 1 :])
             cursor.execute("rollback to savepoint before; release savepoint before")
-        return ends
+        return orders
 
     assert deliver(deliveries) == 5040

@@ -1,4 +1,4 @@
-"""Supabase Realtime: users is published where there is a publication, and only there."""
+"""Supabase Realtime: the migration publishes users if the publication exists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED = """
 
 
 def published(database: Database, publication: str) -> list[str]:
-    """Our tables that Realtime hears of, after the migrations of a database with this publication."""
+    """Migrate a database that has this publication, and return its published tables."""
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         execute(superuser, "create table public.messages (id bigint primary key)")
         execute(superuser, publication)
@@ -38,14 +38,14 @@ def realtime(empty_database: Database) -> Database:
     return empty_database
 
 
-def test_users_alone_are_published_where_realtime_is(realtime: Database) -> None:
-    """A page hears of its user's balance, and of nothing else of ours."""
+def test_only_users_is_published_to_realtime(realtime: Database) -> None:
+    """A page receives the balance of its user, and changes of no other table."""
     with psycopg.connect(realtime.admin_url) as owner:
         assert execute(owner, PUBLISHED) == [("public.users",)]
 
 
-def test_balance_that_is_published_can_still_be_updated(realtime: Database) -> None:
-    """The primary key is all the replica identity that a published update needs."""
+def test_published_balance_can_be_updated(realtime: Database) -> None:
+    """The primary key is a sufficient replica identity for published updates."""
     with psycopg.connect(realtime.admin_url) as owner:
         sign_up(owner, ALICE)
         add(owner, ALICE, 100)
@@ -54,8 +54,7 @@ def test_balance_that_is_published_can_still_be_updated(realtime: Database) -> N
         ]
 
 
-def test_published_tables_of_others_stay_published(empty_database: Database) -> None:
-    """What the project publishes already goes on."""
+def test_already_published_tables_stay_published(empty_database: Database) -> None:
     publication = f"""
         create publication supabase_realtime for table public.messages;
         alter publication supabase_realtime owner to {ADMIN}
@@ -64,22 +63,20 @@ def test_published_tables_of_others_stay_published(empty_database: Database) -> 
 
 
 @pytest.mark.parametrize("tables", ["all tables", "tables in schema public"])
-def test_users_that_are_published_with_all_others_are_left_so(empty_database: Database, tables: str) -> None:
-    """Where every table is published anyway there is nothing to do, and nothing fails."""
+def test_publication_of_all_tables_is_left_unchanged(empty_database: Database, tables: str) -> None:
+    """It includes users already, so the migration neither changes it nor fails."""
     assert "public.users" in published(empty_database, f"create publication supabase_realtime for {tables}")
 
 
-def test_publication_that_belongs_to_somebody_else_is_left_and_the_rest_applied(empty_database: Database) -> None:
-    """Realtime can be set up later; a schema without spending cannot wait for it."""
+def test_publication_of_another_owner_does_not_stop_migrate(empty_database: Database) -> None:
+    """The migration leaves the publication unchanged and applies the rest."""
     assert published(empty_database, "create publication supabase_realtime for table public.messages") == [
         "public.messages"
     ]
 
 
-def test_publication_that_belongs_to_somebody_else_is_told_with_what_to_run(
-    database: Database, admin: psycopg.Connection
-) -> None:
-    """Whoever applies the migration reads the one statement that is left to do."""
+def test_publication_of_another_owner_is_reported_with_a_hint(database: Database, admin: psycopg.Connection) -> None:
+    """The hint is the one statement that a superuser still has to run."""
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         execute(superuser, "create publication supabase_realtime")
     hints: list[str | None] = []
@@ -88,7 +85,7 @@ def test_publication_that_belongs_to_somebody_else_is_told_with_what_to_run(
     assert hints == ["As a superuser: alter publication supabase_realtime add table public.users;"]
 
 
-def test_publication_where_there_is_none_is_not_made(database: Database) -> None:
-    """Plain Postgres stays without one."""
+def test_migrations_create_no_publication(database: Database) -> None:
+    """Plain Postgres needs none."""
     with psycopg.connect(database.admin_url) as owner:
         assert execute(owner, "select from pg_publication") == []

@@ -1,4 +1,4 @@
-"""One balance, whatever the order: the ledger against the model."""
+"""Balances do not depend on the delivery order: the ledger is compared with a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def books(admin: psycopg.Connection[Any], ledger: Ledger) -> Books:
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
 @given(data=st.data())
-def test_balances_after_any_set_of_events_in_any_order_are_the_models(books: Books, data: st.DataObject) -> None:
+def test_balances_in_any_delivery_order_match_the_model(books: Books, data: st.DataObject) -> None:
+    """Redelivery of every event then changes nothing."""
     books.open()
     history = data.draw(st.lists(sales(books.users), min_size=1, max_size=4))
     events = data.draw(deliveries(events_of(history)))
@@ -48,8 +49,8 @@ def test_balances_after_any_set_of_events_in_any_order_are_the_models(books: Boo
     assert books.size() == size
 
 
-def test_sale_told_again_after_a_refund_too_small_for_a_credit_adds_nothing(books: Books) -> None:
-    """Two refunds take a credit together; the first of them alone takes none, and has no row."""
+def test_redelivery_after_a_refund_below_one_credit_adds_nothing(books: Books) -> None:
+    """Two refunds together take one credit; the first alone takes none and has no row."""
     books.open()
     sold = session_event(user_id=books.users[0], credits=167, payment_intent="pi_1", amount=1000)
     refunds = [refund_event(id=f"re_{money}", payment_intent="pi_1", amount=money) for money in (1, 5)]
@@ -61,16 +62,16 @@ def test_sale_told_again_after_a_refund_too_small_for_a_credit_adds_nothing(book
     assert books.balances()[books.users[0]] == 166
 
 
-def test_refunds_too_small_for_a_credit_each_have_at_most_a_row_under_their_own_id(books: Books) -> None:
-    """The row of whichever takes a credit at last, and of one that gives it back when it fails."""
+def test_refund_below_one_credit_has_at_most_one_row(books: Books) -> None:
+    """A row belongs to the refund that completes a credit, or to the failed refund that returns it."""
     books.open()
     sold = session_event(user_id=books.users[0], credits=10, payment_intent="pi_1", amount=1000)
     books.deliver(sold)
-    told = []
+    observed = []
     for name, money in (("re_1", 60), ("re_2", 60), ("re_3", 100), ("re_4", 90)):
         books.deliver(refund_event(id=name, payment_intent="pi_1", amount=money))
-        told.append((books.rows()[-1], books.balances()[books.users[0]]))
-    assert told == [
+        observed.append((books.rows()[-1], books.balances()[books.users[0]]))
+    assert observed == [
         (("pi_1", 10, 1000), 10),
         (("re_2", -1, -60), 9),
         (("re_3", -1, -100), 8),
@@ -80,8 +81,8 @@ def test_refunds_too_small_for_a_credit_each_have_at_most_a_row_under_their_own_
     assert (books.rows()[-1], books.balances()[books.users[0]]) == (("re_1", 1, 0), 8)
 
 
-def test_refund_that_fails_gives_its_credit_back_under_its_own_id(books: Books) -> None:
-    """An earlier refund that was too small for a credit of its own gets no row for it."""
+def test_failed_refund_returns_its_credit_under_its_own_id(books: Books) -> None:
+    """An earlier refund below one credit gets no row."""
     books.open()
     books.deliver(session_event(user_id=books.users[0], credits=10, payment_intent="pi_1", amount=1000))
     for name in ("re_1", "re_2"):
@@ -90,13 +91,13 @@ def test_refund_that_fails_gives_its_credit_back_under_its_own_id(books: Books) 
     assert (books.rows()[-1], books.balances()[books.users[0]]) == (("re_2:2", 1, 60), 10)
 
 
-def test_settling_reads_a_few_rows_however_long_the_ledger_is(books: Books) -> None:
-    """A sale, its repetition, its refund and a batch, in a session that made its plans while the ledger was short."""
+def test_settlement_reads_few_rows_of_a_long_ledger(books: Books) -> None:
+    """It covers a sale, its redelivery, its refund and a batch, with plans made for a short ledger."""
     books.open()
     user = books.users[0]
-    told = {"user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
-    sale = told | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
-    refund = told | {"kind": "reversal", "version": 1, "money_amount": 5}
+    terms = {"user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
+    sale = terms | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
+    refund = terms | {"kind": "reversal", "version": 1, "money_amount": 5}
 
     def record(name: str) -> None:
         sold, refunded = sale | {"payment_id": f"pi_{name}"}, refund | {"payment_id": f"pi_{name}", "id": f"re_{name}"}
@@ -105,7 +106,7 @@ def test_settling_reads_a_few_rows_however_long_the_ledger_is(books: Books) -> N
             deliveries = [{"event_id": "evt_1", "facts": [fact]} for fact in facts]
             books.admin.execute("select billing.record(%s)", [json.dumps(deliveries)])
 
-    for number in range(8):  # after five calls a plan is made for good
+    for number in range(8):  # from the sixth call on, Postgres may keep a generic plan
         record(f"early{number}")
     books.admin.execute(
         "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
@@ -125,6 +126,6 @@ def test_settling_reads_a_few_rows_however_long_the_ledger_is(books: Books) -> N
         return int(rows)
 
     with books.admin.transaction():
-        before = rows_read()  # some of what came before the transaction may be in it
+        before = rows_read()  # it may include statements from before the transaction
         record("late")
         assert rows_read() - before < 200

@@ -1,4 +1,4 @@
-"""Names that a caller puts before the real ones: every function still means its own tables, types and operators."""
+"""Shadowed names in a caller's search path: every function still uses the real tables, types and operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.roles import (
 
 INSERT = f"insert into public.transactions (user_id, amount, type) values ('{ALICE}', 5, 'PURCHASE')"
 
-# What a caller could have put before pg_catalog: each of these tells that it was called.
+# Functions that a caller could place before pg_catalog. Each raises an error when it is called.
 HIJACKS = {
     "sum(bigint)": "numeric",
     "now()": "timestamptz",
@@ -71,7 +71,7 @@ SHADOWED_TYPES = """
 
 @pytest.fixture
 def hostile(owner: psycopg.Connection) -> None:
-    """A schema of functions and operators that nobody should ever call."""
+    """A schema of functions and operators that must never be called."""
     owner.execute("create schema hostile; grant usage on schema hostile to public")
     for signature, result in HIJACKS.items():
         body = "language plpgsql as $$begin raise exception 'hijacked'; end$$"
@@ -84,7 +84,7 @@ def hostile(owner: psycopg.Connection) -> None:
 
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("shadows", [SHADOWS, SHADOWS + SHADOWED_TYPES], ids=["tables", "types"])
-def test_ledger_insert_with_shadowed_names_credits_the_real_user(
+def test_ledger_insert_with_shadowed_names_credits_real_user(
     database: Database, owner: psycopg.Connection, shadows: str
 ) -> None:
     with connected(database, "service_role") as attacker:
@@ -95,7 +95,7 @@ def test_ledger_insert_with_shadowed_names_credits_the_real_user(
 
 
 @pytest.mark.usefixtures("hostile")
-def test_sale_recorded_with_shadowed_names_credits_the_real_user(database: Database, owner: psycopg.Connection) -> None:
+def test_sale_with_shadowed_names_credits_real_user(database: Database, owner: psycopg.Connection) -> None:
     with connected(database, "service_role") as attacker:
         attacker.execute(SHADOWS)
         assert record(attacker, sale("pi_2", ALICE)) == {"outcome": "recorded"}
@@ -104,7 +104,7 @@ def test_sale_recorded_with_shadowed_names_credits_the_real_user(database: Datab
 
 
 @pytest.mark.usefixtures("hostile")
-def test_event_parked_with_shadowed_names_is_really_stored(database: Database, owner: psycopg.Connection) -> None:
+def test_event_parked_with_shadowed_names_is_stored(database: Database, owner: psycopg.Connection) -> None:
     with connected(database, "service_role") as attacker:
         attacker.execute(SHADOWS)
         execute(attacker, "select billing.park('evt_1', 'some.type', 'missing_user', 'pi_2', '{}')")
@@ -112,7 +112,7 @@ def test_event_parked_with_shadowed_names_is_really_stored(database: Database, o
 
 
 @pytest.mark.usefixtures("hostile")
-def test_balance_written_with_shadowed_functions_is_refused(database: Database, owner: psycopg.Connection) -> None:
+def test_balance_write_with_shadowed_functions_is_refused(database: Database, owner: psycopg.Connection) -> None:
     owner.execute("create function hostile.pg_trigger_depth() returns integer language sql return 9")
     assert_refused(
         database, "owner", "set search_path = hostile, pg_catalog; update public.users set credits_balance = 5"
@@ -120,7 +120,7 @@ def test_balance_written_with_shadowed_functions_is_refused(database: Database, 
 
 
 @pytest.mark.usefixtures("owner")
-def test_rows_read_with_shadowed_names_are_the_own(database: Database) -> None:
+def test_select_with_shadowed_names_returns_the_real_row(database: Database) -> None:
     with connected(database, "authenticated", user=ALICE) as alice:
         alice.execute(SHADOWS.replace("hostile, ", ""))
         assert execute(alice, "select credits_balance from public.users") == [(100,)]
@@ -128,10 +128,10 @@ def test_rows_read_with_shadowed_names_are_the_own(database: Database) -> None:
 
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("shadows", [SHADOWS, SHADOWS + SHADOWED_TYPES], ids=["tables", "types"])
-def test_generation_authorized_and_refunded_with_shadowed_names_moves_the_real_credits(
+def test_generation_with_shadowed_names_moves_real_credits(
     database: Database, owner: psycopg.Connection, shadows: str
 ) -> None:
-    """A caller's own tables of riches authorise nothing, and take no debit."""
+    """The caller's own users table authorizes nothing and is not debited."""
     generation = new_generation()
     with connected(database, "service_role") as attacker:
         attacker.execute(shadows)
@@ -145,7 +145,7 @@ def test_generation_authorized_and_refunded_with_shadowed_names_moves_the_real_c
 
 @pytest.mark.usefixtures("hostile")
 def test_refund_of_a_shadowed_generation_is_refused(database: Database, owner: psycopg.Connection) -> None:
-    """The check of what a row gives back looks into the real ledger."""
+    """The check of a refund reads the real ledger."""
     bought = add(owner, ALICE, 10)
     assert_refused(
         database,

@@ -1,4 +1,4 @@
-"""authorize_generation() and refund_generation(): what each call answers, and what is in the ledger then."""
+"""authorize_generation() and refund_generation(): return values, errors and ledger rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.generations import (
     refund_generation,
     refused,
 )
-from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute
+from support.roles import ALICE, BOB, CAROL, add, balance, connected, contents, execute
 
 HIGHEST = 2**53 - 1
 FIRST, SECOND = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
@@ -38,14 +38,14 @@ def generator(database: Database, owner: psycopg.Connection) -> Iterator[psycopg
 
 @pytest.fixture
 def unchanged(owner: psycopg.Connection) -> Iterator[None]:
-    """Nothing that the test does to the database leaves a trace."""
+    """Check that the test leaves the database unchanged."""
     before = contents(owner)
     yield
     assert contents(owner) == before
 
 
 def entries(connection: psycopg.Connection, user: str = ALICE) -> list[tuple[Any, ...]]:
-    """The user's ledger without its purchases, oldest first."""
+    """Return the user's ledger rows without purchases, oldest first."""
     return connection.execute(
         """
         select id::text, amount, type::text, refunds::text
@@ -57,21 +57,20 @@ def entries(connection: psycopg.Connection, user: str = ALICE) -> list[tuple[Any
     ).fetchall()
 
 
-# Authorising
+# Authorization
 
 
 def test_authorize_with_enough_credits_returns_the_new_balance(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """A generation that the balance covers is debited, and the answer is the balance then."""
     assert authorize(generator, ALICE, 30, FIRST) == 70
     assert balance(owner, ALICE) == 70
 
 
-def test_authorize_writes_one_generation_row_with_the_generations_id(
+def test_authorize_writes_a_ledger_row_with_the_generation_id(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """The ledger's row bears the generation's id and nothing of Stripe's."""
+    """The row has no Stripe ids and no money."""
     authorize(generator, ALICE, 30, FIRST)
     [(row,)] = execute(owner, "select to_jsonb(line) from public.transactions as line where type = 'GENERATION'")
     filled = {name: value for name, value in row.items() if value is not None and name != "created_at"}
@@ -79,12 +78,10 @@ def test_authorize_writes_one_generation_row_with_the_generations_id(
 
 
 def test_authorize_of_the_whole_balance_leaves_zero(generator: psycopg.Connection) -> None:
-    """The last credit can be spent."""
     assert authorize(generator, ALICE, 100, FIRST) == 0
 
 
-def test_authorize_leaves_everybody_elses_balance(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
-    """Alice's generation costs Bob nothing."""
+def test_authorize_keeps_other_users_balances(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
     authorize(generator, ALICE, 30, FIRST)
     assert balance(owner, BOB) == 50
 
@@ -92,15 +89,13 @@ def test_authorize_leaves_everybody_elses_balance(generator: psycopg.Connection,
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("cost", [101, HIGHEST, HIGHEST + 1, 2**63 - 1])
 def test_authorize_of_more_than_the_balance_is_refused(generator: psycopg.Connection, cost: int) -> None:
-    """A cost above the balance, however large a number, spends nothing."""
+    """The largest bigint does not overflow."""
     with refused(INSUFFICIENT_CREDITS):
         authorize(generator, ALICE, cost, FIRST)
 
 
-def test_authorize_that_was_refused_succeeds_once_credits_were_bought(
-    generator: psycopg.Connection, owner: psycopg.Connection
-) -> None:
-    """A refused id is not used up."""
+def test_refused_authorize_succeeds_after_a_purchase(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """A refusal does not use up the generation id."""
     with refused(INSUFFICIENT_CREDITS):
         authorize(generator, ALICE, 101, FIRST)
     add(owner, ALICE, 1)
@@ -110,7 +105,7 @@ def test_authorize_that_was_refused_succeeds_once_credits_were_bought(
 def test_authorize_in_debt_is_refused_until_purchases_cover_it(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """A refund of credits that were spent leaves a debt that new credits pay first."""
+    """A refund of spent credits leaves a debt, and new credits pay it first."""
     authorize(generator, ALICE, 100, FIRST)
     add(owner, ALICE, -100, type="REFUND")
     add(owner, ALICE, 100)
@@ -120,28 +115,26 @@ def test_authorize_in_debt_is_refused_until_purchases_cover_it(
     assert authorize(generator, ALICE, 1, SECOND) == 0
 
 
-def test_authorize_again_debits_nothing_and_returns_the_balance(
-    generator: psycopg.Connection, owner: psycopg.Connection
-) -> None:
-    """The same call again finds its generation paid and tells the balance of now."""
+def test_authorize_retry_debits_nothing(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """It returns the current balance."""
     authorize(generator, ALICE, 70, FIRST)
     add(owner, ALICE, 5)
     assert authorize(generator, ALICE, 70, FIRST) == 35
     assert entries(owner) == [(FIRST, -70, "GENERATION", None)]
 
 
-def test_authorize_again_with_the_balance_spent_still_succeeds(generator: psycopg.Connection) -> None:
-    """What is paid is paid, whatever is left."""
+def test_authorize_retry_with_the_balance_spent_succeeds(generator: psycopg.Connection) -> None:
+    """The generation is already paid for."""
     authorize(generator, ALICE, 60, FIRST)
     authorize(generator, ALICE, 40, SECOND)
     assert authorize(generator, ALICE, 60, FIRST) == 0
 
 
 @pytest.mark.parametrize(("user", "cost"), [(ALICE, 31), (ALICE, 29), (ALICE, 2**63 - 1), (BOB, 30)])
-def test_authorize_again_with_another_cost_or_user_is_refused(
+def test_authorize_retry_with_another_cost_or_user_is_refused(
     generator: psycopg.Connection, owner: psycopg.Connection, user: str, cost: int
 ) -> None:
-    """An id stands for one user and one cost."""
+    """A generation id belongs to one user and one cost."""
     authorize(generator, ALICE, 30, FIRST)
     before = contents(owner)
     with refused(GENERATION_MISMATCH):
@@ -150,10 +143,10 @@ def test_authorize_again_with_another_cost_or_user_is_refused(
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("PURCHASE", 30), ("REFUND", -30), ("REFUND", 30)])
-def test_authorize_with_the_id_of_another_kind_of_row_is_refused(
+def test_authorize_with_the_id_of_another_row_type_is_refused(
     generator: psycopg.Connection, owner: psycopg.Connection, kind: str, amount: int
 ) -> None:
-    """A row that is no generation never passes for one, not with the same amount either."""
+    """A purchase or refund never counts as a generation, even with the same amount."""
     add(owner, ALICE, amount, type=kind, id=FIRST)
     before = contents(owner)
     with refused(GENERATION_MISMATCH):
@@ -162,7 +155,7 @@ def test_authorize_with_the_id_of_another_kind_of_row_is_refused(
 
 
 def test_authorize_after_the_refund_is_refused(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
-    """A generation that failed and was given back cannot run under the same id, which would be for nothing."""
+    """Otherwise a refunded generation could run again for free."""
     authorize(generator, ALICE, 30, FIRST)
     refund_generation(generator, FIRST)
     before = contents(owner)
@@ -173,31 +166,30 @@ def test_authorize_after_the_refund_is_refused(generator: psycopg.Connection, ow
 
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("cost", [0, -1, -(2**63), None])
-def test_authorize_of_a_cost_not_above_zero_is_refused(generator: psycopg.Connection, cost: int | None) -> None:
-    """Nothing can be minted by a negative cost."""
+def test_authorize_without_a_positive_cost_is_refused(generator: psycopg.Connection, cost: int | None) -> None:
+    """A negative cost would create credits."""
     with refused(INVALID_COST):
         authorize(generator, ALICE, cost, FIRST)
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("user", [NOBODY, None])
+@pytest.mark.parametrize("user", [CAROL, None])
 def test_authorize_for_an_unknown_user_is_refused(generator: psycopg.Connection, user: str | None) -> None:
-    """An account that is not there pays for nothing."""
     with refused(UNKNOWN_USER):
         authorize(generator, user, 1, FIRST)
 
 
 @pytest.mark.usefixtures("unchanged")
 def test_authorize_without_an_id_is_refused(generator: psycopg.Connection) -> None:
-    """Without an id no repetition could be told."""
+    """Without an id, a retry would debit the cost twice."""
     with refused(UNKNOWN_GENERATION):
         authorize(generator, ALICE, 1, None)
 
 
-def test_authorize_refused_in_a_savepoint_leaves_the_rest(
+def test_authorize_refused_in_a_savepoint_keeps_the_rest(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """A refusal undoes itself alone."""
+    """A refusal rolls back only its own savepoint."""
     with generator.transaction():
         authorize(generator, ALICE, 90, FIRST)
         with refused(INSUFFICIENT_CREDITS), generator.transaction():
@@ -205,13 +197,13 @@ def test_authorize_refused_in_a_savepoint_leaves_the_rest(
     assert entries(owner) == [(FIRST, -90, "GENERATION", None)]
 
 
-# Giving back
+# Refunds of generations
 
 
-def test_refund_gives_the_credits_back_and_returns_the_balance(
+def test_refund_returns_the_credits_and_the_new_balance(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """A failed generation's credits come back in a row that points at it."""
+    """The row of the refund refers to the generation."""
     authorize(generator, ALICE, 30, FIRST)
     assert refund_generation(generator, FIRST) == 100
     assert balance(owner, ALICE) == 100
@@ -219,10 +211,8 @@ def test_refund_gives_the_credits_back_and_returns_the_balance(
     assert refund == [30, "REFUND", FIRST]
 
 
-def test_refund_again_gives_nothing_more_and_returns_the_balance(
-    generator: psycopg.Connection, owner: psycopg.Connection
-) -> None:
-    """However often it is called, the credits come back once."""
+def test_refund_retry_adds_nothing(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """It returns the current balance."""
     authorize(generator, ALICE, 30, FIRST)
     refund_generation(generator, FIRST)
     add(owner, ALICE, 5)
@@ -230,8 +220,7 @@ def test_refund_again_gives_nothing_more_and_returns_the_balance(
     assert len(entries(owner)) == 2
 
 
-def test_refund_in_debt_gives_back(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
-    """A debt keeps no failed generation's credits from coming back."""
+def test_refund_in_debt_returns_the_credits(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
     authorize(generator, ALICE, 30, FIRST)
     add(owner, ALICE, -100, type="REFUND")
     assert refund_generation(generator, FIRST) == 0
@@ -240,16 +229,15 @@ def test_refund_in_debt_gives_back(generator: psycopg.Connection, owner: psycopg
 @pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("generation", [FIRST, None])
 def test_refund_of_an_unknown_generation_is_refused(generator: psycopg.Connection, generation: str | None) -> None:
-    """What was never authorised gives nothing."""
     with refused(UNKNOWN_GENERATION):
         refund_generation(generator, generation)
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("PURCHASE", 30), ("REFUND", -30), ("REFUND", 30)])
-def test_refund_of_another_kind_of_row_is_refused(
+def test_refund_of_another_row_type_is_refused(
     generator: psycopg.Connection, owner: psycopg.Connection, kind: str, amount: int
 ) -> None:
-    """Only generations are given back, no purchases and no refunds."""
+    """Only generations can be refunded."""
     add(owner, ALICE, amount, type=kind, id=FIRST)
     before = contents(owner)
     with refused(UNKNOWN_GENERATION):
@@ -258,7 +246,6 @@ def test_refund_of_another_kind_of_row_is_refused(
 
 
 def test_refund_of_a_generations_refund_is_refused(generator: psycopg.Connection, owner: psycopg.Connection) -> None:
-    """The row that gives back is no generation itself."""
     authorize(generator, ALICE, 30, FIRST)
     refund_generation(generator, FIRST)
     [refund] = [id_ for id_, _, kind, _ in entries(owner) if kind == "REFUND"]
@@ -269,7 +256,7 @@ def test_refund_of_a_generations_refund_is_refused(generator: psycopg.Connection
 def test_refund_of_an_erased_users_generation_is_refused(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """Erasing a user takes generations and what was given back, and nothing brings them back."""
+    """This holds for a generation with and without an earlier refund."""
     for generation in (FIRST, SECOND):
         authorize(generator, ALICE, 30, generation)
     refund_generation(generator, FIRST)
@@ -280,10 +267,10 @@ def test_refund_of_an_erased_users_generation_is_refused(
     assert entries(owner) == []
 
 
-def test_refund_beyond_the_highest_balance_changes_nothing(
+def test_refund_above_the_maximum_balance_changes_nothing(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """A balance that JavaScript could not read exactly is refused, not wrapped."""
+    """The maximum is the largest integer that JavaScript represents exactly."""
     authorize(generator, ALICE, 30, FIRST)
     add(owner, ALICE, HIGHEST - 70, type="REFUND")
     before = contents(owner)
@@ -295,27 +282,27 @@ def test_refund_beyond_the_highest_balance_changes_nothing(
 def test_balance_after_many_calls_is_the_sum_of_the_ledger(
     generator: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """Every answer is the balance that the ledger's rows add up to."""
+    """Every call returns this sum."""
     generations = [new_generation() for _ in range(12)]
     for generation in generations:
-        told = authorize(generator, ALICE, 8, generation)
-        assert [(told,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
+        returned = authorize(generator, ALICE, 8, generation)
+        assert [(returned,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
     for generation in generations[::2]:
-        told = refund_generation(generator, generation)
-        assert [(told,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
+        returned = refund_generation(generator, generation)
+        assert [(returned,)] == execute(owner, f"select sum(amount) from public.transactions where user_id = '{ALICE}'")
 
 
-# Rows that give back, written past the functions
+# REFUND rows written without the functions
 
 
 @pytest.mark.parametrize("role", ["service_role", "owner"])
 @pytest.mark.parametrize(
-    "what", ["a purchase", "a refund", "another user's", "more than it cost", "less than it cost", "itself"]
+    "target", ["a purchase", "a refund", "another user's", "more than it cost", "less than it cost", "itself"]
 )
-def test_refunds_of_anything_but_a_whole_generation_is_refused(
-    database: Database, owner: psycopg.Connection, what: str, role: str
+def test_refund_row_that_matches_no_generation_is_refused(
+    database: Database, owner: psycopg.Connection, target: str, role: str
 ) -> None:
-    """No REFUND row makes credits out of something that is no generation of the same user and cost."""
+    """A REFUND row must match a generation of the same user and cost."""
     add(owner, ALICE, -10, type="GENERATION", id=FIRST)
     bought = add(owner, ALICE, 10)
     taken = add(owner, ALICE, -10, type="REFUND")
@@ -326,7 +313,7 @@ def test_refunds_of_anything_but_a_whole_generation_is_refused(
         "more than it cost": (ALICE, 11, FIRST),
         "less than it cost": (ALICE, 9, FIRST),
         "itself": (ALICE, 10, SECOND),
-    }[what]
+    }[target]
     before = contents(owner)
     with connected(database, role) as writer, pytest.raises(errors.CheckViolation) as caught:
         add(writer, user, amount, type="REFUND", refunds=refunds, id=SECOND)
@@ -335,7 +322,7 @@ def test_refunds_of_anything_but_a_whole_generation_is_refused(
 
 
 def test_generation_and_its_refund_in_one_statement_are_stored(owner: psycopg.Connection) -> None:
-    """A ledger can be copied in as it is."""
+    """So a ledger can be copied in any row order."""
     execute(
         owner,
         f"""
@@ -347,14 +334,14 @@ def test_generation_and_its_refund_in_one_statement_are_stored(owner: psycopg.Co
     assert balance(owner, ALICE) == 100
 
 
-# Callers of another isolation
+# Isolation levels
 
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
-def test_authorize_by_an_old_snapshot_is_an_error_and_no_overdraft(
+def test_authorize_with_an_old_snapshot_fails_to_serialize(
     database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
 ) -> None:
-    """Whoever decides by a balance of the past fails, and may try again in a new transaction."""
+    """The balance is not overdrawn, and the caller can retry in a new transaction."""
     with psycopg.connect(database.admin_url) as old:
         old.isolation_level = level
         assert balance(old, ALICE) == 100
@@ -365,10 +352,10 @@ def test_authorize_by_an_old_snapshot_is_an_error_and_no_overdraft(
 
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
-def test_refund_by_an_old_snapshot_gives_back_once(
+def test_second_refund_with_an_old_snapshot_fails_to_serialize(
     database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
 ) -> None:
-    """A refund that cannot see the one before it fails."""
+    """The credits are returned once."""
     authorize(generator, ALICE, 60, FIRST)
     with psycopg.connect(database.admin_url) as old:
         old.isolation_level = level
@@ -380,10 +367,10 @@ def test_refund_by_an_old_snapshot_gives_back_once(
 
 
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
-def test_authorize_of_an_id_that_an_old_snapshot_does_not_show_is_an_error(
+def test_authorize_of_a_taken_id_with_an_old_snapshot_fails(
     database: Database, generator: psycopg.Connection, owner: psycopg.Connection, level: IsolationLevel
 ) -> None:
-    """An id that another user's call has taken is taken, seen or not."""
+    """Another user's generation has the id, though the snapshot does not show it."""
     with psycopg.connect(database.admin_url) as old:
         old.isolation_level = level
         assert balance(old, BOB) == 50

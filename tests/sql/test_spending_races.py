@@ -1,4 +1,4 @@
-"""Spending under parallel load: with itself, with purchases and with refunds of the same users."""
+"""Concurrent spending: parallel generations, purchases and refunds of the same users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.generations import (
     refund_generation,
     refused,
 )
-from support.ledger_queries import WAITS, sessions
+from support.ledger_queries import WAITS, sessions, wrong_balances
 from support.roles import ALICE, BOB, add, balance, connected, execute, record, refund, sale, sign_up
 from support.waiting import PATIENCE, eventually
 
@@ -30,7 +30,7 @@ CALLERS = 12
 ROUNDS = 25
 
 Call = Callable[[psycopg.Connection], int]
-Answers = list[int | str]
+Results = list[int | str]
 Waiting = Callable[[Call, psycopg.Connection], Future[int | str]]
 
 
@@ -45,7 +45,7 @@ def owner(admin: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def callers(database: Database, owner: psycopg.Connection) -> Iterator[list[psycopg.Connection]]:
-    """Connections as service_role, for as many threads."""
+    """Connections as service_role, one for each thread."""
     assert owner
     with ExitStack() as stack:
         yield [stack.enter_context(connected(database, "service_role")) for _ in range(CALLERS)]
@@ -53,38 +53,38 @@ def callers(database: Database, owner: psycopg.Connection) -> Iterator[list[psyc
 
 @pytest.fixture
 def waiting(database: Database) -> Iterator[Waiting]:
-    """Starts a call in a thread, and returns once it waits for a lock."""
+    """Return a function that starts a call in a thread and returns once it waits for a lock."""
     with ThreadPoolExecutor(1) as thread, psycopg.connect(database.superuser_url, autocommit=True) as watcher:
 
         def start(call: Call, connection: psycopg.Connection) -> Future[int | str]:
-            answered = thread.submit(answer, call, connection)
-            eventually(lambda: answered.done() or sessions(watcher, WAITS) == 1)
-            return answered
+            called = thread.submit(result_of, call, connection)
+            eventually(lambda: called.done() or sessions(watcher, WAITS) == 1)
+            return called
 
         yield start
 
 
-def answer(call: Call, connection: psycopg.Connection) -> int | str:
-    """The balance that a call returns, or the SQLSTATE of its refusal."""
+def result_of(call: Call, connection: psycopg.Connection) -> int | str:
+    """Return the balance from a call, or the SQLSTATE of its refusal."""
     try:
         return call(connection)
     except psycopg.Error as error:
         return error.sqlstate or str(error)
 
 
-def at_once(connections: Sequence[psycopg.Connection], rounds: Sequence[Sequence[Call]]) -> list[Answers]:
-    """What the calls of each round answer, which each connection starts at the same moment."""
+def run_rounds(connections: Sequence[psycopg.Connection], rounds: Sequence[Sequence[Call]]) -> list[Results]:
+    """Return the results of each round. All connections start a round at the same moment."""
     start = Barrier(len(connections), timeout=PATIENCE)
 
-    def lane(number: int) -> Answers:
-        answers = []
+    def run_calls(number: int) -> Results:
+        results = []
         for calls in rounds:
             start.wait()
-            answers.append(answer(calls[number % len(calls)], connections[number]))
-        return answers
+            results.append(result_of(calls[number % len(calls)], connections[number]))
+        return results
 
     with ThreadPoolExecutor(len(connections)) as threads:
-        return [list(answers) for answers in zip(*threads.map(lane, range(len(connections))), strict=True)]
+        return [list(results) for results in zip(*threads.map(run_calls, range(len(connections))), strict=True)]
 
 
 def spend(user: str, cost: int, generation: str = "") -> Call:
@@ -95,85 +95,74 @@ def give_back(generation: str) -> Call:
     return lambda connection: refund_generation(connection, generation)
 
 
-def ledger(connection: psycopg.Connection, kind: str, user: str = ALICE) -> list[int]:
-    """The amounts of the user's rows of one type."""
+def amounts(connection: psycopg.Connection, kind: str, user: str = ALICE) -> list[int]:
+    """Return the amounts of the user's rows of one type."""
     query = "select amount from public.transactions where type = %s and user_id = %s"
     return [amount for (amount,) in connection.execute(query, [kind, user])]
 
 
-def assert_sums(owner: psycopg.Connection) -> None:
-    """Every balance is the sum of its rows."""
-    differing = """
-        select from public.users
-        where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
-    """
-    assert execute(owner, differing) == []
+# Concurrent calls
 
 
-# Many at once
-
-
-def test_spending_at_once_never_takes_more_than_there_is(
-    callers: list[psycopg.Connection], owner: psycopg.Connection
-) -> None:
-    """Of 300 generations at once 100 credits pay exactly 100, each balance is told once, and the rest are refused."""
-    answers = Counter(told for each in at_once(callers, [[spend(ALICE, 1)]] * ROUNDS) for told in each)
-    assert answers == {"CR001": CALLERS * ROUNDS - 100} | dict.fromkeys(range(100), 1)
-    assert ledger(owner, "GENERATION") == [-1] * 100
+def test_concurrent_spending_never_overdraws(callers: list[psycopg.Connection], owner: psycopg.Connection) -> None:
+    """100 credits pay for exactly 100 of 300 generations, with 100 distinct balances; the rest are refused."""
+    results = Counter(result for each in run_rounds(callers, [[spend(ALICE, 1)]] * ROUNDS) for result in each)
+    assert results == {"CR001": CALLERS * ROUNDS - 100} | dict.fromkeys(range(100), 1)
+    assert amounts(owner, "GENERATION") == [-1] * 100
     assert balance(owner, ALICE) == 0
 
 
-def test_same_generation_authorized_at_once_is_debited_once(
+def test_concurrent_authorize_of_one_generation_debits_once(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """All who ask for one generation at the same moment hear the same balance."""
+    """All callers receive the same balance."""
     rounds = [[spend(ALICE, 4, new_generation())] for _ in range(ROUNDS)]
-    assert at_once(callers, rounds) == [[100 - 4 * number] * CALLERS for number in range(1, ROUNDS + 1)]
-    assert ledger(owner, "GENERATION") == [-4] * ROUNDS
+    assert run_rounds(callers, rounds) == [[100 - 4 * number] * CALLERS for number in range(1, ROUNDS + 1)]
+    assert amounts(owner, "GENERATION") == [-4] * ROUNDS
 
 
-def test_same_generation_of_two_users_at_once_is_debited_to_one(
+def test_concurrent_generation_of_two_users_debits_one_user(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """One user's calls get the id, the other's are refused, and nobody deadlocks."""
+    """One user's calls succeed, the other's are refused, and no call deadlocks."""
     ids = [new_generation() for _ in range(ROUNDS)]
-    for answers in at_once(callers, [[spend(ALICE, 4, id_), spend(BOB, 4, id_)] for id_ in ids]):
-        assert Counter(told == "CR002" for told in answers) == {True: CALLERS // 2, False: CALLERS // 2}
-        assert len(set(answers[::2])) == len(set(answers[1::2])) == 1
-    assert len(ledger(owner, "GENERATION", ALICE) + ledger(owner, "GENERATION", BOB)) == ROUNDS
-    assert_sums(owner)
+    for results in run_rounds(callers, [[spend(ALICE, 4, id_), spend(BOB, 4, id_)] for id_ in ids]):
+        assert Counter(result == "CR002" for result in results) == {True: CALLERS // 2, False: CALLERS // 2}
+        assert len(set(results[::2])) == len(set(results[1::2])) == 1
+    assert len(amounts(owner, "GENERATION", ALICE) + amounts(owner, "GENERATION", BOB)) == ROUNDS
+    assert wrong_balances(owner) == []
 
 
-def test_same_generation_refunded_at_once_is_given_back_once(
+def test_concurrent_refund_of_one_generation_is_booked_once(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """All who give one generation back at the same moment hear the same balance."""
+    """All callers receive the same balance."""
     ids = [new_generation() for _ in range(ROUNDS)]
     for id_ in ids:
         authorize(owner, ALICE, 4, id_)
-    assert at_once(callers, [[give_back(id_)] for id_ in ids]) == [
+    assert run_rounds(callers, [[give_back(id_)] for id_ in ids]) == [
         [4 * number] * CALLERS for number in range(1, ROUNDS + 1)
     ]
-    assert ledger(owner, "REFUND") == [4] * ROUNDS
+    assert amounts(owner, "REFUND") == [4] * ROUNDS
 
 
-def test_generation_authorized_and_refunded_at_once_is_one_or_the_other(
+def test_concurrent_authorize_and_refund_debit_at_most_once(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """Whatever comes first, a generation that was given back is never debited again."""
+    """In either order, a refunded generation is never debited again."""
     for id_ in [new_generation() for _ in range(ROUNDS)]:
-        [answers] = at_once(callers, [[spend(ALICE, 100, id_), give_back(id_)]])
-        assert {*answers[::2]} <= {0, "CR003"}
-        assert {*answers[1::2]} <= {100, "CR004"}
+        [results] = run_rounds(callers, [[spend(ALICE, 100, id_), give_back(id_)]])
+        assert {*results[::2]} <= {0, "CR003"}
+        assert {*results[1::2]} <= {100, "CR004"}
         refund_generation(owner, id_)
         assert balance(owner, ALICE) == 100
-    assert ledger(owner, "GENERATION") == [-100] * ROUNDS
+    assert amounts(owner, "GENERATION") == [-100] * ROUNDS
 
 
-def test_spending_beside_purchases_and_refunds_of_the_same_users_adds_up(
+def test_concurrent_spending_purchases_and_refunds_add_up(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """Deliveries that change both users at once, generations and their refunds never deadlock nor overdraw."""
+    """Deliveries that change both users, generations and their refunds neither deadlock nor overdraw."""
     random = Random(6)
 
     def deliver(connection: psycopg.Connection) -> int:
@@ -184,22 +173,22 @@ def test_spending_beside_purchases_and_refunds_of_the_same_users_adds_up(
 
     def generate(connection: psycopg.Connection) -> int:
         generation = new_generation()
-        told = authorize(connection, random.choice([ALICE, BOB]), random.randint(1, 9), generation)
-        assert told >= 0
-        return told if random.random() < 0.5 else refund_generation(connection, generation)
+        new_balance = authorize(connection, random.choice([ALICE, BOB]), random.randint(1, 9), generation)
+        assert new_balance >= 0
+        return new_balance if random.random() < 0.5 else refund_generation(connection, generation)
 
-    rounds = at_once(callers, [[deliver, generate, generate]] * ROUNDS * 2)
-    told = [answer for answers in rounds for answer in answers]
-    assert {refusal for refusal in told if isinstance(refusal, str)} <= {"CR001"}
-    assert sum(ledger(owner, "PURCHASE", ALICE)) == 100 + 3 * ROUNDS * 2 * CALLERS // 3
-    assert_sums(owner)
-
-
-# One behind the other
+    rounds = run_rounds(callers, [[deliver, generate, generate]] * ROUNDS * 2)
+    results = [result for each in rounds for result in each]
+    assert {refusal for refusal in results if isinstance(refusal, str)} <= {"CR001"}
+    assert sum(amounts(owner, "PURCHASE", ALICE)) == 100 + 3 * ROUNDS * 2 * CALLERS // 3
+    assert wrong_balances(owner) == []
 
 
-def test_authorize_that_waited_for_a_purchase_spends_it(callers: list[psycopg.Connection], waiting: Waiting) -> None:
-    """The balance is read after the wait for the user's row, not before."""
+# Waiting for locks
+
+
+def test_authorize_after_waiting_for_a_purchase_spends_it(callers: list[psycopg.Connection], waiting: Waiting) -> None:
+    """The balance is read after the wait for the user's row."""
     with callers[0].transaction():
         record(callers[0], sale("pi_1", ALICE, credits=50))
         spending = waiting(spend(ALICE, 150), callers[1])
@@ -207,10 +196,10 @@ def test_authorize_that_waited_for_a_purchase_spends_it(callers: list[psycopg.Co
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_authorize_that_waited_for_another_spends_what_that_left(
+def test_authorize_after_waiting_for_another_spends_the_rest(
     callers: list[psycopg.Connection], waiting: Waiting, *, committed: bool
 ) -> None:
-    """Of two generations that the balance covers once, the second goes through only if the first is undone."""
+    """The balance covers one of two generations: the second succeeds only if the first rolls back."""
     with callers[0].transaction(force_rollback=not committed):
         authorize(callers[0], ALICE, 60, new_generation())
         spending = waiting(spend(ALICE, 60), callers[1])
@@ -218,49 +207,47 @@ def test_authorize_that_waited_for_another_spends_what_that_left(
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_authorize_that_waited_for_its_id_has_it_only_if_it_is_free(
+def test_authorize_waits_for_an_uncommitted_id(
     callers: list[psycopg.Connection],
     owner: psycopg.Connection,
     waiting: Waiting,
     *,
     committed: bool,
 ) -> None:
-    """An id that another user's call is about to take is waited for."""
+    """It succeeds only if the other user's transaction rolls back."""
     generation = new_generation()
     with callers[0].transaction(force_rollback=not committed):
         authorize(callers[0], ALICE, 60, generation)
         spending = waiting(spend(BOB, 60, generation), callers[1])
     assert spending.result(PATIENCE) == (GENERATION_MISMATCH[0] if committed else 40)
-    assert_sums(owner)
+    assert wrong_balances(owner) == []
 
 
-def test_refund_that_waited_for_the_users_erasure_is_refused(
+def test_refund_after_waiting_for_an_erase_is_refused(
     callers: list[psycopg.Connection], owner: psycopg.Connection, waiting: Waiting
 ) -> None:
-    """Nothing comes back to somebody who is gone."""
     generation = new_generation()
     authorize(owner, ALICE, 60, generation)
     with owner.transaction():
-        # What erase_user() begins with; the rest of it would lock the whole ledger.
+        # The first step of erase_user(). Its other steps would lock the whole ledger.
         execute(owner, f"select from public.users where id = '{ALICE}' for update")
         refunding = waiting(give_back(generation), callers[0])
         execute(owner, f"select billing.erase_user('{ALICE}')")
     assert refunding.result(PATIENCE) == UNKNOWN_GENERATION[0]
 
 
-def test_authorize_while_another_users_row_is_locked_goes_on(
+def test_authorize_does_not_wait_for_another_users_row(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """Nobody waits for another user's spending."""
     with owner.transaction():
         authorize(owner, ALICE, 60, new_generation())
         assert authorize(callers[0], BOB, 60, new_generation()) == 40
 
 
-def test_spending_while_the_users_row_is_shared_by_a_foreign_key_goes_on(
+def test_spending_does_not_wait_for_a_foreign_key_lock(
     callers: list[psycopg.Connection], owner: psycopg.Connection
 ) -> None:
-    """A row that is just being inserted shares its user's row before it wants it: whoever waited would deadlock."""
+    """An insert share-locks its user's row before the update, so waiting for that lock would deadlock."""
     generation = new_generation()
     with owner.transaction():
         execute(owner, "select from public.users for key share")
@@ -268,7 +255,7 @@ def test_spending_while_the_users_row_is_shared_by_a_foreign_key_goes_on(
         assert refund_generation(callers[0], generation) == 100
 
 
-def test_balance_read_while_it_is_spent_does_not_wait(database: Database, owner: psycopg.Connection) -> None:
+def test_balance_read_does_not_wait_for_spending(database: Database, owner: psycopg.Connection) -> None:
     """A user's page shows the last committed balance."""
     with owner.transaction():
         authorize(owner, ALICE, 60, new_generation())
@@ -277,7 +264,7 @@ def test_balance_read_while_it_is_spent_does_not_wait(database: Database, owner:
 
 
 def test_refused_authorize_leaves_no_lock(callers: list[psycopg.Connection]) -> None:
-    """A refusal lets the user's row go at once, though the caller's transaction goes on."""
+    """The refusal releases the user's row, though the caller's transaction continues."""
     with callers[0].transaction():
         with refused(INSUFFICIENT_CREDITS), callers[0].transaction():
             authorize(callers[0], ALICE, 101, new_generation())

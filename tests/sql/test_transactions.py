@@ -1,4 +1,4 @@
-"""The ledger's table: credits_balance = sum(amount) at every commit, and rows that never change."""
+"""The ledger table: credits_balance is sum(amount) at every commit, and rows never change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from support.databases import Database
-from support.roles import ALICE, BOB, NOBODY, add, balance, connected, contents, execute, sign_up
+from support.roles import ALICE, BOB, CAROL, add, balance, connected, contents, execute, sign_up
 from support.waiting import PATIENCE
 from webhook.ledger.migrate import migrate
 
@@ -22,13 +22,15 @@ MOST_CREDITS_OF_A_SALE = 1_000_000_000
 WRITERS = 20
 INSERTS_EACH = 3
 
-# Enough rows for an insert to be still at work when another one comes.
+# Enough rows for the inserts to overlap.
 MANY_USERS = 3_000
 LONG_WRITERS = 4
 LONG_INSERTS_EACH = 8
 
-FROM_ALL = "insert into public.transactions (user_id, amount, type) select unnest(%s::uuid[]), 1, 'PURCHASE'"
-FROM_BOTH = "insert into public.transactions (user_id, amount, type) values (%s, 1, 'PURCHASE'), (%s, 2, 'PURCHASE')"
+INSERT_FOR_ALL = "insert into public.transactions (user_id, amount, type) select unnest(%s::uuid[]), 1, 'PURCHASE'"
+INSERT_FOR_BOTH = (
+    "insert into public.transactions (user_id, amount, type) values (%s, 1, 'PURCHASE'), (%s, 2, 'PURCHASE')"
+)
 
 CHANGES = {
     "update": "update public.transactions set amount = 1",
@@ -53,12 +55,12 @@ def ledger(admin: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def generation(ledger: psycopg.Connection) -> str:
-    """The id of a generation that took 3 of Alice's credits."""
+    """The id of a generation that cost Alice 3 credits."""
     return add(ledger, ALICE, -3, type="GENERATION")
 
 
 def balances(connection: psycopg.Connection) -> list[int]:
-    """Alice's and Bob's, each of which is the sum of its rows."""
+    """Return all balances by user id, and check that each is the sum of its rows."""
     sums = execute(
         connection,
         """
@@ -88,12 +90,12 @@ def test_balance_after_single_inserts_is_their_sum(ledger: psycopg.Connection) -
 
 
 def test_balance_after_one_insert_of_several_rows_is_their_sum(ledger: psycopg.Connection) -> None:
-    ledger.execute(FROM_BOTH, [ALICE, ALICE])
+    ledger.execute(INSERT_FOR_BOTH, [ALICE, ALICE])
     assert balances(ledger) == [3, 0]
 
 
-def test_balances_after_one_insert_for_two_users_are_their_own_sums(ledger: psycopg.Connection) -> None:
-    ledger.execute(FROM_BOTH, [BOB, ALICE])
+def test_balances_after_one_insert_for_two_users_are_their_sums(ledger: psycopg.Connection) -> None:
+    ledger.execute(INSERT_FOR_BOTH, [BOB, ALICE])
     assert balances(ledger) == [2, 1]
 
 
@@ -126,7 +128,7 @@ def test_balances_after_merge_are_their_sums(ledger: psycopg.Connection) -> None
     assert balances(ledger) == [9, 9]
 
 
-def test_balance_after_do_nothing_counts_only_the_new_row(ledger: psycopg.Connection) -> None:
+def test_balance_after_on_conflict_counts_only_the_new_row(ledger: psycopg.Connection) -> None:
     add(ledger, ALICE, 100, stripe_id="pi_1")
     ledger.execute(
         """
@@ -146,7 +148,7 @@ def test_balance_after_a_rolled_back_insert_is_unchanged(ledger: psycopg.Connect
     assert balances(ledger) == [0, 0]
 
 
-def test_balance_after_a_savepoints_rollback_counts_the_rest(ledger: psycopg.Connection) -> None:
+def test_balance_after_a_savepoint_rollback_counts_the_rest(ledger: psycopg.Connection) -> None:
     with ledger.transaction():
         add(ledger, ALICE, 100)
         with ledger.transaction(force_rollback=True):
@@ -154,15 +156,13 @@ def test_balance_after_a_savepoints_rollback_counts_the_rest(ledger: psycopg.Con
     assert balances(ledger) == [100, 0]
 
 
-def test_balance_after_an_insert_that_fails_halfway_is_unchanged(ledger: psycopg.Connection) -> None:
+def test_balance_after_an_insert_fails_halfway_is_unchanged(ledger: psycopg.Connection) -> None:
     with pytest.raises(errors.ForeignKeyViolation):
-        ledger.execute(FROM_BOTH, [ALICE, NOBODY])
+        ledger.execute(INSERT_FOR_BOTH, [ALICE, CAROL])
     assert balances(ledger) == [0, 0]
 
 
-def test_balances_after_parallel_inserts_in_opposite_orders_lose_nothing(
-    database: Database, ledger: psycopg.Connection
-) -> None:
+def test_parallel_inserts_in_opposite_orders_are_all_counted(database: Database, ledger: psycopg.Connection) -> None:
     start = Barrier(WRITERS)
 
     def write(number: int) -> None:
@@ -170,16 +170,14 @@ def test_balances_after_parallel_inserts_in_opposite_orders_lose_nothing(
         with psycopg.connect(database.admin_url, autocommit=True) as connection:
             start.wait()
             for _ in range(INSERTS_EACH):
-                connection.execute(FROM_BOTH, users)
+                connection.execute(INSERT_FOR_BOTH, users)
 
     with ThreadPoolExecutor(WRITERS) as writers:
         list(writers.map(write, range(WRITERS)))
     assert balances(ledger) == [90, 90]
 
 
-def test_balances_after_parallel_inserts_by_service_role_lose_nothing(
-    database: Database, ledger: psycopg.Connection
-) -> None:
+def test_parallel_inserts_by_service_role_are_all_counted(database: Database, ledger: psycopg.Connection) -> None:
     start, numbers = Barrier(WRITERS), count()
 
     def write(_: int) -> None:
@@ -193,10 +191,8 @@ def test_balances_after_parallel_inserts_by_service_role_lose_nothing(
     assert balances(ledger) == [60, 0]
 
 
-def test_balances_after_parallel_inserts_for_many_users_in_any_order_are_all_counted(
-    database: Database, ledger: psycopg.Connection
-) -> None:
-    """Long inserts for the same users, each in an order of its own, wait for one another and never in a circle."""
+def test_parallel_inserts_for_many_users_are_all_counted(database: Database, ledger: psycopg.Connection) -> None:
+    """Long inserts for the same users, each in its own order, wait for one another without a deadlock."""
     ledger.execute("insert into auth.users (id) select gen_random_uuid() from generate_series(3, %s)", [MANY_USERS])
     ledger.execute("analyze public.users")
     users, start = [user for (user,) in execute(ledger, "select id from public.users")], Barrier(LONG_WRITERS)
@@ -207,7 +203,7 @@ def test_balances_after_parallel_inserts_for_many_users_in_any_order_are_all_cou
             start.wait()
             for turn in range(LONG_INSERTS_EACH):
                 shuffled = Random(number * LONG_INSERTS_EACH + turn).sample(users, MANY_USERS)
-                connection.execute(FROM_ALL, [shuffled])
+                connection.execute(INSERT_FOR_ALL, [shuffled])
 
     with ThreadPoolExecutor(LONG_WRITERS) as writers:
         list(writers.map(write, range(LONG_WRITERS)))
@@ -231,7 +227,7 @@ def test_balances_after_parallel_inserts_for_many_users_in_any_order_are_all_cou
         ("REFUND", -HIGHEST - 1),
     ],
 )
-def test_amount_that_its_type_cannot_have_is_refused(ledger: psycopg.Connection, kind: str, amount: int) -> None:
+def test_amount_outside_the_range_of_its_type_is_refused(ledger: psycopg.Connection, kind: str, amount: int) -> None:
     with pytest.raises(errors.CheckViolation, match="transactions_amount_sign"):
         add(ledger, ALICE, amount, type=kind)
     assert balances(ledger) == [0, 0]
@@ -250,18 +246,18 @@ def test_amount_that_its_type_cannot_have_is_refused(ledger: psycopg.Connection,
         ("REFUND", -HIGHEST),
     ],
 )
-def test_amount_that_its_type_can_have_is_stored(ledger: psycopg.Connection, kind: str, amount: int) -> None:
+def test_amount_within_the_range_of_its_type_is_stored(ledger: psycopg.Connection, kind: str, amount: int) -> None:
     add(ledger, ALICE, amount, type=kind)
     assert balances(ledger) == [amount, 0]
 
 
-def test_type_that_nobody_knows_is_refused(ledger: psycopg.Connection) -> None:
+def test_unknown_type_is_refused(ledger: psycopg.Connection) -> None:
     with pytest.raises(errors.InvalidTextRepresentation):
         add(ledger, ALICE, 1, type="GIFT")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_balance_one_beyond_its_bounds_is_refused(ledger: psycopg.Connection, sign: int) -> None:
+def test_balance_one_beyond_its_range_is_refused(ledger: psycopg.Connection, sign: int) -> None:
     add(ledger, ALICE, sign * HIGHEST, type="REFUND")
     with pytest.raises(errors.CheckViolation, match="users_credits_balance_range"):
         add(ledger, ALICE, sign, type="REFUND")
@@ -280,7 +276,8 @@ def test_balance_beyond_bigint_is_refused(ledger: psycopg.Connection) -> None:
     assert balances(ledger) == [0, 0]
 
 
-def test_balance_at_its_bounds_after_one_insert_is_kept(ledger: psycopg.Connection) -> None:
+def test_balance_at_its_maximum_after_one_insert_is_stored(ledger: psycopg.Connection) -> None:
+    """Only the sum of an insert's rows must be in the range."""
     ledger.execute(
         """
         insert into public.transactions (user_id, amount, type)
@@ -291,11 +288,11 @@ def test_balance_at_its_bounds_after_one_insert_is_kept(ledger: psycopg.Connecti
     assert balances(ledger) == [HIGHEST, 0]
 
 
-# What a row points at
+# References and ids
 
 
 @pytest.mark.parametrize("user", [ALICE, BOB])
-def test_stripe_id_that_is_there_already_is_refused(ledger: psycopg.Connection, user: str) -> None:
+def test_duplicate_stripe_id_is_refused(ledger: psycopg.Connection, user: str) -> None:
     add(ledger, ALICE, 1, stripe_id="pi_1")
     with pytest.raises(errors.UniqueViolation, match="transactions_stripe_id_key"):
         add(ledger, user, 1, stripe_id="pi_1")
@@ -310,38 +307,39 @@ def test_rows_without_a_stripe_id_are_all_stored(ledger: psycopg.Connection) -> 
 
 def test_row_of_an_unknown_user_is_refused(ledger: psycopg.Connection) -> None:
     with pytest.raises(errors.ForeignKeyViolation):
-        add(ledger, NOBODY, 1)
+        add(ledger, CAROL, 1)
 
 
-def test_generation_refunded_once_gives_its_credits_back(ledger: psycopg.Connection, generation: str) -> None:
+def test_generation_refunded_once_returns_its_credits(ledger: psycopg.Connection, generation: str) -> None:
     add(ledger, ALICE, 3, type="REFUND", refunds=generation)
     assert balances(ledger) == [0, 0]
 
 
-def test_generation_refunded_twice_is_refused(ledger: psycopg.Connection, generation: str) -> None:
+def test_second_refund_of_a_generation_is_refused(ledger: psycopg.Connection, generation: str) -> None:
     add(ledger, ALICE, 3, type="REFUND", refunds=generation)
     with pytest.raises(errors.UniqueViolation, match="transactions_refunds_key"):
         add(ledger, ALICE, 3, type="REFUND", refunds=generation)
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("PURCHASE", 3), ("GENERATION", -3), ("REFUND", -3)])
-def test_refunds_on_a_row_that_gives_nothing_back_is_refused(
+def test_refunds_column_of_any_other_row_is_refused(
     ledger: psycopg.Connection, generation: str, kind: str, amount: int
 ) -> None:
+    """Only a REFUND row with a positive amount may refer to a generation."""
     with pytest.raises(errors.CheckViolation, match="transactions_refunds_gives_back"):
         add(ledger, ALICE, amount, type=kind, refunds=generation)
 
 
 def test_refund_of_an_unknown_row_is_refused(ledger: psycopg.Connection) -> None:
     with pytest.raises(errors.ForeignKeyViolation, match="transactions_refunds_fkey"):
-        add(ledger, ALICE, 3, type="REFUND", refunds=NOBODY)
+        add(ledger, ALICE, 3, type="REFUND", refunds=CAROL)
 
 
 # Append-only
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_ledger_changed_by_its_owner_is_refused(ledger: psycopg.Connection, change: str) -> None:
+def test_ledger_change_by_its_owner_is_refused(ledger: psycopg.Connection, change: str) -> None:
     add(ledger, ALICE, 100)
     before = contents(ledger)
     with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
@@ -350,7 +348,7 @@ def test_ledger_changed_by_its_owner_is_refused(ledger: psycopg.Connection, chan
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_ledger_changed_by_a_superuser_is_refused(database: Database, ledger: psycopg.Connection, change: str) -> None:
+def test_ledger_change_by_a_superuser_is_refused(database: Database, ledger: psycopg.Connection, change: str) -> None:
     add(ledger, ALICE, 100)
     before = contents(ledger)
     with psycopg.connect(database.superuser_url) as superuser, pytest.raises(errors.InsufficientPrivilege):
@@ -358,20 +356,20 @@ def test_ledger_changed_by_a_superuser_is_refused(database: Database, ledger: ps
     assert contents(ledger) == before
 
 
-def test_balance_updated_by_its_owner_is_refused(ledger: psycopg.Connection) -> None:
+def test_balance_update_by_its_owner_is_refused(ledger: psycopg.Connection) -> None:
     with pytest.raises(errors.InsufficientPrivilege, match="credits_balance"):
         ledger.execute("update public.users set credits_balance = 5")
     assert balances(ledger) == [0, 0]
 
 
-def test_balance_inserted_by_its_owner_is_refused(ledger: psycopg.Connection) -> None:
+def test_balance_insert_by_its_owner_is_refused(ledger: psycopg.Connection) -> None:
     ledger.execute("delete from public.users where id = %s", [BOB])
     with pytest.raises(errors.InsufficientPrivilege, match="credits_balance"):
         ledger.execute("insert into public.users (id, credits_balance) values (%s, 5)", [BOB])
     assert balances(ledger) == [0]
 
 
-def test_balance_updated_to_what_it_is_changes_nothing(ledger: psycopg.Connection) -> None:
+def test_balance_update_to_the_same_value_is_allowed(ledger: psycopg.Connection) -> None:
     ledger.execute("update public.users set credits_balance = credits_balance, email = 'new'")
     assert execute(ledger, "select distinct email, credits_balance from public.users") == [("new", 0)]
 
@@ -379,23 +377,24 @@ def test_balance_updated_to_what_it_is_changes_nothing(ledger: psycopg.Connectio
 # A users row for every account
 
 
-def test_account_made_by_the_auth_service_has_a_users_row(database: Database, admin: psycopg.Connection) -> None:
+def test_account_created_by_auth_has_a_users_row(database: Database, admin: psycopg.Connection) -> None:
     with connected(database, "supabase_auth_admin") as auth:
         sign_up(auth, ALICE)
     assert execute(admin, "select id::text, email, credits_balance from public.users") == [(ALICE, "a@example.com", 0)]
 
 
-def test_account_with_a_phone_alone_has_a_users_row_without_email(admin: psycopg.Connection) -> None:
+def test_account_with_only_a_phone_has_a_users_row(admin: psycopg.Connection) -> None:
+    """Its email is null."""
     admin.execute("insert into auth.users (id, phone) values (%s, '15550100')", [ALICE])
     assert execute(admin, "select id::text, email from public.users") == [(ALICE, None)]
 
 
-def test_accounts_made_by_one_statement_have_users_rows(admin: psycopg.Connection) -> None:
+def test_accounts_created_by_one_statement_have_users_rows(admin: psycopg.Connection) -> None:
     admin.execute("insert into auth.users (id) values (%s), (%s)", [ALICE, BOB])
     assert balances(admin) == [0, 0]
 
 
-def test_account_rolled_back_has_no_users_row(admin: psycopg.Connection) -> None:
+def test_rolled_back_account_has_no_users_row(admin: psycopg.Connection) -> None:
     with admin.transaction(force_rollback=True):
         sign_up(admin, ALICE)
     assert balances(admin) == []
@@ -415,5 +414,5 @@ def test_accounts_older_and_newer_than_the_schema_get_credits(empty_database: Da
         sign_up(admin, ALICE)
         migrate(empty_database.admin_url)
         sign_up(admin, BOB)
-        admin.execute(FROM_BOTH, [ALICE, BOB])
+        admin.execute(INSERT_FOR_BOTH, [ALICE, BOB])
         assert balances(admin) == [1, 2]

@@ -1,6 +1,6 @@
-"""An upgrade from the released schema to a later one keeps every balance and permission, and the worker goes on.
+"""An upgrade from the released schema to a later one keeps balances and permissions, and the worker keeps running.
 
-The released schema is all of ``sql/``. A migration of ``tests/sql/later`` stands for what a later release adds.
+The released schema is all of ``sql/``. A migration in ``tests/sql/later`` stands for a later release.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pytest
 from support import worker
 from support.databases import Database, Server
 from support.generations import authorize, refund_generation
-from support.ledger_queries import amounts, new_user
+from support.ledger_queries import amounts, new_user, wrong_balances
 from support.privileges import privileges
 from support.project import PROJECT
-from support.roles import ALICE, BOB, NOBODY, add, balance, connected, execute, record, refund, sale, sign_up
+from support.roles import ALICE, BOB, CAROL, add, balance, connected, execute, record, refund, sale, sign_up
 from support.waiting import PATIENCE
 from webhook.ledger import migrate as migrate_module
 from webhook.ledger.migrate import MigrationError, migrate
@@ -31,13 +31,13 @@ RELEASED = sorted(sql_folder().glob("*.sql"))
 LATER = sorted((PROJECT / "tests" / "sql" / "later").glob("*.sql"))
 GENERATION, FAILED = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
 
-# What migrations lock of tables that deliveries use. Each is held until the end of its migration, so no work that grows
-# with the ledger may come with it.
+# The locks of later migrations on tables that deliveries use. A lock lasts until the end of its migration, so the
+# migration must do no work that grows with the ledger.
 LOCKS = {
     # A column without a default: no row is read or written.
     "20270101000001": {"public.transactions: AccessExclusiveLock"},
 }
-STOPS = (
+BLOCKING_STATEMENTS = (
     "lock table public.users in access exclusive mode",
     "update public.users set email = lower(email)",
     "do $$begin perform from public.users for no key update; end$$",
@@ -53,36 +53,36 @@ def link(invoice_id: str, payment_id: str) -> dict[str, Any]:
 
 
 def customer_sale(payment_id: str) -> dict[str, Any]:
-    """An invoice that names its customer alone."""
+    """Return the sale of an invoice that names only its customer."""
     return sale(payment_id, None, version=2, customer_id="cus_1")
 
 
-# Every kind of fact, and every way that one of them can settle, or wait.
+# Every kind of fact, and every way in which it settles or stays unsettled.
 DELIVERIES: dict[str, Facts] = {
     "bought": [sale("pi_a", ALICE, credits=1000)],
-    "bought, then told by its PaymentIntent": [sale("pi_b", BOB), sale("pi_b", BOB, version=3)],
+    "bought, then its PaymentIntent": [sale("pi_b", BOB), sale("pi_b", BOB, version=3)],
     "not paid yet": [sale("pi_unpaid", ALICE, paid=False)],
     "nothing to pay": [sale("cs_free", BOB, money_amount=0)],
     "refunded in part": [refund("re_a", "pi_a", 333)],
     "refunded before its sale": [refund("re_early", "pi_early", 500)],
     "sale after its refund": [sale("pi_early", ALICE)],
     "refund that failed": [refund("re_failed", "pi_b", 1000), refund("re_failed", "pi_b", 0) | {"version": 2}],
-    "dispute, then half of it back": [refund("du_a", "pi_a", 200) | {"version": 2}],
+    "dispute, half of it reinstated": [refund("du_a", "pi_a", 200) | {"version": 2}],
     "dispute closed": [refund("du_a", "pi_a", 100) | {"version": 5}],
-    "refund of nobody's sale": [refund("re_stranger", "pi_stranger", 100)],
+    "refund without a sale": [refund("re_stranger", "pi_stranger", 100)],
     "invoice": [sale("in_a", ALICE, version=2, credits=50)],
     "invoice refunded by its payment": [refund("re_in", "pi_in", 1000), link("in_a", "pi_in")],
-    "two that turn out to be one": [sale("pi_merged", ALICE, credits=40), sale("in_merged", ALICE, version=2)],
-    "what tells so": [link("in_merged", "pi_merged")],
+    "two sources of one sale": [sale("pi_merged", ALICE, credits=40), sale("in_merged", ALICE, version=2)],
+    "link between them": [link("in_merged", "pi_merged")],
     "sale of a customer": [customer_sale("in_customer")],
-    "who the customer is": [{"kind": "customer", "customer_id": "cus_1", "user_id": BOB}],
+    "user of the customer": [{"kind": "customer", "customer_id": "cus_1", "user_id": BOB}],
     "refunded in full": [sale("pi_gone", BOB), refund("re_gone", "pi_gone", 1000)],
 }
 
 
 @pytest.fixture
 def apply(empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Applies these migrations after those that it applied before."""
+    """Return a function that applies these migrations in addition to those applied before."""
     folder = tmp_path / "sql"
     folder.mkdir()
     monkeypatch.setattr(migrate_module, "sql_folder", lambda: folder)
@@ -100,9 +100,9 @@ def owner(empty_database: Database, apply: Callable[..., None]) -> Iterator[psyc
     """The owner's connection to a database of the released schema, with some history."""
     apply(*RELEASED)
     with psycopg.connect(empty_database.admin_url, autocommit=True) as owner:
-        sign_up(owner, ALICE, BOB, NOBODY)
-        record(owner, sale("pi_erased", NOBODY), refund("re_erased", "pi_erased", 10))
-        owner.execute("select billing.erase_user(%s)", [NOBODY])
+        sign_up(owner, ALICE, BOB, CAROL)
+        record(owner, sale("pi_erased", CAROL), refund("re_erased", "pi_erased", 10))
+        owner.execute("select billing.erase_user(%s)", [CAROL])
         for event_id in ("evt_open", "evt_settled"):
             owner.execute("select billing.park(%s, 'a.type', 'missing_credits', null, '{}')", [event_id])
         deliver_all(empty_database)
@@ -114,7 +114,7 @@ def owner(empty_database: Database, apply: Callable[..., None]) -> Iterator[psyc
 
 
 def deliver_all(database: Database) -> list[str]:
-    """The outcomes of all deliveries, made as the released worker makes them."""
+    """Record all deliveries as the released worker does, and return the outcomes."""
     with connected(database, "service_role") as old_worker:
         return [
             record(old_worker, *facts, event_id=f"evt_{number}")["outcome"]
@@ -123,7 +123,7 @@ def deliver_all(database: Database) -> list[str]:
 
 
 def books(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
-    """Every ledger row, and every account with its balance; a column that a migration adds is null in them."""
+    """Return every ledger row and user without null columns, so that a new column does not count."""
     return execute(
         owner,
         """
@@ -136,29 +136,28 @@ def books(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
 
 
 def test_upgrade_keeps_every_row_and_balance(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
-    """What everybody owns and owes is the same before and after, and the sum of its rows."""
+    """Every balance is also still the sum of its rows."""
     before = books(owner)
     apply(*LATER)
     assert books(owner) == before
     assert (balance(owner, ALICE), balance(owner, BOB)) == (17, 307)
-    assert sums_differ(owner) == []
+    assert wrong_balances(owner) == []
 
 
-def test_upgrade_forgets_no_fact(
+def test_upgrade_keeps_every_fact(
     empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None]
 ) -> None:
-    """Everything that is delivered once more is known, and an erased sale stays erased."""
+    """Every redelivery is a duplicate or unsettled, and an erased sale stays erased."""
     apply(*LATER)
     before = books(owner)
     assert {*deliver_all(empty_database)} <= {"duplicate", "unsettled"}
-    assert record(owner, sale("pi_erased", NOBODY)) == {"outcome": "duplicate"}
+    assert record(owner, sale("pi_erased", CAROL)) == {"outcome": "duplicate"}
     assert books(owner) == before
 
 
-def test_upgrade_gives_the_rights_of_a_fresh_install(
+def test_upgrade_gives_the_privileges_of_a_fresh_install(
     server: Server, empty_template: str, empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None]
 ) -> None:
-    """Nobody may do more, or less, than where all was applied at once."""
     assert owner
     apply(*LATER)
     with server.new_database(empty_template) as fresh:
@@ -166,31 +165,33 @@ def test_upgrade_gives_the_rights_of_a_fresh_install(
         assert privileges(empty_database) == privileges(fresh)
 
 
-def test_upgrade_lets_old_balances_be_spent(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
-    """Credits and generations of before are spent and given back like new ones."""
+def test_balance_from_before_the_upgrade_can_be_spent(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
+    """A generation from before the upgrade can be refunded."""
     apply(*LATER)
     assert refund_generation(owner, GENERATION) == 717
     assert authorize(owner, ALICE, 717, "33333333-0000-4000-8000-000000000003") == 0
 
 
-def test_migrations_lock_no_table_that_nobody_decided_about(owner: psycopg.Connection) -> None:
-    """Explicit locks, backfills and changed tables have a line in LOCKS, with why no delivery waits long for them."""
+def test_later_migrations_take_only_the_listed_locks(owner: psycopg.Connection) -> None:
+    """LOCKS lists each lock with the reason why no delivery waits long for it."""
     nothing: dict[str, set[str]] = {file.name[:14]: set() for file in LATER}
     assert {file.name[:14]: locks_of(owner, file) for file in LATER} == nothing | LOCKS
 
 
-@pytest.mark.parametrize("statement", STOPS)
-def test_migration_that_stops_deliveries_is_seen(owner: psycopg.Connection, tmp_path: Path, statement: str) -> None:
-    """It really looks: each of these would hold deliveries up, and squawk lets it pass."""
+@pytest.mark.parametrize("statement", BLOCKING_STATEMENTS)
+def test_migration_that_blocks_deliveries_is_detected(
+    owner: psycopg.Connection, tmp_path: Path, statement: str
+) -> None:
+    """Each statement would block deliveries, and squawk does not report it."""
     file = tmp_path / "20270101000000_later.sql"
     file.write_text(statement, encoding="utf-8")
     assert locks_of(owner, file) != set()
 
 
 def locks_of(owner: psycopg.Connection, file: Path) -> set[str]:
-    """The locks that a migration takes of the tables that were there before it, but for those of reading."""
-    ours = "select oid from pg_class where relnamespace::regnamespace::text in ('public', 'billing', 'auth')"
-    tables = [oid for (oid,) in execute(owner, f"{ours} and relkind = 'r'")]
+    """Return the locks that a migration takes on existing tables, except those of plain reads."""
+    own = "select oid from pg_class where relnamespace::regnamespace::text in ('public', 'billing', 'auth')"
+    tables = [oid for (oid,) in execute(owner, f"{own} and relkind = 'r'")]
     with owner.transaction():
         owner.execute(file.read_text(encoding="utf-8"))
         locks = owner.execute(
@@ -205,10 +206,10 @@ def locks_of(owner: psycopg.Connection, file: Path) -> set[str]:
         return {lock for (lock,) in locks}
 
 
-def test_old_worker_goes_on_after_each_migration(
+def test_old_worker_still_works_after_each_migration(
     empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None]
 ) -> None:
-    """The calls that the released worker makes mean the same to every later schema."""
+    """The calls of the released worker keep their meaning in every later schema."""
     for file in LATER:
         apply(file)
         name = file.name[:14]
@@ -218,13 +219,13 @@ def test_old_worker_goes_on_after_each_migration(
             assert record(old_worker, sale(f"pi_{name}", ALICE)) == {"outcome": "duplicate"}
             parked = f"select billing.park('evt_{name}', 'a.type', 'missing_user', null, '{{}}')"
             assert execute(old_worker, parked) == [(True,)]
-    assert sums_differ(owner) == []
+    assert wrong_balances(owner) == []
 
 
-def test_deliveries_during_the_upgrade_are_all_answered(
+def test_deliveries_during_the_upgrade_are_all_recorded(
     empty_database: Database, owner: psycopg.Connection, apply: Callable[..., None], tmp_path: Path
 ) -> None:
-    """A worker that is not stopped answers every delivery 200 while the schema changes under it."""
+    """A running worker returns 200 for every delivery while the schema changes."""
     user, upgraded = new_user(owner), threading.Event()
 
     def deliver(process: worker.Worker, lane: int) -> list[int]:
@@ -245,25 +246,11 @@ def test_deliveries_during_the_upgrade_are_all_answered(
     assert amounts(owner, user) == [1] * len(statuses)
 
 
-def test_upgrade_that_finds_the_ledger_taken_gives_up_and_can_be_run_again(
-    owner: psycopg.Connection, apply: Callable[..., None]
-) -> None:
-    """A writer that does not end keeps the schema from changing, not the deliveries that would queue behind that."""
+def test_upgrade_of_a_locked_ledger_times_out(owner: psycopg.Connection, apply: Callable[..., None]) -> None:
+    """A long transaction blocks only the migration, not later deliveries, and the migration can run again."""
     with owner.transaction():
         add(owner, ALICE, 1)
         with pytest.raises(MigrationError, match="lock timeout"):
             apply(*LATER)
     apply()
     assert execute(owner, "select billing.schema_version()") == [(LATER[-1].name[:14],)]
-
-
-def sums_differ(owner: psycopg.Connection) -> list[tuple[Any, ...]]:
-    """The users whose balance is not the sum of their rows."""
-    return execute(
-        owner,
-        """
-        select id
-        from public.users
-        where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
-        """,
-    )

@@ -42,7 +42,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Server:
-    """A Postgres server, and its superuser's connection."""
+    """A Postgres server, and the connection of its superuser."""
 
     url: str
     connection: psycopg.Connection
@@ -59,7 +59,7 @@ class Server:
 
     @contextmanager
     def new_database(self, template: str) -> Iterator[Database]:
-        """A copy of the database ``template``, dropped at the end."""
+        """Yield a copy of the database ``template``, and drop it at the end."""
         name = f"test_{os.getpid()}_{next(self.numbers)}"
         self.connection.execute(f"create database {name} owner {postgres.ADMIN} template {template} strategy file_copy")
         try:
@@ -69,7 +69,7 @@ class Server:
 
 
 def login(url: str, role: str) -> str:
-    """``url`` for another role."""
+    """Return ``url`` for another role."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}:{PASSWORD}@{place}"))
@@ -77,7 +77,7 @@ def login(url: str, role: str) -> str:
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder for a Postgres. If root starts it, it runs as another user, who cannot enter pytest's folders."""
+    """Yield a folder for a Postgres server. Started by root, it runs as a user who cannot enter pytest's folders."""
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)

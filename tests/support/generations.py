@@ -23,13 +23,13 @@ def new_generation() -> str:
 
 
 def authorize(connection: psycopg.Connection, user: str | None, cost: int | None, generation: str | None) -> int:
-    """The balance after the debit."""
+    """Debit a generation and return the new balance in credits."""
     call = "select public.authorize_generation(%s, %s, %s)"
     return connection.execute(call, [user, cost, generation]).fetchone()[0]
 
 
 def refund_generation(connection: psycopg.Connection, generation: str | None) -> int:
-    """The balance after the credits were given back."""
+    """Refund a generation and return the new balance in credits."""
     return connection.execute("select public.refund_generation(%s)", [generation]).fetchone()[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -29,13 +30,23 @@ def amounts(connection: psycopg.Connection, user_id: str) -> list[int]:
     return entries
 
 
+def wrong_balances(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Return the ids of the users whose balance is not the sum of their ledger rows."""
+    query = """
+        select id
+        from public.users
+        where credits_balance <> (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)
+    """
+    return connection.execute(query).fetchall()
+
+
 def sessions(connection: psycopg.Connection, condition: str) -> int:
     """The number of other sessions of this database that meet the ``condition`` on pg_stat_activity."""
     query = f"""
         select from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and ({condition})
     """
-    connection.execute("select pg_stat_clear_snapshot()")  # else a transaction goes on seeing what it saw first
+    connection.execute("select pg_stat_clear_snapshot()")  # otherwise a transaction keeps its first snapshot
     return connection.execute(query).rowcount
 
 

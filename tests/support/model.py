@@ -1,7 +1,7 @@
 """A model of sales: the events that Stripe sends for them, and the balances that must result.
 
-The model follows the rules (docs/settlement.md), not the SQL. It looks at how each sale, refund and dispute ended,
-never at an event.
+The model follows the rules in docs/explanation/settlement.md, not the SQL. It uses the final state of each sale, refund
+and dispute, never an event.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _run = uuid.uuid4().hex[:8]
 
 
 def new_id(prefix: str) -> str:
-    """An id that is unique in this run."""
+    """Return an id that is unique in this run."""
     return f"{prefix}_{_run}{next(_numbers):08}"
 
 
 @dataclass(frozen=True)
 class Refund:
-    """A refund and the statuses that it went through."""
+    """A refund, in minor units, and its statuses over time."""
 
     amount: int
     statuses: Sequence[str]
 
     def money(self) -> Fraction:
-        """What it took in the end."""
+        """Return the refunded money in minor units: 0 if the refund failed or was canceled."""
         return Fraction(0 if {"failed", "canceled"} & set(self.statuses) else self.amount)
 
     def events(self, payment_id: str) -> Iterator[Event]:
@@ -63,14 +63,14 @@ class Refund:
 
 @dataclass(frozen=True)
 class Dispute:
-    """A dispute, and its moves: what the balance lost or got back, then how it was closed."""
+    """A dispute, its balance transactions (negative: withdrawn, positive: reinstated) and its final status."""
 
     amount: int
     moves: Sequence[int]
     status: str
 
     def money(self) -> int:
-        """What it took in the end, in whole minor units, rounded in the founder's favour."""
+        """Return the money that stays withdrawn, in whole minor units, rounded in the merchant's favor."""
         took = -sum(move for move in self.moves if move < 0)
         gave = sum(move for move in self.moves if move > 0)
         if took == 0 or self.status == "won":
@@ -99,7 +99,7 @@ class Dispute:
 
 @dataclass(frozen=True)
 class SaleTerms:
-    """Buyer, credits and money of a sale, as one source states them."""
+    """The buyer, credits and money of a sale, as one source states them."""
 
     user_id: str
     credits: int
@@ -108,7 +108,7 @@ class SaleTerms:
 
 @dataclass(frozen=True)
 class Payment:
-    """One ``pi_…`` and what was taken back of it."""
+    """One PaymentIntent and its refunds and disputes."""
 
     reversals: Sequence[Refund | Dispute]
     id: str = field(default_factory=lambda: new_id("pi"))
@@ -125,9 +125,9 @@ class Payment:
 class Sale:
     """A sale: its terms by source, and its payments.
 
-    Sources are named "session", "unpaid session", "intent", "capture" (manual, without credits) and "invoice". Some
-    state only a part: "user session", "credits intent", and "customer invoice", whose user is in the session that
-    began the subscription.
+    Sources are "session", "unpaid session", "intent", "capture" (manual capture, without credits) and "invoice". Some
+    state only a part: "user session", "credits intent" and "customer invoice". The user of a "customer invoice" is in
+    the session that started the subscription.
     """
 
     sources: dict[str, SaleTerms]
@@ -136,7 +136,7 @@ class Sale:
     customer_id: str = field(default_factory=lambda: new_id("cus"))
 
     def terms(self) -> SaleTerms:
-        """The terms that count: those of the source closest to the money; a partial source counts for its part."""
+        """Return the terms of the source closest to the money. A partial source overrides only its part."""
         closest = ("credits intent", "intent", "customer invoice", "invoice", "session", "unpaid session")
         terms = next(self.sources[name] for name in closest if name in self.sources)
         user_id = self.sources["user session"].user_id if "user session" in self.sources else terms.user_id
@@ -146,8 +146,8 @@ class Sale:
     def is_paid(self) -> bool:
         return set(self.sources) != {"unpaid session"}
 
-    def kept(self) -> int:
-        """The credits that are left of it."""
+    def remaining_credits(self) -> int:
+        """Return the credits that remain after refunds and disputes."""
         terms = self.terms()
         if not self.is_paid():
             return 0
@@ -194,18 +194,18 @@ class Sale:
             case _:
                 yield invoice_event(**common, id=self.invoice_id, amount_paid=terms.money)
         if name == "customer invoice":
-            began = common | {"event_id": new_id("evt"), "user_id": terms.user_id}
-            yield session_event("checkout.session.completed.subscription", **began, id=new_id("cs"))
+            started = common | {"event_id": new_id("evt"), "user_id": terms.user_id}
+            yield session_event("checkout.session.completed.subscription", **started, id=new_id("cs"))
 
 
 def events_of(sales: Sequence[Sale]) -> list[Event]:
-    """All events of the sales, in the order in which they happened."""
+    """Return all events of the sales, in the order in which they happened."""
     return [event for sale in sales for event in sale.events()]
 
 
 def expected_balances(sales: Sequence[Sale], users: Sequence[str]) -> dict[str, int]:
-    """What every user must have once everything has arrived."""
+    """Return every user's balance, in credits, after all events have been delivered."""
     balances = Counter(dict.fromkeys(users, 0))
     for sale in sales:
-        balances[sale.terms().user_id] += sale.kept()
+        balances[sale.terms().user_id] += sale.remaining_credits()
     return dict(balances)

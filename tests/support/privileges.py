@@ -9,7 +9,7 @@ from webhook.dev.postgres import ADMIN
 
 NAMED_ROLES = ("anon", "authenticated", "service_role", "authenticator", "supabase_auth_admin", WORKER, ADMIN)
 
-# Every schema that is not Postgres's own.
+# Every schema except those of Postgres itself.
 OWN_SCHEMAS = "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema$)')"
 
 _PRIVILEGES_OF_ALL = f"""
@@ -39,7 +39,7 @@ _PRIVILEGES_OF_ALL = f"""
         join pg_class on pg_class.oid = attrelid
         where
             relnamespace in {OWN_SCHEMAS}
-            and relnamespace <> 'auth'::regnamespace -- whose columns Supabase decides about
+            and relnamespace <> 'auth'::regnamespace -- Supabase defines its columns
             and relkind in ('r', 'p', 'v', 'm', 'f')
             and attnum > 0
             and not attisdropped
@@ -64,7 +64,7 @@ _PRIVILEGES_OF_ALL = f"""
         select 'large object', oid::text, lomacl, lomowner
         from pg_largeobject_metadata
         union all
-        -- What each new object would be given, in one schema or in all of them.
+        -- The default privileges, in one schema or in all of them.
         select
             'default',
             concat_ws(' in ', defaclobjtype, nullif(defaclnamespace, 0)::regnamespace),
@@ -122,12 +122,12 @@ _PRIVILEGES_OF_ALL = f"""
 
 
 def privileges(database: Database) -> list[str]:
-    """The privileges of every role but the owner on each object, one line each."""
+    """Return the privileges of every role but the owner, one line for each object."""
     with psycopg.connect(database.admin_url) as admin:
         return privileges_seen_by(admin)
 
 
 def privileges_seen_by(admin: psycopg.Connection) -> list[str]:
-    """The same for the database that the admin is connected to."""
+    """Return the same for the database of this connection."""
     admin.execute("set search_path = ''")
     return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES]})]

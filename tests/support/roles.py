@@ -16,7 +16,8 @@ from webhook.dev.postgres import ADMIN
 
 ALICE = "aaaaaaaa-0000-4000-8000-00000000000a"
 BOB = "bbbbbbbb-0000-4000-8000-00000000000b"
-NOBODY = "cccccccc-0000-4000-8000-00000000000c"
+# Carol has no account until a test signs her up.
+CAROL = "cccccccc-0000-4000-8000-00000000000c"
 
 # The login that switches to each role. A login of the role's own name cannot switch to another.
 _LOGINS = {
@@ -32,7 +33,7 @@ _LOGINS = {
 def connected(
     database: Database, role: str, *, user: str | None = None, login: str | None = None
 ) -> Iterator[psycopg.Connection]:
-    """An autocommit connection of `role`, with `user` in its claims as PostgREST puts it there."""
+    """Yield an autocommit connection as `role`. Its claims name `user`, as PostgREST sets them."""
     login = login or _LOGINS.get(role, role)
     role = {"worker": WORKER, "owner": ADMIN}.get(role, role)
     claims = json.dumps({"role": role, "sub": user}) if user else ""
@@ -45,7 +46,7 @@ def connected(
 
 
 def execute(connection: psycopg.Connection, statement: str) -> list[tuple[Any, ...]]:
-    """The rows that a statement returns; the lines below `copy … from stdin` are what it copies."""
+    """Return the rows of a statement. The lines after `copy … from stdin` are the data to copy."""
     with connection.cursor() as cursor:
         if not statement.startswith("copy "):
             cursor.execute(statement)
@@ -59,7 +60,7 @@ def execute(connection: psycopg.Connection, statement: str) -> list[tuple[Any, .
 
 
 def contents(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table."""
+    """Return every row of every table."""
     tables = admin.execute(
         """
         select nspname, relname
@@ -73,7 +74,7 @@ def contents(admin: psycopg.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def sign_up(admin: psycopg.Connection, *users: str) -> None:
-    """Make their accounts; addresses are their ids' first letter."""
+    """Create accounts. The email address of each starts with the first letter of the user id."""
     for user in users:
         admin.execute("insert into auth.users (id, email) values (%s, %s)", [user, f"{user[0]}@example.com"])
 
@@ -106,7 +107,7 @@ def sale(payment_id: str, user: str | None, **fields: Any) -> dict[str, Any]:
 
 
 def refund(refund_id: str, payment_id: str, money_amount: int) -> dict[str, Any]:
-    """A refund, in minor units of that sale's currency."""
+    """Return the fact of a refund, in minor units of the sale's currency."""
     return {
         "kind": "reversal",
         "id": refund_id,
@@ -125,7 +126,7 @@ def record(connection: psycopg.Connection, *facts: dict[str, Any], event_id: str
 
 
 def assert_refused(database: Database, role: str, statement: str, *states: str) -> None:
-    """The statement fails, and nothing changes."""
+    """Check that the statement fails with one of the SQLSTATEs and changes nothing."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         before = contents(admin)
         with connected(database, role, user=ALICE) as attacker, pytest.raises(psycopg.Error) as caught:
@@ -135,7 +136,7 @@ def assert_refused(database: Database, role: str, statement: str, *states: str) 
 
 
 def open_accounts(admin: psycopg.Connection) -> None:
-    """Alice bought 100 credits, Bob 50."""
+    """Create the accounts of Alice, who has bought 100 credits, and Bob, who has bought 50."""
     sign_up(admin, ALICE, BOB)
     add(admin, ALICE, 100, stripe_id="pi_a")
     add(admin, BOB, 50, stripe_id="pi_b")

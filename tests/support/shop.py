@@ -1,4 +1,4 @@
-"""The books of a few users, and a whole shop: a Stripe account and the worker's database."""
+"""The ledger of a few users, and a shop: a Stripe account together with the worker's database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webhook.ledger.ledger import Ledger
 
 
 class Books:
-    """The ledger of three users, and the worker's own way into it."""
+    """The ledger of three users. Events are recorded as the worker records them."""
 
     def __init__(self, admin: psycopg.Connection[Any], ledger: Ledger) -> None:
         self.admin = admin
@@ -29,7 +29,7 @@ class Books:
         self.users: list[str] = []
 
     def open(self) -> None:
-        """Three new users: the ledger is append-only, so no example can clean up after another."""
+        """Create three new users. The ledger is append-only, so no example can delete the rows of another."""
         query = "insert into auth.users (id) select gen_random_uuid() from generate_series(1, 3) returning id::text"
         self.users = [user for (user,) in self.admin.execute(query)]
 
@@ -37,12 +37,12 @@ class Books:
         return deliver_to(self.ledger, event).name
 
     def rows(self) -> list[tuple[str, int, int]]:
-        """The ledger, oldest first: stripe_id, credits, money."""
+        """Return the ledger, oldest row first, as (stripe_id, credits, money in minor units)."""
         query = "select stripe_id, amount, money_amount from public.transactions order by created_at, stripe_id"
         return [(name, amount, money) for name, amount, money in self.admin.execute(query)]
 
     def balances(self) -> dict[str, int]:
-        """The balances, which are the ledger's sums at every moment."""
+        """Return the balances in credits, and check that each is the sum of its rows."""
         rows = self.admin.execute(
             "select u.id::text, u.credits_balance, coalesce(sum(t.amount), 0) from public.users u"
             " left join public.transactions t on t.user_id = u.id where u.id = any (%s::uuid[]) group by u.id",
@@ -52,7 +52,7 @@ class Books:
         return {user: balance for user, balance, _ in rows}
 
     def parked(self) -> int:
-        """How many events wait for another event of their sale."""
+        """Return the number of events that are still parked."""
         return self.admin.execute("select from billing.parked_events where resolved_at is null").rowcount
 
     def size(self) -> tuple[Any, ...]:
@@ -63,7 +63,7 @@ class Books:
 
 
 def described(events: Sequence[Event]) -> str:
-    """The events of a failing example, one line each."""
+    """Describe the events of a failing example, one line each."""
     lines = []
     for event in events:
         source = event["data"]["object"]
@@ -97,7 +97,7 @@ class Shop:
         self.deliver(event)
 
     def run(self, *arguments: str, **environment: str) -> Result:
-        """Run a command, which may end with an exception."""
+        """Run a command and return its result, which may hold an exception."""
         settings = self.stripe.settings(self.database.url)
         return CliRunner(env=settings | environment).invoke(cli.commands, arguments)
 
@@ -113,7 +113,7 @@ class Shop:
         return summary | {"items": items, "exit_code": result.exit_code}
 
     def missing(self, *arguments: str) -> dict[str, int]:
-        """The ids of what a run finds missing, and the credits that each moved."""
+        """Return the credits of each item that a reconcile run reports, by id."""
         return {each["id"]: each["credits"] for each in self.found(*arguments)["items"]}
 
     def balance(self, user_id: str = USER_ID) -> int:
@@ -134,7 +134,7 @@ class Shop:
 
 @contextmanager
 def opened(database: Database, stripe: StripeStandIn) -> Iterator[Shop]:
-    """The shop on this database, until the block ends."""
+    """Yield a shop that uses this database."""
     with (
         psycopg.connect(database.admin_url, autocommit=True) as admin,
         closing(Ledger(database.url)) as ledger,

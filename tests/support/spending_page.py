@@ -12,6 +12,6 @@ GENERATION = "11111111-0000-4000-8000-000000000001"
 
 
 def snippets(language: str) -> list[str]:
-    """The page's snippets, for Alice and a generation of hers."""
+    """Return the page's snippets in this language, with the ids of Alice and a generation filled in."""
     found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     return [text.replace("<user id>", ALICE).replace("<generation id>", GENERATION) for text in found]
