@@ -17,7 +17,7 @@ WIDTH = 80
 
 
 def every_command(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-    """The paths of all commands that do something, such as ("endpoint", "check"), in the order of the help."""
+    """Yield the path of each command that is no group, such as ("endpoint", "check"), in the order of the help."""
     for name in group.list_commands(click.Context(group)):
         command = group.commands[name]
         if isinstance(command, click.Group):
@@ -41,7 +41,7 @@ def summary(*path: str) -> str:
 
 
 def reference() -> str:
-    """The generated part: a table of the commands, then the help of each one."""
+    """Return the generated part: a table of the commands, then the help of each one."""
     paths = list(every_command(commands))
     rows = [f"| [`webhook {' '.join(path)}`](#webhook-{'-'.join(path)}) | {summary(*path)} |\n" for path in paths]
     sections = [f"\n### webhook {' '.join(path)}\n\n```text\n{help_of(*path)}\n```\n" for path in paths]

@@ -14,7 +14,7 @@ VARIABLE = re.compile(r"[A-Z]+(_[A-Z]+)*")
 
 
 def variables_of_settings() -> set[str]:
-    """The names in the one module that reads the environment."""
+    """Return the variable names in webhook/settings.py, the only module that reads the environment."""
     tree = ast.parse((PROJECT / "webhook" / "settings.py").read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return {text for text in texts if VARIABLE.fullmatch(text)}
@@ -25,14 +25,14 @@ def test_env_example_lists_the_variables_of_the_settings() -> None:
 
 
 def test_env_example_values_are_valid() -> None:
-    """Each value passes the checks, those of the optional variables too."""
+    """The values of optional variables are checked, too."""
     assert read_settings(VALUES).stripe
     assert read_server_settings(VALUES).workers
     assert read_dev_settings(VALUES).database_url
     assert read_migration_database_url(VALUES) == VALUES["MIGRATION_DATABASE_URL"]
 
 
-def test_env_example_sets_what_the_worker_needs_and_no_more() -> None:
+def test_env_example_sets_only_the_required_variables() -> None:
     """The optional variables are commented out."""
     required = [line.partition("=")[0] for line in LINES if line and not line.startswith("#")]
     assert required == ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE"]

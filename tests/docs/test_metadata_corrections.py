@@ -1,4 +1,4 @@
-"""docs/how-to/parked-events.md: metadata corrected at Stripe settles a parked sale by reconcile, not by retry."""
+"""docs/how-to/parked-events.md: after a correction of metadata at Stripe, reconcile settles a parked sale."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PAYMENT = session_event()["data"]["object"]["payment_intent"]
     ],
     ids=["session, by its payment", "session", "payment", "invoice"],
 )
-def test_metadata_corrected_at_stripe_is_read_by_reconcile_alone(
+def test_metadata_corrected_at_stripe_needs_reconcile(
     database: Database,
     admin: psycopg.Connection[Any],
     stripe_api: responses.RequestsMock,
     event: dict[str, Any],
     corrected: str,
 ) -> None:
-    """`retry` reads the stored event; `reconcile` reads the object as it is now, and settles the parked event."""
+    """`retry` reads the stored event; `reconcile` reads the current object and settles the parked event."""
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
     ledger = Ledger(database.url)
     assert deliver_to(ledger, event).name == "parked"

@@ -24,15 +24,15 @@ PAGE = REFERENCE / "metrics.md"
 HEADING = "| metric | type | labels | |\n| --- | --- | --- | --- |\n"
 END = "<!-- end of the table -->"
 
-GIVEN_BY_PROMETHEUS = {"job", "instance"}
-"""Labels that every metric has once it is scraped."""
+TARGET_LABELS = {"job", "instance"}
+"""Prometheus adds these labels to every metric when it scrapes a target."""
 
 Labels = dict[str, set[str]]
 
 
 @pytest.fixture(scope="module")
 def exposed(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What two processes tell after a few deliveries."""
+    """The metrics that a worker with two processes exposes after a few deliveries."""
     with (
         server.new_database(template) as database,
         working(database.url, Path(tmp_path_factory.mktemp("worker"))) as worker,
@@ -49,7 +49,7 @@ def exposed(server: Server, template: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def labels(exposed: str) -> Labels:
-    """The labels of each series that is told."""
+    """The labels of each exposed series."""
     found: Labels = defaultdict(set)
     for name, inside in re.findall(r"^(webhook_\w+)(?:\{(.*)\})? ", exposed, re.MULTILINE):
         found[name].update(re.findall(r'(\w+)="', inside))
@@ -57,7 +57,7 @@ def labels(exposed: str) -> Labels:
 
 
 def queries(node: Any) -> Iterator[str]:
-    """Every PromQL expression of a dashboard or of rules."""
+    """Yield every PromQL expression of a dashboard or of rules."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ("expr", "definition") and isinstance(value, str):
@@ -84,26 +84,25 @@ def alert_queries() -> list[str]:
 
 
 @pytest.mark.parametrize("query", [*queries(dashboard()), *alert_queries()])
-def test_query_of_dashboard_and_alerts_names_metrics_and_labels_that_are_told(query: str, labels: Labels) -> None:
-    """A metric or label that is renamed is renamed there, too."""
+def test_query_uses_exposed_metrics_and_labels(query: str, labels: Labels) -> None:
+    """The queries are those of the dashboard and the alerts."""
     names = set(re.findall(r"\bwebhook_\w+", query))
     assert names
     assert names <= labels.keys()
-    known = GIVEN_BY_PROMETHEUS.union(*(labels[name] for name in names))
+    known = TARGET_LABELS.union(*(labels[name] for name in names))
     grouped = [label for inside in re.findall(r"\bby \(([^)]*)\)", query) for label in re.split(r",\s*", inside)]
     matched = re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', query)
     assert {*grouped, *matched} <= known
 
 
 def test_every_metric_is_on_the_dashboard(labels: Labels) -> None:
-    """Whoever imports it sees all there is."""
     shown = " ".join(queries(dashboard()))
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in labels}
     assert [name for name in families if name not in shown] == []
 
 
-def test_dashboard_has_what_an_import_needs() -> None:
-    """Grafana asks for the data source, and every panel uses the one that was chosen."""
+def test_dashboard_can_be_imported() -> None:
+    """The import prompts for the data source, and every panel uses the chosen one."""
     board = dashboard()
     assert board["schemaVersion"] >= 36
     assert [(each["name"], each["type"]) for each in board["templating"]["list"]] == [
@@ -121,19 +120,18 @@ def test_dashboard_has_what_an_import_needs() -> None:
 
 
 def test_dashboard_panels_do_not_overlap() -> None:
-    """Each has its place."""
-    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    positions = [panel["gridPos"] for panel in dashboard()["panels"]]
     cells = [
         (x, y)
-        for place in places
-        for x in range(place["x"], place["x"] + place["w"])
-        for y in range(place["y"], place["y"] + place["h"])
+        for position in positions
+        for x in range(position["x"], position["x"] + position["w"])
+        for y in range(position["y"], position["y"] + position["h"])
     ]
     assert len(cells) == len(set(cells))
 
 
-def test_alerts_have_what_prometheus_needs() -> None:
-    """Name, expression, patience, severity, and what to do."""
+def test_alerts_have_the_required_fields() -> None:
+    """Each has a name, an expression, a duration, a severity and a description of the response."""
     for rule in rules():
         assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
         assert re.fullmatch(r"\d+m", rule["for"])
@@ -141,14 +139,14 @@ def test_alerts_have_what_prometheus_needs() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-def test_alerts_of_the_page_are_those_of_the_file() -> None:
-    """In the same order."""
-    told = re.findall(r"^\| `(Webhook\w+)` ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert told == [rule["alert"] for rule in rules()]
+def test_alerts_of_the_page_match_the_rules_file() -> None:
+    """The order is the same."""
+    listed = re.findall(r"^\| `(Webhook\w+)` ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in rules()]
 
 
-def test_table_of_the_page_has_the_metrics_that_are_told(exposed: str, labels: Labels) -> None:
-    """With their types, labels and help."""
+def test_metrics_table_matches_the_exposed_metrics(exposed: str, labels: Labels) -> None:
+    """Types, labels and help texts match, too."""
     rows = []
     for family, text in re.findall(r"^# HELP (\w+) (.*)$", exposed, re.MULTILINE):
         kind = re.search(rf"^# TYPE {family} (\w+)$", exposed, re.MULTILINE)

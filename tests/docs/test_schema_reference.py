@@ -25,7 +25,6 @@ def test_schema_reference_is_fresh(admin: psycopg.Connection[Any]) -> None:
 
 
 def test_schema_reference_shows_a_new_column_and_function(admin: psycopg.Connection[Any]) -> None:
-    """It really looks: what a migration adds is missing on the page."""
     before = reference(admin)
     admin.execute("alter table billing.sales add column mine text")
     admin.execute("create function billing.mine() returns integer language sql set search_path = '' return 1")

@@ -1,4 +1,4 @@
-"""docs/explanation/settlement.md: the numbers of its table are those of a real ledger."""
+"""docs/explanation/settlement.md: the numbers in its table come from a real ledger."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ EXAMPLES: dict[str, list[tuple[str, Event]]] = {
 
 
 class Books:
-    """The one user's ledger."""
+    """The ledger of one user."""
 
     def __init__(self, admin: psycopg.Connection[Any], ledger: Ledger) -> None:
         self.admin = admin
@@ -133,15 +133,15 @@ def books(admin: psycopg.Connection[Any], ledger: Ledger, buyer: str) -> Books:
 
 
 def row_of(example: str, books: Books) -> str:
-    told = []
-    for what, event in EXAMPLES[example]:
+    steps = []
+    for step, event in EXAMPLES[example]:
         books.deliver(event)
-        told.append(f"{what}: {books.balance()}")
-    return f"| {example} | {'; '.join(told)} | {', '.join(books.rows())} | {books.balance()} |\n"
+        steps.append(f"{step}: {books.balance()}")
+    return f"| {example} | {'; '.join(steps)} | {', '.join(books.rows())} | {books.balance()} |\n"
 
 
 def with_row(page: str, example: str, row: str) -> str:
-    """The page with the example's row in its place, or at the end of the table if it is new."""
+    """Return the page with the example's row replaced, or appended to the table if the example is new."""
     before, begin, table = page.partition(BEGIN)
     old = re.compile(rf"^\| {re.escape(example)} \|.*\n", re.MULTILINE)
     table = old.sub(lambda _: row, table) if old.search(table) else table.replace(END, row + END)
@@ -149,7 +149,7 @@ def with_row(page: str, example: str, row: str) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_of_the_page_is_what_the_ledger_says(example: str, books: Books) -> None:
+def test_example_of_the_page_matches_the_ledger(example: str, books: Books) -> None:
     row, page = row_of(example, books), PAGE.read_text(encoding="utf-8")
     if "UPDATE_DOCS" in os.environ:
         PAGE.write_text(with_row(page, example, row), encoding="utf-8")
@@ -157,7 +157,7 @@ def test_example_of_the_page_is_what_the_ledger_says(example: str, books: Books)
     assert row in page
 
 
-def test_table_of_the_page_has_these_examples_and_no_other() -> None:
+def test_table_of_the_page_has_exactly_these_examples() -> None:
     _, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     table, _, _ = rest.partition(END)
     assert table.startswith(HEADING)

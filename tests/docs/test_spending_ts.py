@@ -1,4 +1,4 @@
-"""src/spending.ts, as Node runs it: what docs/how-to/spend.md shows of supabase-js does what is said of it."""
+"""src/spending.ts, run by Node: the supabase-js code of docs/how-to/spend.md works as documented."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ from tools.supabase_cli import SRC, needs_tools
 pytestmark = needs_tools
 
 REFUSED = {"code": "CR006", "message": "unknown_user", "details": None, "hint": None}
-AWAY = {"code": "PGRST000", "message": "could not connect", "details": None, "hint": None}
+UNAVAILABLE = {"code": "PGRST000", "message": "could not connect", "details": None, "hint": None}
 
-Answer = tuple[int, Any] | None
+Response = tuple[int, Any] | None
 Calls = list[dict[str, Any]]
 
 
 @pytest.fixture
 def supabase() -> Iterator[Callable[..., tuple[str, Calls]]]:
-    """Starts what answers in Supabase's place, None being silence; its URL, and the calls that came."""
+    """Return a function that starts a stand-in for Supabase and returns its URL and the calls that it receives.
+
+    It sends the given responses in order. For None it sends nothing, so that the call times out.
+    """
     ended, calls = Event(), []
 
-    def start(*answers: Answer) -> tuple[str, Calls]:
-        left = iter(answers)
+    def start(*responses: Response) -> tuple[str, Calls]:
+        remaining = iter(responses)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 calls.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                if (answer := next(left)) is None:
+                if (response := next(remaining)) is None:
                     ended.wait(PATIENCE)
                     return
-                self.send_response(answer[0])
+                self.send_response(response[0])
                 self.end_headers()
-                self.wfile.write(json.dumps(answer[1]).encode())
+                self.wfile.write(json.dumps(response[1]).encode())
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         server.RequestHandlerClass = Handler
         thread.submit(server.serve_forever)
@@ -58,12 +61,12 @@ def supabase() -> Iterator[Callable[..., tuple[str, Calls]]]:
 
 
 def node(url: str, script: str) -> subprocess.CompletedProcess[str]:
-    """What Node says of a script that has the page's functions, with a hundredth of their patience."""
+    """Run a script in Node with the page's functions and short timeouts."""
     text = (SRC / "spending.ts").read_text(encoding="utf-8")
     assert text.count("timeout(10_000)") == 2
-    copy = SRC / "hasty.ts"
+    copy = SRC / "short_timeouts.ts"
     names = f"""
-        import * as page from "./hasty.ts";
+        import * as page from "./short_timeouts.ts";
         const {{ authorize, refund, untilAnswered, watchBalance }} = page;
         const [userId, generationId] = ["{ALICE}", "{GENERATION}"];
         const supabase = page.connect("{url}", "service-key");
@@ -87,61 +90,59 @@ def node(url: str, script: str) -> subprocess.CompletedProcess[str]:
         copy.unlink()
 
 
-@pytest.mark.parametrize("trouble", [None, (503, AWAY), (502, "a gateway's page")])
-def test_authorization_that_is_not_answered_is_repeated_with_the_same_id(
-    supabase: Callable[..., tuple[str, Calls]], trouble: Answer
+@pytest.mark.parametrize("failure", [None, (503, UNAVAILABLE), (502, "a gateway's page")])
+def test_failed_authorization_is_retried_with_the_same_id(
+    supabase: Callable[..., tuple[str, Calls]], failure: Response
 ) -> None:
-    """Silence, a database that is away and a gateway's error: the call comes again until the balance comes."""
-    url, calls = supabase(trouble, trouble, (200, 70))
+    """It retries after a timeout, an unavailable database and a gateway error."""
+    url, calls = supabase(failure, failure, (200, 70))
     [call] = snippets("js")
     assert node(url, f"{call} console.log(balance);").stdout == "70\n"
     assert calls == [{"p_user_id": ALICE, "p_cost": 30, "p_generation_id": GENERATION}] * 3
 
 
-def test_refund_that_is_not_answered_is_repeated_with_the_same_id(
+def test_timed_out_refund_is_retried_with_the_same_id(
     supabase: Callable[..., tuple[str, Calls]],
 ) -> None:
-    """A refund has the same patience."""
     url, calls = supabase(None, (200, 100))
     done = node(url, "console.log(await untilAnswered(() => refund(supabase, generationId)));")
     assert (done.stdout, calls) == ("100\n", [{"p_generation_id": GENERATION}] * 2)
 
 
-def test_call_that_is_refused_is_not_repeated(supabase: Callable[..., tuple[str, Calls]]) -> None:
-    """A refusal is an answer."""
+def test_refused_call_is_not_retried(supabase: Callable[..., tuple[str, Calls]]) -> None:
     url, calls = supabase((400, REFUSED))
     done = node(url, "await untilAnswered(() => authorize(supabase, userId, 30, generationId)).catch(console.log);")
     assert ("CR006" in done.stdout, len(calls)) == (True, 1)
 
 
 def test_balance_can_be_watched_by_several_parts_of_a_page() -> None:
-    """Each has a channel of its own."""
+    """Each part has its own channel."""
     watching = "watchBalance(supabase, userId, () => {});"
     done = node("http://127.0.0.1:9", f"{watching * 2} console.log(supabase.getChannels().length);")
     assert done.stdout == "2\n", done.stderr
 
 
-def test_balance_is_read_once_subscribed_and_gives_way_to_a_newer_change() -> None:
-    """What changed before the subscription is seen, and an answer that a change overtook is not."""
+def test_watched_balance_is_read_after_the_subscription() -> None:
+    """Earlier changes are included, and a response that is older than a change is dropped."""
     script = """
         let subscribed, change;
-        const told = [], answers = [];
-        const reading = { single: () => new Promise((answer) => answers.push(answer)) };
+        const shown = [], responses = [];
+        const reading = { single: () => new Promise((resolve) => responses.push(resolve)) };
         const channel = {
             on: (_kind, _filter, call) => ((change = call), channel),
             subscribe: (call) => ((subscribed = call), channel),
         };
         const supabase = { channel: () => channel, from: () => ({ select: () => ({ eq: () => reading }) }) };
-        page.watchBalance(supabase, userId, (balance) => told.push(balance));
+        page.watchBalance(supabase, userId, (balance) => shown.push(balance));
 
         const first = subscribed("SUBSCRIBED");
-        answers[0]({ data: { credits_balance: 100 } });
+        responses[0]({ data: { credits_balance: 100 } });
         await first;
         await subscribed("CLOSED");
         const again = subscribed("SUBSCRIBED");
         change({ new: { credits_balance: 40 } });
-        answers[1]({ data: { credits_balance: 70 } });
+        responses[1]({ data: { credits_balance: 70 } });
         await again;
-        console.log(told.join());
+        console.log(shown.join());
     """
     assert node("http://127.0.0.1:9", f"await (async () => {{{script}}})();").stdout == "100,40\n"

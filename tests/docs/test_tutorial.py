@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its shell commands, run in one session against a real worker, print what it shows."""
+"""docs/tutorial.md: its shell commands, run in one session against a real worker, print the shown output."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STEPS = re.findall(r"^```sh\n(.*?)^```$(?:\s+^```text\n(.*?)^```$)?", PAGE, re.D
 END = "-- end of step --"
 
 
-def test_commands_of_the_tutorial_print_what_it_shows(database: Database, tmp_path: Path) -> None:
-    """Step by step, from the sign-up to the audit."""
+def test_tutorial_commands_print_the_shown_output(database: Database, tmp_path: Path) -> None:
+    """All steps run in order, from the sign-up to the audit."""
     with working(database.url, tmp_path) as worker:
         script = "\n".join(f"{{\n{commands}}} 2>&1\necho '{END}'" for commands, _ in STEPS)
         environment = {

@@ -1,4 +1,4 @@
-"""The TypeScript types of the sibling apps: what the generator makes of the schema, and that they fit supabase-js."""
+"""The TypeScript types for other apps match the schema and fit supabase-js."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from tools.supabase_cli import SRC, TYPES, generated_types, needs_tools, run
 pytestmark = needs_tools
 
 MISTAKES = {
-    "an argument is missing": ("p_cost: cost,", ""),
-    "an argument has another type": ("p_cost: cost,", 'p_cost: "30",'),
-    "a function is not there": ('rpc("refund_generation"', 'rpc("refund_generations"'),
-    "a column is not there": ('select("credits_balance")', 'select("balance")'),
-    "an answer is taken for another type": ("Promise<number | null>", "Promise<string | null>"),
+    "a missing argument": ("p_cost: cost,", ""),
+    "an argument of another type": ("p_cost: cost,", 'p_cost: "30",'),
+    "an unknown function": ('rpc("refund_generation"', 'rpc("refund_generations"'),
+    "an unknown column": ('select("credits_balance")', 'select("balance")'),
+    "a result of another type": ("Promise<number | null>", "Promise<string | null>"),
 }
 
 
-def test_types_committed_are_what_the_generator_makes_today(database: Database) -> None:
-    """A migration that changes the API's schema comes with its types: make types."""
+def test_committed_types_match_the_generator(database: Database) -> None:
+    """Run make types after changing the schema public."""
     assert TYPES.read_text(encoding="utf-8") == generated_types(database.admin_url)
 
 
-def test_calls_of_the_documentation_compile_strictly() -> None:
-    """What docs/how-to/spend.md shows fits the types and the supabase-js of today."""
+def test_documented_calls_compile_in_strict_mode() -> None:
+    """The code of docs/how-to/spend.md fits the generated types and the installed supabase-js."""
     done = run("tsc", "--project", ".")
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_in_a_call_does_not_compile(mistake: str) -> None:
-    """The types know names, arguments and answers: a wrong one is found before it runs."""
+    """The types check names, arguments and results."""
     right, wrong = MISTAKES[mistake]
     text = (SRC / "spending.ts").read_text(encoding="utf-8")
     assert right in text
@@ -44,6 +44,5 @@ def test_mistake_in_a_call_does_not_compile(mistake: str) -> None:
 
 
 def test_typescript_is_formatted() -> None:
-    """prettier finds nothing to change."""
     done = run("prettier", "--check", "*.{json,ts}", "types")
     assert done.returncode == 0, done.stderr
