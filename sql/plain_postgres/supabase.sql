@@ -1,11 +1,14 @@
--- What hosted Supabase provides and plain Postgres lacks: roles, auth.users and auth.uid().
+-- The objects of hosted Supabase that plain Postgres lacks: roles, auth.users and auth.uid().
 --
--- No migration, and nothing for Supabase itself: `webhook dev`, the tests and `webhook migrate --plain-postgres` apply
--- it, in one transaction, as often as they like. A superuser can (Postgres 15 to 18); from Postgres 16 on so can an
--- admin with createrole and bypassrls that may create schemas in the database.
+-- This file is not a migration, and Supabase does not need it. `webhook dev`, the tests and
+-- `webhook migrate --plain-postgres` apply it in one transaction, and can apply it again. It needs one of these roles:
 --
--- The admin that owns the migrations' tables is the role that the setting plain_postgres.admin names, else whoever
--- runs this. Run by a superuser, it gives that role what Supabase's own `postgres` has, which is no superuser either.
+-- - a superuser (Postgres 15 to 18)
+-- - an admin with createrole, bypassrls and permission to create schemas in the database (Postgres 16 or newer)
+--
+-- The admin owns the tables of the migrations. The setting plain_postgres.admin names it; by default it is the current
+-- role. A superuser that runs this file gives the admin the attributes and permissions of `postgres` on Supabase, which
+-- is not a superuser either.
 
 do $$
 begin
@@ -16,7 +19,7 @@ end
 $$;
 
 
--- Roles belong to the server, not to the database: another database may be making them at this moment.
+-- All databases of a server share its roles, so another session may create them at the same time.
 do $$
 declare
     role_name text;
@@ -35,7 +38,7 @@ begin
         alter role service_role bypassrls;
     end if;
 
-    -- Supabase's authenticator may log in; here whoever wants that gives it a password first.
+    -- On Supabase, authenticator may log in. Here it needs `alter role authenticator login password …` first.
     foreach role_name in array array['anon', 'authenticated', 'service_role'] loop
         if not pg_catalog.pg_has_role('authenticator', role_name, 'member') then
             execute format('grant %I to authenticator', role_name);
@@ -45,7 +48,7 @@ end
 $$;
 
 
--- What Supabase's admin may do beyond owning the database: it is no superuser.
+-- The permissions of Supabase's admin, which owns the database and is not a superuser.
 do $$
 declare
     admin constant name not null := coalesce(nullif(current_setting('plain_postgres.admin', true), ''), current_user);
@@ -132,7 +135,7 @@ end
 $$;
 
 
--- As on Supabase, Auth's own role owns all this, and the admin may do everything with auth.users but own it.
+-- As on Supabase, supabase_auth_admin owns these objects, and the admin has all other permissions on auth.users.
 do $$
 declare
     admin constant name not null := coalesce(nullif(current_setting('plain_postgres.admin', true), ''), current_user);
@@ -140,7 +143,7 @@ declare
     is_new constant boolean not null :=
         (select pg_get_userbyid(nspowner) = current_user from pg_catalog.pg_namespace where nspname = 'auth');
 begin
-    -- Whoever is no superuser hands objects only to a role that it belongs to.
+    -- A role that is not a superuser can transfer objects only to a role of which it is a member.
     if is_new and not is_superuser then
         execute format('grant supabase_auth_admin to %I', current_user);
     end if;
