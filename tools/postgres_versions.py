@@ -35,6 +35,7 @@ FORM = ("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--loc
 SETTINGS = ("-F", "-h", "127.0.0.1", "-k", "", "-N", "200")
 SUITE = (
     "tests/sql/test_access.py",
+    "tests/sql/test_privileges.py",
     "tests/sql/test_lints.py",
     "tests/commands/test_audit.py",
     "tests/worker/test_batches.py",

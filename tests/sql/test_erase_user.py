@@ -68,7 +68,7 @@ def rows_of_bob(connection: psycopg.Connection) -> dict[str, list[Any]]:
 
 @pytest.fixture
 def waiting(database: Database) -> Iterator[Waiting]:
-    """Return a function that starts a statement as the owner in a thread and returns once it waits for a lock."""
+    """Return a function that runs a statement as the owner in a thread and returns once that waits."""
     blocked = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
     def run(statement: str, parameters: list[str]) -> None:

@@ -1,0 +1,258 @@
+"""The privileges in the database's catalog: a snapshot of all of them, and rules for functions, views and policies."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from support.databases import Database
+from support.privileges import OWN_SCHEMAS, privileges, privileges_seen_by
+from support.roles import execute
+from webhook.dev.postgres import ADMIN
+from webhook.ledger.migrate import migrate
+
+# The privileges of every role but the owner, the default privileges, and the attributes and memberships of the roles.
+# A new schema, table, column, function or owner fails the test until this list contains it.
+PRIVILEGES = """
+column billing.reconciliations.covered_until: service_role=update
+column billing.reconciliations.finished_at: service_role=update
+column public.users.email: service_role=insert,update
+column public.users.id: service_role=insert
+database: public=connect,temporary
+function auth.jwt(): owner=supabase_auth_admin public=execute
+function auth.role(): owner=supabase_auth_admin public=execute
+function auth.uid(): owner=supabase_auth_admin public=execute
+function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.affected_payments(text[]): service_role=execute
+function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
+function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
+function billing.claim_customer(jsonb,text): service_role=execute
+function billing.covered_until(): service_role=execute
+function billing.discard(text[],text,text): service_role=execute
+function billing.entries_of(text[]): service_role=execute
+function billing.erase_user(uuid):
+function billing.find_user(text[]): service_role=execute
+function billing.finish_reconciliation(bigint): service_role=execute
+function billing.ids_in(jsonb): service_role=execute
+function billing.ids_of(jsonb): service_role=execute
+function billing.is_recorded(jsonb): service_role=execute
+function billing.is_settled(text[],billing.merged_sale): service_role=execute
+function billing.knows_sale(jsonb): service_role=execute
+function billing.lacks_refunds(text[],jsonb): service_role=execute
+function billing.linked_payments(text[]): service_role=execute
+function billing.lock_named_users(jsonb): service_role=execute
+function billing.lock_payments(text[]): service_role=execute
+function billing.lock_users(jsonb): service_role=execute
+function billing.merge_link(jsonb): service_role=execute
+function billing.merge_reversal(jsonb,text): service_role=execute
+function billing.merge_sale(jsonb): service_role=execute
+function billing.names_user(json,uuid): service_role=execute
+function billing.new_payments(jsonb,text[]): service_role=execute
+function billing.next_stripe_id(text,text): service_role=execute
+function billing.open_objects(timestamp with time zone): service_role=execute
+function billing.park(text,text,text,text,text): service_role=execute
+function billing.parked_already(text,text): service_role=execute
+function billing.payments_of_user(uuid): service_role=execute
+function billing.post_correction(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.reconcile(jsonb,boolean): service_role=execute
+function billing.record(jsonb): service_role=execute
+function billing.record_delivery(jsonb,text): service_role=execute
+function billing.record_fact(jsonb,text): service_role=execute
+function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
+function billing.rejection_reason(jsonb): service_role=execute
+function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
+function billing.resolve(text): service_role=execute
+function billing.reversals_of(text[],billing.merged_sale,text): service_role=execute
+function billing.reversals_without_sale(timestamp with time zone): service_role=execute
+function billing.sale_of(text[]): service_role=execute
+function billing.schema_version(): service_role=execute
+function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
+function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.unsettled_reason(billing.merged_sale): service_role=execute
+function public.authorize_generation(uuid,bigint,uuid): service_role=execute
+function public.check_refunded_generation():
+function public.guard_credits_balance():
+function public.handle_new_user():
+function public.refund_generation(uuid): service_role=execute
+function public.refuse_ledger_change():
+function public.update_user_credits():
+role anon:
+role authenticated:
+role authenticator member of anon,authenticated,service_role:
+role service_role bypassrls:
+role supabase_auth_admin:
+role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
+role webhook_worker member of service_role:
+row billing.customers: customer_id,user_id:
+row billing.erased_users: user_hash,erased_at:
+row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
+row billing.payment_links: invoice_id,payment_id:
+row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
+row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
+row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
+row billing.schema_migrations: version:
+row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
+row public.users: id,email,credits_balance,created_at:
+schema auth: owner=supabase_auth_admin anon=usage authenticated=usage service_role=usage
+schema billing: service_role=usage
+schema public: owner=pg_database_owner public=usage
+sequence billing.reconciliations_id_seq:
+table auth.users: owner=supabase_auth_admin
+table billing.customers: service_role=insert,select
+table billing.erased_users: service_role=select
+table billing.parked_events: service_role=insert,select,update
+table billing.payment_links: service_role=insert,select
+table billing.reconciliations: service_role=insert,select
+table billing.reversals: service_role=insert,select,update
+table billing.sales: service_role=insert,select,update
+table billing.schema_migrations:
+table public.transactions: authenticated=select service_role=insert,select
+table public.users: authenticated=select service_role=select
+type billing.merged_sale: service_role=usage
+type public.transaction_type: public=usage
+"""  # noqa: E501
+
+# Changes that a review of tables and functions alone would miss.
+PRIVILEGE_CHANGES = {
+    "schema": """
+        create schema api;
+        create function api.everybody() returns setof public.users
+            language sql security definer set search_path = '' return (select users from public.users limit 1);
+        grant usage on schema api to anon
+    """,
+    "table_of_new_schema": "create schema api; create table api.mine (id integer)",
+    "default_of_schema": "alter default privileges in schema public grant all on tables to anon",
+    "default_everywhere": "alter default privileges grant all on functions to anon",
+    "default_of_public": "alter default privileges revoke execute on functions from public",
+    "default_of_another_role": "alter default privileges for role service_role grant select on tables to anon",
+    "database": "grant create on database {database} to authenticated",
+    "accounts": "grant select on auth.users to authenticated",
+    "column_of_accounts": "grant select (email) on auth.users to anon",
+    "function_of_auth": "create function auth.mine() returns integer language sql return 1",
+    "bypassrls": "alter role authenticated bypassrls",
+    "superuser": "alter role webhook_worker superuser",
+    "createrole": "alter role service_role createrole",
+    "membership": "grant service_role to anon",
+    "membership_in_a_predefined_role": "grant pg_read_all_data to authenticated",
+    "new_role_with_membership": "create role backdoor login in role service_role",
+    "large_object": "select lo_create(1)",
+    "owner_of_function": "alter function public.guard_credits_balance() owner to service_role",
+    "owner_of_table": "alter table billing.schema_migrations owner to service_role",
+    "owner_of_schema": "alter schema billing owner to service_role",
+    "owner_of_type": "alter type public.transaction_type owner to service_role",
+}
+
+EXPECTED_PRIVILEGES = PRIVILEGES.strip().splitlines()
+
+SELF_HOSTED = """
+    alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+    alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+"""
+
+
+def test_privileges_match_the_expected_list(empty_database: Database) -> None:
+    """It migrates an empty database: a copy of a template lacks the database's own privileges."""
+    migrate(empty_database.admin_url)
+    assert privileges(empty_database) == EXPECTED_PRIVILEGES
+
+
+@pytest.mark.parametrize("way", PRIVILEGE_CHANGES)
+def test_privilege_change_is_detected(bank: Database, way: str) -> None:
+    """Each change makes the list differ from the expected one."""
+    with psycopg.connect(bank.superuser_url) as connection:
+        connection.execute(PRIVILEGE_CHANGES[way].format(database=bank.name))
+        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(ADMIN)))
+        assert privileges_seen_by(connection) != EXPECTED_PRIVILEGES
+        connection.rollback()
+
+
+def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) -> None:
+    """Self-hosted Supabase grants everything on new tables; the migrations revoke these grants."""
+    with psycopg.connect(empty_database.admin_url) as owner:
+        owner.execute(SELF_HOSTED)
+    migrate(empty_database.admin_url)
+    given = privileges(empty_database)
+    assert [line for line in given if not line.startswith("default ")] == EXPECTED_PRIVILEGES
+
+
+def test_only_two_functions_are_security_definer(owner: psycopg.Connection) -> None:
+    """Both have an empty search path."""
+    rows = execute(
+        owner,
+        f"""
+        select proname, array_to_string(proconfig, ' ')
+        from pg_proc
+        where prosecdef and pronamespace in {OWN_SCHEMAS}
+        order by 1
+        """,
+    )
+    assert rows == [("handle_new_user", 'search_path=""'), ("update_user_credits", 'search_path=""')]
+
+
+def test_every_function_sets_its_search_path(owner: psycopg.Connection) -> None:
+    """Otherwise a caller's search path could replace the objects that a function uses."""
+    rows = execute(
+        owner,
+        f"""
+        select oid::regprocedure::text
+        from pg_proc
+        where
+            pronamespace in {OWN_SCHEMAS}
+            and pronamespace <> 'auth'::regnamespace
+            and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false)
+        """,
+    )
+    assert rows == []
+
+
+def test_every_view_is_security_invoker(owner: psycopg.Connection) -> None:
+    """A view that reads as its owner, or a materialized view, would bypass row-level security."""
+    rows = execute(
+        owner,
+        f"""
+        select oid::regclass::text
+        from pg_class
+        where
+            relnamespace in {OWN_SCHEMAS}
+            and (relkind = 'm' or (relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)))
+        """,
+    )
+    assert rows == []
+
+
+def test_every_table_has_row_level_security(owner: psycopg.Connection) -> None:
+    rows = execute(
+        owner,
+        f"""
+        select oid::regclass::text
+        from pg_class
+        where relnamespace in {OWN_SCHEMAS} and relkind in ('r', 'p') and not relrowsecurity
+        """,
+    )
+    # dbmate's table. Only the owner may read it.
+    assert rows == [("billing.schema_migrations",)]
+
+
+def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
+    """Users read their own rows; every other policy is for service_role."""
+    rows = execute(
+        owner,
+        """
+        select schemaname || '.' || tablename, roles::text, cmd, permissive
+        from pg_policies
+        order by 1
+        """,
+    )
+    assert rows == [
+        ("billing.customers", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.erased_users", "{service_role}", "SELECT", "PERMISSIVE"),
+        ("billing.parked_events", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.payment_links", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.reconciliations", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.reversals", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.sales", "{service_role}", "ALL", "PERMISSIVE"),
+        ("public.transactions", "{authenticated}", "SELECT", "PERMISSIVE"),
+        ("public.users", "{authenticated}", "SELECT", "PERMISSIVE"),
+    ]
