@@ -1,4 +1,4 @@
-"""How reconciliation and audit read Stripe: patiently, a few requests and pages at a time."""
+"""Bulk reads of Stripe's API: retries, concurrent requests and read-ahead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Mock = responses.RequestsMock
 
 
 class Clock(threading.Event):
-    """Waits for nothing, and notes for how long it was asked to."""
+    """An event whose ``wait`` returns at once and records the timeout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Clock(threading.Event):
 @pytest.fixture
 def reader() -> StripeReader:
     reader = StripeReader(StripeSettings("rk_test_1"))
-    reader._stopped = Clock()  # noqa: SLF001 - what it sleeps by
+    reader._stopped = Clock()  # noqa: SLF001 - the event on which it sleeps
     return reader
 
 
@@ -45,62 +45,64 @@ def waits_of(reader: StripeReader) -> list[float]:
     return reader._stopped.waits  # type: ignore[attr-defined] # noqa: SLF001 - see above
 
 
-def refused(stripe_api: Mock, status: int, **headers: str) -> None:
+def add_error(stripe_api: Mock, status: int, **headers: str) -> None:
     stripe_api.get(REFUND, status=status, json={"error": {"message": "later"}}, headers=headers)
 
 
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
-def test_answer_that_may_be_another_later_is_waited_for(reader: StripeReader, stripe_api: Mock, status: int) -> None:
-    """Twice, with a longer wait."""
+def test_get_with_a_transient_error_is_retried(reader: StripeReader, stripe_api: Mock, status: int) -> None:
+    """A second error in a row is retried too."""
     for _ in range(2):
-        refused(stripe_api, status)
+        add_error(stripe_api, status)
     stripe_api.get(REFUND, json={"id": "re_1"})
     assert len(waits_of(reader)) == 2
 
 
-@pytest.mark.parametrize(("asked_for", "waited"), [("33", 33), ("3600", 60)])
-def test_wait_that_stripe_asks_for_is_kept(reader: StripeReader, stripe_api: Mock, asked_for: str, waited: int) -> None:
-    """A minute at most."""
-    refused(stripe_api, 429, **{"retry-after": asked_for})
+@pytest.mark.parametrize(("retry_after", "waited"), [("33", 33), ("3600", 60)])
+def test_retry_waits_as_long_as_the_retry_after_header(
+    reader: StripeReader, stripe_api: Mock, retry_after: str, waited: int
+) -> None:
+    """The wait is at most one minute."""
+    add_error(stripe_api, 429, **{"retry-after": retry_after})
     stripe_api.get(REFUND, json={"id": "re_1"})
     assert waits_of(reader) == [waited]
 
 
-def test_wait_that_nobody_can_read_is_our_own(reader: StripeReader, stripe_api: Mock) -> None:
-    """Such as a date."""
-    refused(stripe_api, 429, **{"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
+def test_retry_after_that_is_a_date_uses_the_default_wait(reader: StripeReader, stripe_api: Mock) -> None:
+    """Only a number of seconds is parsed."""
+    add_error(stripe_api, 429, **{"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
     stripe_api.get(REFUND, json={"id": "re_1"})
     assert waits_of(reader)[0] <= 1
 
 
-def test_request_that_stripe_says_to_repeat_is_repeated(reader: StripeReader, stripe_api: Mock) -> None:
-    """Whatever the status."""
-    refused(stripe_api, 400, **{"Stripe-Should-Retry": "true"})
+def test_error_with_should_retry_true_is_retried(reader: StripeReader, stripe_api: Mock) -> None:
+    """Stripe's header overrides the status."""
+    add_error(stripe_api, 400, **{"Stripe-Should-Retry": "true"})
     stripe_api.get(REFUND, json={"id": "re_1"})
     assert len(waits_of(reader)) == 1
 
 
-def test_request_that_stripe_says_not_to_repeat_is_not(reader: StripeReader, stripe_api: Mock) -> None:
-    """Whatever the status."""
-    refused(stripe_api, 500, **{"Stripe-Should-Retry": "false"})
+def test_error_with_should_retry_false_is_not_retried(reader: StripeReader, stripe_api: Mock) -> None:
+    """Stripe's header overrides the status."""
+    add_error(stripe_api, 500, **{"Stripe-Should-Retry": "false"})
     with pytest.raises(StripeUnavailableError, match="status 500"):
         reader.get(None, "/v1/refunds", "re_1")
     assert len(stripe_api.calls) == 1
 
 
 @pytest.mark.enable_socket
-@pytest.mark.parametrize(("meeting", "happens"), [(8, True), (9, False)])
-def test_eight_requests_are_under_way_at_once_and_never_more(
+@pytest.mark.parametrize(("parties", "is_reached"), [(8, True), (9, False)])
+def test_concurrent_requests_are_limited_to_eight(
     stripe_api: Mock,
-    meeting: int,
-    happens: bool,  # noqa: FBT001 - a parameter of the test
+    parties: int,
+    is_reached: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """So many as Stripe's limit bears."""
-    place, met = threading.Barrier(meeting), []
+    """Stripe limits how many requests may run at the same time."""
+    barrier, met = threading.Barrier(parties), []
 
     def meet(_: str) -> None:
         try:
-            place.wait(20 if happens else 0.5)
+            barrier.wait(20 if is_reached else 0.5)
             met.append(True)
         except threading.BrokenBarrierError:
             met.append(False)
@@ -109,11 +111,11 @@ def test_eight_requests_are_under_way_at_once_and_never_more(
         stripe_api.add_passthru(stripe.url)
         reader = StripeReader(StripeSettings("rk_test_1", stripe.url))
         list(pool.map(lambda _: reader.get(None, "/v1/refunds", "re_none"), range(16)))
-    assert met == [happens] * 16
+    assert met == [is_reached] * 16
 
 
-def test_pages_that_nobody_takes_yet_are_not_read(stripe_api: Mock) -> None:
-    """A few ahead, so that memory stays flat."""
+def test_pages_are_read_only_a_few_ahead_of_the_consumer(stripe_api: Mock) -> None:
+    """Memory use stays constant."""
     del stripe_api
     read, far_ahead = count(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""One client of a process, over a real connection."""
+"""Limits on the clients of a process, over a real connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webhook.server import connection_limits
 from webhook.server.connection_limits import ConnectionLimiter, LimitedSocket
 
 TOO_MUCH = b"x" * (64 << 20)
-"""Bytes that no socket takes unless somebody reads."""
+"""More bytes than a socket buffers while the other end does not read."""
 IDLE_SECONDS = 0.2
 
 
@@ -30,47 +30,47 @@ def limited(ours: socket.socket, limit: int = 10) -> tuple[ConnectionLimiter, Li
     return limiter, LimitedSocket(ours, limiter)
 
 
-def test_client_that_is_silent_between_requests_is_hung_up_on(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_client_idle_between_requests_is_disconnected(ends: tuple[socket.socket, socket.socket]) -> None:
     _, client = limited(ends[0])
     assert client.recv(100) == b""
 
 
-def test_client_that_begins_a_request_gets_more_time(
+def test_client_that_begins_a_request_gets_the_request_timeout(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its first byte on, and for the whole request, however it is parted."""
+    """The timeout runs from the first byte and covers the whole request."""
     monkeypatch.setattr(connection_limits, "TIMEOUT", 2 * IDLE_SECONDS)
     _, client = limited(ends[0])
     ends[1].sendall(b"POST")
     assert client.recv(4) == b"POST"
-    begun = client.since
+    start = client.since
     ends[1].sendall(b" /webhook")
-    assert (client.recv(100), client.since) == (b" /webhook", begun)
+    assert (client.recv(100), client.since) == (b" /webhook", start)
     assert client.recv(100) == b""
 
 
-def test_client_that_was_too_late_is_not_listened_to_any_more(ends: tuple[socket.socket, socket.socket]) -> None:
-    """The rest of its body must not be taken for a request."""
+def test_client_after_a_timeout_is_not_read_again(ends: tuple[socket.socket, socket.socket]) -> None:
+    """The rest of its body must not be parsed as a request."""
     _, client = limited(ends[0])
     assert client.recv(100) == b""
     ends[1].sendall(b"GET /")
     assert client.recv(100) == b""
 
 
-def test_client_that_does_not_take_its_answer_is_hung_up_on(
+def test_client_that_does_not_read_its_response_is_disconnected(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In words that gunicorn keeps quiet about."""
+    """gunicorn does not log a BrokenPipeError."""
     monkeypatch.setattr(connection_limits, "TIMEOUT", 0.2)
     _, client = limited(ends[0])
     with pytest.raises(BrokenPipeError):
         client.sendall(TOO_MUCH)
 
 
-def test_client_waited_for_longest_makes_room_where_there_are_too_many(
+def test_client_waiting_longest_is_disconnected_at_the_limit(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    """Be it that it does not take its answer."""
+    """A client that does not read its response counts as waiting."""
     limiter, client = limited(ends[0], limit=0)
     with ThreadPoolExecutor(1) as sender:
         sent = sender.submit(client.sendall, TOO_MUCH)
@@ -79,8 +79,8 @@ def test_client_waited_for_longest_makes_room_where_there_are_too_many(
             assert isinstance(sent.exception(5), OSError)
 
 
-def test_client_after_its_answer_may_send_another_request(ends: tuple[socket.socket, socket.socket]) -> None:
-    """What its first request took is given back."""
+def test_client_after_a_response_can_send_another_request(ends: tuple[socket.socket, socket.socket]) -> None:
+    """The bytes of the first request are no longer counted."""
     limiter, client = limited(ends[0])
     for request in (b"GET /healthz", b"GET /readyz"):
         ends[1].sendall(request)
@@ -89,10 +89,10 @@ def test_client_after_its_answer_may_send_another_request(ends: tuple[socket.soc
     assert limiter.waiting == set()
 
 
-def test_client_that_sends_most_is_let_go_where_all_send_too_much(
+def test_largest_sender_is_disconnected_at_the_buffer_limit(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one who sends least is listened to."""
+    """The limit applies to the buffered bytes of all clients together."""
     monkeypatch.setattr(connection_limits, "MOST_BUFFERED", 100)
     limiter, client = limited(ends[0])
     ends[1].sendall(b"x" * 90)
@@ -104,10 +104,10 @@ def test_client_that_sends_most_is_let_go_where_all_send_too_much(
         assert received.result(5) == b""
 
 
-def test_client_that_sends_little_stays_while_the_one_that_sends_most_is_let_go(
+def test_smaller_senders_stay_connected_at_the_buffer_limit(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is enough, though it takes a moment until it is gone; and who sends nothing makes no room."""
+    """One disconnection is enough, even before it frees memory; idle clients are never chosen."""
     monkeypatch.setattr(connection_limits, "MOST_BUFFERED", 100)
     limiter, least = limited(ends[0])
     most, idle = LimitedSocket(ends[1], limiter), LimitedSocket(ends[1], limiter)
@@ -121,7 +121,7 @@ def test_client_that_sends_little_stays_while_the_one_that_sends_most_is_let_go(
     assert limiter.waiting == {least, idle}
 
 
-def test_client_that_has_unread_something_is_not_idle(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_client_with_unread_data_is_reported(ends: tuple[socket.socket, socket.socket]) -> None:
     _, client = limited(ends[0])
     assert not client.has_unread()
     ends[1].sendall(b"P")

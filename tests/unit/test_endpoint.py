@@ -16,7 +16,7 @@ from webhook.events.interpret import HANDLED_EVENTS
 KEY = "rk_test_operators_key"
 Mock = responses.RequestsMock
 
-TROUBLE: list[tuple[dict[str, Any], str]] = [
+FAILURES: list[tuple[dict[str, Any], str]] = [
     ({"status": 401, "json": {"error": {"message": f"Invalid key {KEY}"}}}, "does not accept this key"),
     ({"status": 403, "json": {"error": {"message": f"{KEY} may not"}}}, "add Webhook Endpoints: "),
     ({"status": 429, "json": {"error": {"message": "later"}}}, "try again"),
@@ -44,14 +44,15 @@ def stripe(stripe_api: Mock) -> Stripe:
 # create
 
 
-def test_create_makes_an_endpoint_with_exactly_the_handled_events(webhook: Command, stripe: Stripe) -> None:
+def test_create_enables_exactly_the_handled_events(webhook: Command, stripe: Stripe) -> None:
     assert webhook("endpoint", "create", "--url", URL).code == 0
-    made = stripe.endpoints["we_1"]
-    assert (made["url"], made["enabled_events"]) == (URL, list(HANDLED_EVENTS))
-    assert made["api_version"] == "2026-10-28.endive"
+    created = stripe.endpoints["we_1"]
+    assert (created["url"], created["enabled_events"]) == (URL, list(HANDLED_EVENTS))
+    assert created["api_version"] == "2026-10-28.endive"
 
 
-def test_create_prints_the_id_and_the_secret_once_and_what_to_do(webhook: Command, stripe: Stripe) -> None:
+def test_create_prints_the_id_and_the_secret_once(webhook: Command, stripe: Stripe) -> None:
+    """Standard error names the setting for the secret, not the secret itself."""
     del stripe
     done = webhook("endpoint", "create", "--url", URL)
     assert done.out == "endpoint  we_1\nsecret    whsec_we_1\n"
@@ -59,26 +60,26 @@ def test_create_prints_the_id_and_the_secret_once_and_what_to_do(webhook: Comman
     assert "whsec_" not in done.err
 
 
-def test_create_uses_the_key_that_is_given(webhook: Command, stripe: Stripe, stripe_api: Mock) -> None:
+def test_create_with_an_api_key_option_uses_that_key(webhook: Command, stripe: Stripe, stripe_api: Mock) -> None:
     del stripe
     done = webhook("endpoint", "create", "--url", URL, "--api-key", "sk_test_given")
     assert stripe_api.calls[0].request.headers["Authorization"] == "Bearer sk_test_given"
     assert "sk_test_given" not in done.out + done.err
 
 
-def test_create_with_an_endpoint_there_names_it_and_makes_none(webhook: Command, stripe: Stripe) -> None:
+def test_create_with_an_existing_endpoint_names_it_and_fails(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_old"] = endpoint("we_old")
     done = webhook("endpoint", "create", "--url", URL)
     assert (done.code, done.err[:15], stripe.writes) == (1, "webhook: we_old", [])
 
 
-def test_create_force_with_an_endpoint_there_makes_another(webhook: Command, stripe: Stripe) -> None:
+def test_create_force_with_an_existing_endpoint_adds_one(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_old"] = endpoint("we_old")
     assert webhook("endpoint", "create", "--url", URL, "--force").code == 0
     assert len(stripe.endpoints) == 2
 
 
-def test_create_for_connected_accounts_says_so_to_stripe(webhook: Command, stripe: Stripe) -> None:
+def test_create_connect_requests_events_of_connected_accounts(webhook: Command, stripe: Stripe) -> None:
     webhook("endpoint", "create", "--url", URL, "--connect")
     assert stripe.writes[0][1]["connect"] == "true"
 
@@ -100,7 +101,7 @@ def test_create_for_connected_accounts_says_so_to_stripe(webhook: Command, strip
         "",
     ],
 )
-def test_create_for_a_url_that_stripe_cannot_use_is_refused_unasked(webhook: Command, url: str) -> None:
+def test_create_with_an_unusable_url_fails_without_a_request(webhook: Command, url: str) -> None:
     done = webhook("endpoint", "create", "--url", url)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "hunter2" not in done.err
@@ -112,19 +113,20 @@ def test_create_without_a_key_names_the_variable(webhook: Command, monkeypatch: 
     assert (done.code, done.err) == (2, "webhook: STRIPE_API_KEY is not set: set it, or give --api-key\n")
 
 
-@pytest.mark.parametrize(("trouble", "told"), TROUBLE)
-def test_create_that_stripe_refuses_ends_with_one_line_without_the_key(
-    webhook: Command, stripe_api: Mock, trouble: dict[str, Any], told: str
+@pytest.mark.parametrize(("failure", "message"), FAILURES)
+def test_create_with_a_failed_request_prints_one_line(
+    webhook: Command, stripe_api: Mock, failure: dict[str, Any], message: str
 ) -> None:
+    """The line never contains the API key."""
     stripe_api.get(ENDPOINTS, json=page())
-    stripe_api.post(ENDPOINTS, **trouble)
+    stripe_api.post(ENDPOINTS, **failure)
     done = webhook("endpoint", "create", "--url", URL)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert told in done.err
+    assert message in done.err
     assert KEY not in done.err
 
 
-def test_create_answered_without_a_secret_ends_with_one_line(webhook: Command, stripe_api: Mock) -> None:
+def test_create_without_a_secret_in_the_response_fails(webhook: Command, stripe_api: Mock) -> None:
     stripe_api.get(ENDPOINTS, json=page())
     stripe_api.post(ENDPOINTS, json=endpoint())
     done = webhook("endpoint", "create", "--url", URL)
@@ -134,20 +136,20 @@ def test_create_answered_without_a_secret_ends_with_one_line(webhook: Command, s
 # check
 
 
-def test_check_of_an_endpoint_as_wanted_is_ok(webhook: Command, stripe: Stripe) -> None:
+def test_check_of_a_correct_endpoint_is_ok(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_1"] = endpoint()
     assert webhook("endpoint", "check") == (0, "we_1: ok\n", "")
 
 
-@pytest.mark.parametrize("place", [["we_2"], ["--url", "https://example.com/stripe"]])
-def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe, place: list[str]) -> None:
+@pytest.mark.parametrize("selector", [["we_2"], ["--url", "https://example.com/stripe"]])
+def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe, selector: list[str]) -> None:
     stripe.endpoints["we_1"] = endpoint()
     stripe.endpoints["we_2"] = endpoint("we_2", url="https://example.com/stripe")
-    assert webhook("endpoint", "check", *place).out == "we_2: ok\n"
+    assert webhook("endpoint", "check", *selector).out == "we_2: ok\n"
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "problems"),
     [
         ({"status": "disabled"}, ["disabled: enable it in the Dashboard"]),
         ({"enabled_events": list(HANDLED_EVENTS[2:])}, [f"missing event: {each}" for each in HANDLED_EVENTS[:2]]),
@@ -159,44 +161,47 @@ def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe,
         ),
     ],
 )
-def test_check_of_an_endpoint_that_differs_tells_each_difference(
-    webhook: Command, stripe: Stripe, fields: dict[str, Any], told: list[str]
+def test_check_of_a_misconfigured_endpoint_lists_each_problem(
+    webhook: Command, stripe: Stripe, fields: dict[str, Any], problems: list[str]
 ) -> None:
     stripe.endpoints["we_1"] = endpoint(**fields)
     done = webhook("endpoint", "check")
-    assert (done.code, done.out.splitlines()) == (1, [f"we_1: {each}" for each in told])
+    assert (done.code, done.out.splitlines()) == (1, [f"we_1: {each}" for each in problems])
 
 
-def test_check_of_an_endpoint_of_the_oldest_version_is_ok(webhook: Command, stripe: Stripe) -> None:
+def test_check_of_the_oldest_supported_api_version_is_ok(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_1"] = endpoint(api_version="2022-11-15")
     assert webhook("endpoint", "check").code == 0
 
 
-def test_check_of_an_endpoint_of_the_accounts_version_is_ok_and_says_so(webhook: Command, stripe: Stripe) -> None:
+def test_check_of_the_accounts_default_api_version_is_ok(webhook: Command, stripe: Stripe) -> None:
+    """The output mentions the default API version."""
     stripe.endpoints["we_1"] = endpoint(api_version=None)
     done = webhook("endpoint", "check")
     assert (done.code, "default API version" in done.out) == (0, True)
 
 
-def test_check_of_an_endpoint_that_is_not_there_says_so(webhook: Command, stripe: Stripe) -> None:
+def test_check_of_a_missing_endpoint_fails(webhook: Command, stripe: Stripe) -> None:
     del stripe
     assert webhook("endpoint", "check", "we_9").code == 1
 
 
-def test_check_with_several_to_choose_from_names_them(webhook: Command, stripe: Stripe) -> None:
+def test_check_with_several_endpoints_lists_them(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints = {name: endpoint(name) for name in ("we_1", "we_2")}
     assert webhook("endpoint", "check") == (2, "", "webhook: which of these? we_1, we_2\n")
 
 
-@pytest.mark.parametrize(("trouble", "told"), TROUBLE)
-def test_check_that_stripe_does_not_answer_cannot_be_done(
-    webhook: Command, stripe_api: Mock, trouble: dict[str, Any], told: str
+@pytest.mark.parametrize(("failure", "message"), FAILURES)
+def test_check_with_a_failed_request_exits_with_2(
+    webhook: Command, stripe_api: Mock, failure: dict[str, Any], message: str
 ) -> None:
-    stripe_api.get(ENDPOINTS, **trouble)
+    """The one line on standard error never contains the API key."""
+    stripe_api.get(ENDPOINTS, **failure)
     done = webhook("endpoint", "check")
-    assert (done.code, done.err.count("\n"), told in done.err, KEY in done.err) == (2, 1, True, False)
+    assert (done.code, done.err.count("\n"), message in done.err, KEY in done.err) == (2, 1, True, False)
 
 
-def test_check_with_a_bad_key_cannot_be_done(webhook: Command) -> None:
+def test_check_with_a_malformed_key_exits_with_2(webhook: Command) -> None:
+    """The message never contains the key."""
     done = webhook("endpoint", "check", "--api-key", "pk_test_1")
     assert (done.code, "pk_test_1" in done.err) == (2, False)

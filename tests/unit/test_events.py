@@ -1,4 +1,4 @@
-"""Events to facts, without a database."""
+"""Checkout Sessions and PaymentIntents are interpreted as facts, without a database."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_session_paid_by_card_is_a_paid_sale(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_session_whose_delayed_payment_succeeded_is_a_paid_sale(version: str) -> None:
+def test_session_after_a_delayed_payment_is_a_paid_sale(version: str) -> None:
     assert sale_of(recorded("checkout.session.async_payment_succeeded", version)).paid
 
 
@@ -55,21 +55,23 @@ def test_payment_intent_with_credits_is_a_paid_sale(version: str) -> None:
     assert sale_of(event) == Sale(payment_id, PAYMENT_INTENT, USER_ID, 100, 1000, "usd", paid=True)
 
 
-def test_session_of_a_delayed_method_is_not_paid_yet() -> None:
+def test_session_with_a_delayed_payment_method_is_unpaid() -> None:
     assert not sale_of(recorded("checkout.session.completed.unpaid")).paid
 
 
-def test_session_with_nothing_to_pay_is_a_paid_sale_under_its_own_id() -> None:
+def test_session_without_a_payment_is_a_paid_sale() -> None:
+    """Its payment id is the session's own id."""
     event = recorded("checkout.session.completed.no_payment_required")
     sale = sale_of(event)
     assert (sale.payment_id, sale.money_amount, sale.paid) == (event["data"]["object"]["id"], 0, True)
 
 
-def test_session_that_needs_no_payment_now_but_has_a_total_is_not_paid() -> None:
+def test_session_with_a_total_but_no_payment_is_unpaid() -> None:
+    """`no_payment_required` means paid only if the total is 0."""
     assert not sale_of(session_event(payment_status="no_payment_required")).paid
 
 
-def test_session_money_is_what_is_paid_after_tax_and_discount() -> None:
+def test_session_money_is_the_total_after_tax_and_discount() -> None:
     assert sale_of(session_event(amount_subtotal=1000, amount_total=890)).money_amount == 890
 
 
@@ -81,52 +83,52 @@ def test_session_with_an_invoice_links_it_before_the_sale() -> None:
     assert interpretation.facts[0] == Link(session["id"], "in_1SaleInvoice", session["payment_intent"])
 
 
-def test_session_user_of_the_metadata_goes_before_the_client_reference() -> None:
+def test_session_metadata_user_overrides_client_reference_id() -> None:
     other = "00000000-0000-4000-8000-000000000000"
     assert sale_of(session_event(client_reference_id=other)).user_id == USER_ID
 
 
-def test_session_without_a_user_in_the_metadata_takes_the_client_reference() -> None:
+def test_session_without_metadata_user_uses_client_reference() -> None:
     assert sale_of(session_event(user_id=None, client_reference_id=USER_ID)).user_id == USER_ID
 
 
-def test_session_user_in_capitals_is_the_same_user() -> None:
+def test_session_user_id_in_upper_case_is_accepted() -> None:
     assert sale_of(session_event(user_id=USER_ID.upper())).user_id == USER_ID.upper()
 
 
-def test_session_that_sets_up_a_card_is_ignored() -> None:
+def test_session_in_setup_mode_is_ignored() -> None:
     assert interpreted(recorded("checkout.session.completed.setup")) == Ignored("no_payment")
 
 
-def test_session_of_a_subscription_tells_who_its_customer_is() -> None:
+def test_subscription_session_links_its_customer_to_the_user() -> None:
     event = recorded("checkout.session.completed.subscription")
     customer = Customer(event["data"]["object"]["customer"], USER_ID)
     assert interpreted(event) == Facts((customer,))
 
 
-def test_session_of_a_subscription_without_a_user_is_ignored() -> None:
+def test_subscription_session_without_a_user_is_ignored() -> None:
     event = session_event("checkout.session.completed.subscription", user_id=None)
     assert interpreted(event) == Ignored("no_payment")
 
 
-def test_session_paid_with_a_customer_tells_who_that_is() -> None:
+def test_paid_session_links_its_customer_to_the_user() -> None:
     interpretation = interpreted(session_event(customer="cus_1"))
     assert isinstance(interpretation, Facts)
     assert Customer("cus_1", USER_ID) in interpretation.facts
 
 
-def test_session_not_paid_yet_tells_nothing_of_its_customer() -> None:
+def test_unpaid_session_does_not_link_its_customer() -> None:
     interpretation = interpreted(session_event("checkout.session.completed.unpaid", customer="cus_1"))
     assert isinstance(interpretation, Facts)
     assert Customer("cus_1", USER_ID) not in interpretation.facts
 
 
-def test_session_without_a_user_is_of_its_customer() -> None:
+def test_session_without_a_user_belongs_to_its_customer() -> None:
     sale = sale_of(session_event(user_id=None, customer="cus_1"))
     assert (sale.user_id, sale.customer_id) == (None, "cus_1")
 
 
-def test_session_that_names_neither_credits_nor_user_is_ignored() -> None:
+def test_session_without_credits_and_user_is_ignored() -> None:
     assert interpreted(session_event(user_id=None, credits=None)) == Ignored("no_credits")
 
 
@@ -135,7 +137,7 @@ def test_sale_of_zero_credits_is_ignored(event: dict[str, Any]) -> None:
     assert interpreted(event) == Ignored("zero_credits")
 
 
-def test_session_with_a_user_and_no_credits_is_a_sale_that_lacks_credits() -> None:
+def test_session_with_a_user_only_is_a_sale_without_credits() -> None:
     assert sale_of(session_event(credits=None)).credits is None
 
 
@@ -143,13 +145,14 @@ def test_payment_intent_without_credits_is_ignored() -> None:
     assert interpreted(payment_intent_event(credits=None)) == Ignored("no_credits")
 
 
-def test_payment_intent_captured_by_hand_tells_the_money_received() -> None:
+def test_manual_capture_reports_the_amount_received() -> None:
     event = recorded("payment_intent.succeeded.manual_capture")
     payment_id = event["data"]["object"]["id"]
     assert sale_of(event) == Sale(payment_id, PAYMENT_INTENT, None, None, 600, "usd", paid=True)
 
 
-def test_payment_intent_captured_by_hand_for_its_card_alone_tells_the_money_received() -> None:
+def test_manual_capture_of_cards_only_reports_the_amount() -> None:
+    """`capture_method` can be set for one payment method only."""
     options = {"card": {"capture_method": "manual"}, "link": {}}
     sale = sale_of(payment_intent_event(credits=None, payment_method_options=options, amount_received=600))
     assert (sale.credits, sale.money_amount) == (None, 600)
@@ -157,14 +160,15 @@ def test_payment_intent_captured_by_hand_for_its_card_alone_tells_the_money_rece
 
 @pytest.mark.parametrize("credits", ["-5", "1.5", "ten", "", "1e3", "+5", " 5", "٣", "1000000001", "9" * 20, "\x00"])
 @pytest.mark.parametrize("build", [session_event, payment_intent_event])
-def test_credits_that_are_no_number_within_the_limit_are_invalid(build: Any, credits: str) -> None:  # noqa: A002
+def test_credits_that_are_malformed_or_too_large_are_invalid(build: Any, credits: str) -> None:  # noqa: A002
+    """Valid credits are ASCII digits and at most 1,000,000,000."""
     interpretation = interpreted(build(credits=credits))
     assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
 @pytest.mark.parametrize("credits", [-5, 1.5, True, [], {}])
-def test_credits_that_are_no_text_are_invalid(credits: Any) -> None:  # noqa: A002
+def test_credits_that_are_not_a_string_are_invalid(credits: Any) -> None:  # noqa: A002
     event = session_event()
     event["data"]["object"]["metadata"]["credits"] = credits
     interpretation = interpreted(event)
@@ -173,28 +177,28 @@ def test_credits_that_are_no_text_are_invalid(credits: Any) -> None:  # noqa: A0
 
 
 @pytest.mark.parametrize("credits", ["1", "1000000000", "007"])
-def test_credits_within_the_limit_are_read_as_a_number(credits: str) -> None:  # noqa: A002
+def test_credits_within_the_limit_are_parsed_as_a_number(credits: str) -> None:  # noqa: A002
     assert sale_of(session_event(credits=credits)).credits == int(credits)
 
 
 @pytest.mark.parametrize("user_id", ["42", "\x00", "\ud800", f"{{{USER_ID}}}", f"{USER_ID} ", USER_ID.replace("-", "")])
 @pytest.mark.parametrize("build", [session_event, payment_intent_event])
-def test_user_that_is_no_uuid_is_unknown(build: Any, user_id: str) -> None:
+def test_user_id_that_is_not_a_uuid_is_unknown(build: Any, user_id: str) -> None:
     interpretation = interpreted(build(user_id=user_id))
     assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "unknown_user"
 
 
 @pytest.mark.parametrize(
-    ("named", "reason"),
+    ("metadata", "reason"),
     [
         ({"user_id": None, "credits": "-5"}, "missing_user"),
         ({"user_id": "42", "credits": None}, "missing_credits"),
         ({"user_id": "42", "credits": "-5"}, "invalid_credits"),
     ],
 )
-def test_several_reasons_the_first_one_is_told(named: dict[str, Any], reason: str) -> None:
-    interpretation = interpreted(session_event(**named))
+def test_sale_with_several_problems_reports_the_first(metadata: dict[str, Any], reason: str) -> None:
+    interpretation = interpreted(session_event(**metadata))
     assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == reason
 
@@ -219,17 +223,17 @@ def test_several_reasons_the_first_one_is_told(named: dict[str, Any], reason: st
         {"metadata": [], "client_reference_id": USER_ID},
     ],
 )
-def test_session_of_another_shape_about_credits_is_unreadable(fields: dict[str, Any]) -> None:
+def test_session_with_an_unexpected_field_value_is_unreadable(fields: dict[str, Any]) -> None:
     assert interpreted(merged(session_event(), fields)) == Unresolvable("unreadable")
 
 
 def merged(event: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """The event, its object's fields replaced by whatever a test likes."""
+    """Return the event with these fields of its object replaced, without the builders' checks."""
     return event | {"data": {"object": event["data"]["object"] | fields}}
 
 
 @pytest.mark.parametrize("fields", [{"mode": []}, {"mode": {}}, {"capture_method": {}}])
-def test_field_of_an_unhashable_shape_breaks_nothing(fields: dict[str, Any]) -> None:
+def test_session_with_an_unhashable_field_is_interpreted(fields: dict[str, Any]) -> None:
     assert isinstance(interpreted(merged(session_event(), fields)), Facts)
 
 
@@ -246,30 +250,30 @@ def test_session_with_an_expanded_payment_intent_is_read() -> None:
         "product.created",
     ],
 )
-def test_event_of_another_type_is_ignored(name: str) -> None:
+def test_event_of_an_unhandled_type_is_ignored(name: str) -> None:
     assert interpreted(recorded(name)) == Ignored("event_type")
 
 
 @pytest.mark.parametrize(
     "event", [session_event(), session_event(credits=None), session_event(credits="-1"), payment_intent_event()]
 )
-def test_event_of_the_other_mode_about_credits_is_told_apart(event: dict[str, Any]) -> None:
+def test_sale_of_the_other_mode_is_wrong_mode(event: dict[str, Any]) -> None:
     assert interpreted(event, EventScope(livemode=True)) == Unresolvable("wrong_mode")
 
 
-def test_event_of_the_other_mode_not_about_credits_is_ignored() -> None:
+def test_unhandled_event_of_the_other_mode_is_ignored() -> None:
     assert interpreted(recorded("customer.created"), EventScope(livemode=True)) == Ignored("event_type")
 
 
-def test_event_of_a_connected_account_is_ignored() -> None:
+def test_event_of_an_unlisted_connected_account_is_ignored() -> None:
     assert interpreted(session_event() | {"account": "acct_1"}) == Ignored("connected_account")
 
 
-def test_event_of_a_listed_account_counts() -> None:
+def test_event_of_a_listed_connected_account_is_interpreted() -> None:
     scope = EventScope(livemode=False, accounts=frozenset({"acct_1"}))
     assert isinstance(interpreted(session_event() | {"account": "acct_1"}, scope), Facts)
 
 
 @pytest.mark.parametrize("envelope", [{"livemode": "yes"}, {"livemode": []}, {"account": {}}, {"account": 7}])
-def test_envelope_of_another_shape_about_credits_is_unreadable(envelope: dict[str, Any]) -> None:
+def test_sale_with_an_unexpected_envelope_is_unreadable(envelope: dict[str, Any]) -> None:
     assert interpreted(session_event() | envelope) == Unresolvable("unreadable")

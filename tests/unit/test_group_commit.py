@@ -1,4 +1,4 @@
-"""Items of several threads, written together."""
+"""Group commit: items of several threads are written in batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from webhook.ledger.group_commit import GroupCommit
 
 
 class Killed(BaseException):
-    """What ends a greenlet or a thread."""
+    """Ends a greenlet or a thread, like GreenletExit."""
 
 
 class Disk:
-    """Writes text as capitals once it is let; says which items came together."""
+    """Records each batch, and returns its items in upper case once ``may_write`` is released."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -44,7 +44,7 @@ def disk() -> Disk:
 
 @pytest.fixture
 def send(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Future[str]]]]:
-    """Have items written, each by a thread of its own: the first is being written when the others come."""
+    """Write each item from a separate thread; the others arrive during the write of the first."""
     monkeypatch.setattr(group_commit, "WAIT_TIMEOUT", PATIENCE)
     write_together = GroupCommit(disk.write)
     with ThreadPoolExecutor(max_workers=200) as threads:
@@ -53,7 +53,7 @@ def send(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
             first = threads.submit(write_together, items[0])
             eventually(lambda: disk.batches)
             others = [threads.submit(write_together, item) for item in items[1:]]
-            eventually(lambda: len(write_together._waiting) == len(others))  # noqa: SLF001 - no other way to know
+            eventually(lambda: len(write_together._waiting) == len(others))  # noqa: SLF001 - the queue is not public
             disk.may_write.release(100)
             return [first, *others]
 
@@ -64,48 +64,44 @@ def results(futures: list[Future[str]]) -> list[str | type[BaseException]]:
     return [type(error) if (error := future.exception(PATIENCE)) else future.result() for future in futures]
 
 
-def test_items_that_come_during_a_write_are_written_together(
-    disk: Disk, send: Callable[..., list[Future[str]]]
-) -> None:
-    """What queues up while a batch is under way is the next batch."""
+def test_items_queued_during_a_write_form_the_next_batch(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:
     results(send("a", "b", "c", "d"))
     assert [disk.batches[0], sorted(disk.batches[1])] == [["a"], ["b", "c", "d"]]
     assert len(disk.batches) == 2
 
 
 def test_item_of_a_batch_gets_its_own_result(send: Callable[..., list[Future[str]]]) -> None:
-    """Nobody gets a neighbour's result."""
     assert results(send("a", "b", "c", "d")) == ["A", "B", "C", "D"]
 
 
-def test_item_that_is_rejected_takes_no_neighbour_down(send: Callable[..., list[Future[str]]]) -> None:
-    """After a rejected batch each item is written alone, and only the bad one fails."""
+def test_rejected_item_does_not_fail_the_rest_of_its_batch(send: Callable[..., list[Future[str]]]) -> None:
+    """After a rejected batch, each item is written alone, and only the bad one fails."""
     assert results(send("a", "b", "bad", "d")) == ["A", "B", BatchRejectedError, "D"]
 
 
-def test_batch_that_failed_for_all_is_not_tried_item_by_item(
-    disk: Disk, send: Callable[..., list[Future[str]]]
-) -> None:
-    """Without a connection to be had, trying each alone would only take longer."""
+def test_batch_after_a_connection_error_is_not_split(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:
+    """Without a connection, writing each item alone would only take longer."""
     assert results(send("a", "b", "fatal")) == ["A", ConnectionError, ConnectionError]
     assert len(disk.batches) == 2
 
 
-def test_item_whose_batch_lost_its_writer_is_written_alone(send: Callable[..., list[Future[str]]]) -> None:
-    """Whoever wrote for all was ended: that is no answer to anybody else."""
-    told = results(send("a", "b", "killed", "d"))
-    assert told.count(Killed) == 1
-    assert all(result in (wanted, Killed) for result, wanted in zip(told, ("A", "B", "KILLED", "D"), strict=True))
+def test_items_of_a_killed_writer_are_written_alone(send: Callable[..., list[Future[str]]]) -> None:
+    """The killed thread returns no result for the other items of its batch."""
+    outcomes = results(send("a", "b", "killed", "d"))
+    assert outcomes.count(Killed) == 1
+    assert all(
+        result in (expected, Killed) for result, expected in zip(outcomes, ("A", "B", "KILLED", "D"), strict=True)
+    )
 
 
-def test_more_items_than_a_batch_holds_go_in_several(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:
-    """A flood does not become one endless transaction."""
+def test_items_over_the_batch_size_form_several_batches(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:
+    """A burst of deliveries must not become one very long transaction."""
     results(send("a", *map(str, range(150))))
     assert [len(batch) for batch in disk.batches] == [1, 100, 50]
 
 
-def test_items_behind_a_slow_batch_go_beside_it(disk: Disk) -> None:
-    """A batch that waits for somebody's lock does not hold up those after it for long."""
+def test_items_behind_a_slow_batch_are_written_in_parallel(disk: Disk) -> None:
+    """A batch that waits for a lock delays later items only briefly."""
     write_together = GroupCommit(disk.write)
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(write_together, "slow")

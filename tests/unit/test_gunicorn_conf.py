@@ -1,4 +1,4 @@
-"""gunicorn's settings, as the Procfile's processes read them."""
+"""gunicorn's settings when it is started by the Procfile."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def procfile() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    """gunicorn's settings in its own words."""
+    """gunicorn's settings as it prints them, by name."""
     printed = run(tuple(procfile()["web"].split()), {"GUNICORN_CMD_ARGS": "--print-config"}).stdout
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in printed.splitlines())}
 
 
-def test_procfile_migrates_at_release_and_serves_with_gunicorn() -> None:
+def test_procfile_runs_migrate_at_release_and_serve_as_web() -> None:
     assert procfile() == {"release": "webhook migrate", "web": " ".join(SERVE)}
 
 
@@ -58,7 +58,7 @@ def test_procfile_migrates_at_release_and_serves_with_gunicorn() -> None:
         ("control_socket_disable", "True"),
     ],
 )
-def test_gunicorn_started_by_the_procfile_takes_our_settings(settings: dict[str, str], name: str, value: str) -> None:
+def test_procfile_web_process_uses_the_projects_settings(settings: dict[str, str], name: str, value: str) -> None:
     assert settings[name] == value
 
 
@@ -67,14 +67,15 @@ def test_gunicorn_started_by_the_procfile_takes_our_settings(settings: dict[str,
     "name",
     ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE", "PORT"],
 )
-def test_serving_with_a_bad_variable_ends_with_one_line_and_exit_code_2(command: tuple[str, ...], name: str) -> None:
+def test_start_with_an_invalid_variable_exits_with_2(command: tuple[str, ...], name: str) -> None:
+    """Standard error is one line that names the variable."""
     done = run(command, {name: "nonsense"})
     assert done.returncode == 2
     assert done.stderr.startswith(f"webhook: {name} ")
     assert done.stderr.count("\n") == 1
 
 
-def test_serve_with_a_bad_web_concurrency_ends_with_one_line_and_exit_code_2() -> None:
-    """gunicorn reads this one itself, before any setting of ours, and fails in its own way."""
+def test_serve_with_an_invalid_web_concurrency_exits_with_2() -> None:
+    """gunicorn alone would parse this variable before any other setting and fail with its own error."""
     done = run(SERVE, {"WEB_CONCURRENCY": "many"})
     assert (done.returncode, done.stderr.partition(" is ")[0]) == (2, "webhook: WEB_CONCURRENCY")

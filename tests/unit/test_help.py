@@ -1,4 +1,4 @@
-"""What the command line says of itself."""
+"""The ``--help`` output of every command."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def every_command(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("path", list(every_command(commands)), ids=" ".join)
-def test_help_of_each_command_is_whole_in_80_columns(path: tuple[str, ...]) -> None:
-    """No line is too long for a terminal, and a list of commands cuts none of its summaries off."""
+def test_help_of_each_command_fits_80_columns(path: tuple[str, ...]) -> None:
+    """No line is longer, and no summary in a list of commands is truncated."""
     result = CliRunner().invoke(commands, [*path, "--help"], terminal_width=80)
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
@@ -31,8 +31,8 @@ def test_help_of_each_command_is_whole_in_80_columns(path: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("path", list(every_command(commands)), ids=" ".join)
-def test_help_of_each_command_has_an_example_that_is_accepted(path: tuple[str, ...]) -> None:
-    """It follows the summary; its arguments and options exist, and none that is required is missing."""
+def test_help_example_of_each_command_is_valid(path: tuple[str, ...]) -> None:
+    """The example follows the summary, and click parses it without an error."""
     lines = CliRunner().invoke(commands, [*path, "--help"]).output.splitlines()
     assert lines[4] == "  Example:"
     words = shlex.split(lines[5])

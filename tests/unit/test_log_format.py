@@ -1,4 +1,4 @@
-"""The form of a log line, as JSON and as text."""
+"""The format of a log line, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from webhook.observability import logs
 
 @pytest.fixture
 def configured() -> Iterator[None]:
-    """The logging of this process is as it was afterwards."""
+    """Restore the logging configuration of this process afterwards."""
     root, level = logging.root.handlers[:], logging.root.level
     yield
     structlog.reset_defaults()
     logging.root.handlers, logging.root.level = root, level
 
 
-def written(*, as_json: bool) -> list[str]:
-    """Lines of the worker and of gunicorn, and one with an exception, as they are written."""
+def log_lines(*, as_json: bool) -> list[str]:
+    """Return log lines of the worker and of gunicorn, one of them with an exception."""
     stream = io.StringIO()
     logging.config.dictConfig(logs.set_up(as_json=as_json, stream=stream))
     structlog.get_logger("webhook").info("delivery", event_id="evt_1", outcome="recorded")
@@ -37,9 +37,9 @@ def written(*, as_json: bool) -> list[str]:
 
 
 @pytest.mark.usefixtures("configured")
-def test_log_as_json_is_an_object_a_line() -> None:
-    """A traceback too."""
-    delivery, killed, failed = (json.loads(line) for line in written(as_json=True))
+def test_json_log_has_one_object_per_line() -> None:
+    """A traceback is part of its object."""
+    delivery, killed, failed = (json.loads(line) for line in log_lines(as_json=True))
     assert delivery.pop("time").endswith("Z")
     assert delivery == {
         "message": "delivery",
@@ -53,9 +53,9 @@ def test_log_as_json_is_an_object_a_line() -> None:
 
 
 @pytest.mark.usefixtures("configured")
-def test_log_as_text_reads_in_a_line() -> None:
-    """Names and values in the order they are told; no colours where there is no terminal."""
-    lines = written(as_json=False)
+def test_text_log_has_one_line_per_event() -> None:
+    """Fields keep their order, and there are no colours without a terminal."""
+    lines = log_lines(as_json=False)
     assert "delivery" in lines[0]
     assert lines[0].endswith("event_id=evt_1 outcome=recorded")
     assert "\x1b" not in "".join(lines)

@@ -1,4 +1,4 @@
-"""The directory of the metrics of gunicorn's processes: which leftovers a start removes."""
+"""Metrics directories left over by gunicorn, and which of them a start removes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AS_ANOTHER_USER = "os.getuid = lambda: 54321; "
 
 
 def start(parent: Path, setup: str = "") -> None:
-    """Create the directory of a gunicorn in ``parent``, in a process of its own."""
+    """Create gunicorn's directory in ``parent``, in a separate process."""
     program = f"{CREATE}{setup}create_directory(sys.argv[1], 1)"
     subprocess.run([sys.executable, "-c", program, str(parent)], check=True, timeout=30)
 
@@ -40,7 +40,7 @@ def test_start_removes_a_leftover_of_the_same_user(tmp_path: Path, leftover: Pat
 
 
 def test_start_keeps_a_leftover_of_another_user(tmp_path: Path, leftover: Path) -> None:
-    """In /tmp, other users could have a directory of this name deleted, or stop the start with it."""
+    """In /tmp, another user could otherwise have a directory deleted, or make the start fail."""
     start(tmp_path, AS_ANOTHER_USER)
     assert leftover.exists()
 

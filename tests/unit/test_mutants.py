@@ -1,4 +1,4 @@
-"""`make mutants` itself: that each safeguard it takes out is where it says."""
+"""`make mutants`: the code that each mutant removes exists."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tools.mutants import MUTANTS, PROJECT, Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutants_text_stands_in_its_file_once(mutant: Mutant) -> None:
+def test_mutant_text_occurs_once_in_its_file(mutant: Mutant) -> None:
     assert (PROJECT / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1

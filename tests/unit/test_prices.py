@@ -1,4 +1,4 @@
-"""Credits from the prices of line items, and invoices: without a database, and with answers at hand."""
+"""Credits from the prices of line items and invoices, without a database and with given lookup results."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from webhook.events.interpret import interpret
 from webhook.events.lookups import InvoiceLines, Lookup, Price, SessionLines
 
 SESSION_ID = session_event()["data"]["object"]["id"]
-NAMELESS = session_event(credits=None)
+WITHOUT_CREDITS = session_event(credits=None)
 
-Answers = Mapping[Lookup, Any]
-
-
-def interpreted(event: dict[str, Any], answers: Answers | None) -> Interpretation:
-    """What the event says with these answers; ``None``: there is no API key."""
-    ask = (lambda _: None) if answers is None else answers.__getitem__
-    return interpret(read_event(json.dumps(event)), EventScope(livemode=False), ask)
+LookupResults = Mapping[Lookup, Any]
 
 
-def sale_of(event: dict[str, Any], answers: Answers | None = None) -> Sale:
-    interpretation = interpreted(event, answers)
+def interpreted(event: dict[str, Any], results: LookupResults | None) -> Interpretation:
+    """Interpret the event with these lookup results; ``None`` means that there is no API key."""
+    resolve = (lambda _: None) if results is None else results.__getitem__
+    return interpret(read_event(json.dumps(event)), EventScope(livemode=False), resolve)
+
+
+def sale_of(event: dict[str, Any], results: LookupResults | None = None) -> Sale:
+    interpretation = interpreted(event, results)
     assert isinstance(interpretation, Facts), interpretation
     return next(fact for fact in interpretation.facts if isinstance(fact, Sale))
 
 
 def price(credits: Any = None, product: Any = "prod_1", price_id: str = "price_1") -> dict[str, Any]:  # noqa: A002
-    return {"id": price_id, "object": "price", "metadata": named(credits), "product": product}
+    return {"id": price_id, "object": "price", "metadata": metadata(credits), "product": product}
 
 
 def product(credits: Any = None) -> dict[str, Any]:  # noqa: A002
-    return {"id": "prod_1", "object": "product", "metadata": named(credits)}
+    return {"id": "prod_1", "object": "product", "metadata": metadata(credits)}
 
 
-def named(credits: Any) -> dict[str, str]:  # noqa: A002
+def metadata(credits: Any) -> dict[str, str]:  # noqa: A002
     return {} if credits is None else {"credits": credits}
 
 
@@ -49,10 +49,12 @@ def item(price: Any, quantity: int | None = 1, **fields: Any) -> dict[str, Any]:
     return {"id": "li_1", "object": "item", "amount_total": 1000, "price": price, "quantity": quantity} | fields
 
 
-def lines(*items: Any) -> Answers:
-    """What is answered when the session's lines are these; a price without credits brings a bare product."""
-    bare = {Price(f"price_{number}"): price(product=product(), price_id=f"price_{number}") for number in range(9)}
-    return {SessionLines(SESSION_ID): list(items), **bare}
+def lines(*items: Any) -> LookupResults:
+    """Return the lookup results for these line items; the products of the other prices have no credits."""
+    without_credits = {
+        Price(f"price_{number}"): price(product=product(), price_id=f"price_{number}") for number in range(9)
+    }
+    return {SessionLines(SESSION_ID): list(items), **without_credits}
 
 
 @pytest.mark.parametrize(
@@ -68,79 +70,82 @@ def lines(*items: Any) -> Answers:
         ([item(price("0")), item(price("50"))], 50),
     ],
 )
-def test_session_sells_the_credits_of_its_prices_times_quantity(items: list[Any], expected: int) -> None:
-    assert sale_of(NAMELESS, lines(*items)).credits == expected
+def test_session_credits_are_price_credits_times_quantity(items: list[Any], expected: int) -> None:
+    assert sale_of(WITHOUT_CREDITS, lines(*items)).credits == expected
 
 
-def test_session_whose_price_names_none_sells_those_of_the_product() -> None:
-    answers = {SessionLines(SESSION_ID): [item(price(), 2)], Price("price_1"): price(product=product("70"))}
-    assert sale_of(NAMELESS, answers).credits == 140
+def test_session_price_without_credits_uses_its_product() -> None:
+    results = {SessionLines(SESSION_ID): [item(price(), 2)], Price("price_1"): price(product=product("70"))}
+    assert sale_of(WITHOUT_CREDITS, results).credits == 140
 
 
-def test_session_with_credits_of_its_own_asks_nothing() -> None:
+def test_session_with_its_own_credits_needs_no_lookup() -> None:
     assert sale_of(session_event(), {}).credits == 100
 
 
-def test_session_of_prices_and_no_user_is_a_sale_that_lacks_its_user() -> None:
+def test_session_with_prices_only_is_a_sale_without_a_user() -> None:
     sale = sale_of(session_event(credits=None, user_id=None, customer=None), lines(item(price("5"))))
     assert (sale.user_id, sale.credits, sale.version) == (None, 5, SESSION)
 
 
-def test_session_whose_prices_say_zero_is_ignored() -> None:
-    assert interpreted(NAMELESS, lines(item(price("0")))) == Ignored("zero_credits")
+def test_session_with_prices_of_zero_credits_is_ignored() -> None:
+    assert interpreted(WITHOUT_CREDITS, lines(item(price("0")))) == Ignored("zero_credits")
 
 
-def test_session_whose_prices_name_none_lacks_credits() -> None:
-    assert sale_of(NAMELESS, lines(item(price()))).credits is None
+def test_session_without_price_credits_lacks_credits() -> None:
+    assert sale_of(WITHOUT_CREDITS, lines(item(price()))).credits is None
 
 
-def test_session_whose_prices_name_none_and_that_names_nobody_is_ignored() -> None:
+def test_session_without_price_credits_and_user_is_ignored() -> None:
     event = session_event(credits=None, user_id=None)
     assert interpreted(event, lines(item(price()))) == Ignored("no_credits")
 
 
-def test_session_that_names_nobody_is_ignored_without_a_key() -> None:
+def test_session_without_api_key_and_user_is_ignored() -> None:
+    """Without an API key, no prices can be looked up."""
     assert interpreted(session_event(credits=None, user_id=None), None) == Ignored("no_credits")
 
 
 @pytest.mark.parametrize("credits", ["-5", "1.5", "ten", "", "1000000001"])
-def test_session_whose_price_says_no_number_is_invalid(credits: str) -> None:  # noqa: A002
-    interpretation = interpreted(NAMELESS, lines(item(price("5")), item(price(credits))))
+def test_session_with_malformed_price_credits_is_invalid(credits: str) -> None:  # noqa: A002
+    interpretation = interpreted(WITHOUT_CREDITS, lines(item(price("5")), item(price(credits))))
     assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
-def test_session_whose_lines_sum_up_above_the_limit_is_invalid() -> None:
-    interpretation = interpreted(NAMELESS, lines(item(price("500000001"), 2)))
+def test_session_with_a_sum_over_the_limit_is_invalid() -> None:
+    interpretation = interpreted(WITHOUT_CREDITS, lines(item(price("500000001"), 2)))
     assert isinstance(interpretation, Unresolvable)
     assert interpretation.reason == "invalid_credits"
 
 
 @pytest.mark.parametrize("items", [[None], [item(price("5"), quantity=-1)], [item({"metadata": []})], [item(5)]])
-def test_session_with_lines_of_another_shape_is_unreadable(items: list[Any]) -> None:
-    assert interpreted(NAMELESS, lines(*items)) == Unresolvable("unreadable")
+def test_session_with_malformed_line_items_is_unreadable(items: list[Any]) -> None:
+    assert interpreted(WITHOUT_CREDITS, lines(*items)) == Unresolvable("unreadable")
 
 
-# Ways to sell, as recorded
+# Recorded sessions
 
 
-def test_session_of_a_payment_link_has_the_links_metadata_and_the_buyers_reference() -> None:
+def test_payment_link_session_has_a_user_and_credits() -> None:
+    """Credits come from the link's metadata, and the user from its `client_reference_id`."""
     sale = sale_of(recorded("checkout.session.completed.payment_link"))
     assert (sale.user_id, sale.credits) == (USER_ID, 100)
 
 
-def test_session_of_line_items_sells_what_their_prices_say() -> None:
+def test_line_items_session_sells_the_credits_of_its_prices() -> None:
     event = recorded("checkout.session.completed.line_items")
-    answers = {SessionLines(event["data"]["object"]["id"]): [item(price("100"), 2)]}
-    assert sale_of(event, answers).credits == 200
+    results = {SessionLines(event["data"]["object"]["id"]): [item(price("100"), 2)]}
+    assert sale_of(event, results).credits == 200
 
 
-def test_session_in_a_currency_without_decimals_keeps_its_amount_as_it_is() -> None:
+def test_zero_decimal_currency_session_keeps_its_amount() -> None:
     sale = sale_of(recorded("checkout.session.completed.zero_decimal"))
     assert (sale.money_amount, sale.currency) == (1500, "jpy")
 
 
-def test_session_that_was_shown_in_another_currency_counts_in_its_own() -> None:
+def test_adaptive_pricing_session_uses_its_own_currency() -> None:
+    """The currency shown to the buyer does not matter."""
     sale = sale_of(recorded("checkout.session.completed.adaptive_pricing"))
     assert (sale.money_amount, sale.currency) == (1000, "usd")
 
@@ -166,7 +171,7 @@ def invoice_of(*items: Any, has_more: bool = False, **fields: Any) -> dict[str, 
     return invoice_event(credits=None, lines=listed, **fields)
 
 
-PRICES: Answers = {Price("price_1"): price("100"), Price("price_2"): price("7")}
+PRICES: LookupResults = {Price("price_1"): price("100"), Price("price_2"): price("7")}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -178,7 +183,7 @@ def test_invoice_of_a_subscription_is_a_paid_sale(version: str) -> None:
     assert (sale.money_amount, sale.currency, sale.paid) == (1000, "usd", True)
 
 
-def test_invoice_of_an_older_version_links_its_payment() -> None:
+def test_invoice_of_an_older_api_version_links_its_payment() -> None:
     event = recorded("invoice.paid", VERSIONS[0])
     invoice = event["data"]["object"]
     interpretation = interpreted(event, None)
@@ -186,7 +191,8 @@ def test_invoice_of_an_older_version_links_its_payment() -> None:
     assert interpretation.facts[0] == Link(invoice["id"], invoice["id"], invoice["payment_intent"])
 
 
-def test_invoice_of_an_older_version_has_the_credits_of_its_prices_inside() -> None:
+def test_invoice_of_an_older_api_version_contains_its_prices() -> None:
+    """Their credits need no lookup."""
     event = recorded("invoice.paid", VERSIONS[0])
     event["data"]["object"]["subscription_details"]["metadata"].pop("credits")
     assert sale_of(event, None).credits == 100
@@ -196,26 +202,27 @@ def test_invoice_sells_the_credits_of_its_prices() -> None:
     assert sale_of(invoice_of(invoice_line("price_1", 2), invoice_line("price_2")), PRICES).credits == 207
 
 
-def test_invoice_of_many_lines_asks_for_all_of_them() -> None:
-    everything = [invoice_line("price_2")] * 12
-    event = invoice_of(*everything[:10], has_more=True)
-    assert sale_of(event, {InvoiceLines(INVOICE_ID): everything, **PRICES}).credits == 84
+def test_invoice_with_further_lines_looks_up_all_of_them() -> None:
+    all_lines = [invoice_line("price_2")] * 12
+    event = invoice_of(*all_lines[:10], has_more=True)
+    assert sale_of(event, {InvoiceLines(INVOICE_ID): all_lines, **PRICES}).credits == 84
 
 
-def test_invoice_of_more_lines_than_it_holds_waits_where_nobody_can_be_asked() -> None:
-    """Ten lines are not what was paid for."""
+def test_invoice_with_further_lines_needs_an_api_key() -> None:
+    """The lines in the event may be only a part of what was paid."""
     line = invoice_line("price_2") | {"price": price(credits="7")}
     assert sale_of(invoice_of(line), None).credits == 7
     assert interpreted(invoice_of(line, has_more=True), None) == Unresolvable("missing_api_key", INVOICE_ID)
 
 
 @pytest.mark.parametrize("correction", [invoice_line("price_1", amount=-1000), invoice_line("price_1", proration=True)])
-def test_invoice_lines_that_correct_others_sell_nothing(correction: dict[str, Any]) -> None:
+def test_invoice_lines_that_are_corrections_sell_nothing(correction: dict[str, Any]) -> None:
+    """Corrections have a negative amount or are prorations."""
     assert sale_of(invoice_of(correction, invoice_line("price_2")), PRICES).credits == 7
 
 
 @pytest.mark.parametrize("reason", ["subscription_update", "manual", "subscription_threshold"])
-def test_invoice_that_begins_no_period_is_ignored(reason: str) -> None:
+def test_invoice_that_starts_no_billing_period_is_ignored(reason: str) -> None:
     assert interpreted(invoice_event(billing_reason=reason), None) == Ignored("proration")
 
 
@@ -223,37 +230,38 @@ def test_invoice_of_a_trial_is_ignored() -> None:
     assert interpreted(invoice_event(subtotal=0, amount_paid=0), None) == Ignored("proration")
 
 
-def test_invoice_of_a_renewal_that_gives_back_more_than_it_costs_is_ignored() -> None:
-    """As after a change to a cheaper plan."""
+def test_invoice_with_a_negative_subtotal_is_ignored() -> None:
+    """A renewal after a change to a cheaper plan can have one."""
     assert interpreted(invoice_event(subtotal=-500, amount_paid=0), None) == Ignored("proration")
 
 
-def test_invoice_with_credits_of_its_own_counts_whatever_its_reason() -> None:
+def test_invoice_with_its_own_credits_is_a_sale() -> None:
+    """The billing reason does not matter."""
     event = invoice_event(billing_reason="manual", metadata={"credits": "30", "user_id": USER_ID})
     assert sale_of(event).credits == 30
 
 
-def test_invoice_without_credits_anywhere_is_ignored() -> None:
-    answers = {Price("price_1"): price(product=product())}
-    assert interpreted(invoice_of(invoice_line("price_1")), answers) == Ignored("no_credits")
+def test_invoice_without_any_credits_is_ignored() -> None:
+    results = {Price("price_1"): price(product=product())}
+    assert interpreted(invoice_of(invoice_line("price_1")), results) == Ignored("no_credits")
 
 
-def test_invoice_whose_prices_nobody_can_look_up_lacks_credits() -> None:
+def test_invoice_without_an_api_key_lacks_credits() -> None:
     assert sale_of(invoice_of(invoice_line("price_1")), None).credits is None
 
 
-def test_invoice_whose_prices_nobody_can_look_up_and_that_names_nobody_is_ignored() -> None:
+def test_invoice_without_api_key_and_user_is_ignored() -> None:
     event = invoice_of(invoice_line("price_1"))
     event["data"]["object"]["parent"]["subscription_details"]["metadata"] = {}
     assert interpreted(event, None) == Ignored("no_credits")
 
 
-def test_invoice_without_a_user_is_of_its_customer() -> None:
+def test_invoice_without_a_user_belongs_to_its_customer() -> None:
     sale = sale_of(invoice_event(user_id=None, customer="cus_1"))
     assert (sale.user_id, sale.customer_id) == (None, "cus_1")
 
 
-def test_invoice_with_a_user_tells_who_its_customer_is() -> None:
+def test_invoice_links_its_customer_to_the_user() -> None:
     interpretation = interpreted(invoice_event(customer="cus_1"), None)
     assert isinstance(interpretation, Facts)
     assert Customer("cus_1", USER_ID) in interpretation.facts
@@ -264,6 +272,6 @@ def test_invoice_payment_links_its_payment_to_the_invoice() -> None:
     assert interpreted(event, None) == Facts((Link("inpay_1", "in_1", "pi_1"),))
 
 
-def test_invoice_payment_of_another_kind_is_ignored() -> None:
+def test_invoice_payment_without_a_payment_intent_is_ignored() -> None:
     event = invoice_payment_event(payment={"type": "charge", "charge": "ch_1"})
     assert interpreted(event, None) == Ignored("no_payment")

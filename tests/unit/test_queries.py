@@ -30,12 +30,12 @@ def texts(node: ast.AST) -> Iterator[str]:
 
 
 def used_names() -> set[str]:
-    """Every text in a module of webhook/ledger that could be a query's name."""
+    """Return every string of webhook/ledger that could be a query's name."""
     return {text for file, tree in trees() if file.parent.name == "ledger" for text in texts(tree)}
 
 
 def called_names() -> Iterator[str]:
-    """The first argument of each call that takes a query's name, where it is written there."""
+    """Yield the query's name of each call that contains it as a literal."""
     for file, tree in trees():
         for node in ast.walk(tree) if file.parent.name == "ledger" else ():
             match node:
@@ -46,21 +46,20 @@ def called_names() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_query_has_a_comment_at_its_top_and_is_used(file: Path) -> None:
-    """Each file says what it is for, and no file is left over."""
+def test_query_file_has_a_header_comment_and_is_used(file: Path) -> None:
     assert file.read_text(encoding="utf-8").startswith("-- ")
     assert not query(file.stem).startswith("--")
     assert file.stem in used_names()
 
 
-def test_every_query_that_is_called_exists() -> None:
+def test_every_called_query_exists() -> None:
     names = set(called_names())
     assert len(names) > 10
     assert names <= {file.stem for file in FILES}
 
 
-def test_python_contains_no_statement_of_its_own() -> None:
-    """Statements live in sql/, apart from the ones that make the database of webhook dev."""
+def test_python_contains_no_sql_statement() -> None:
+    """`webhook dev` is exempt, because it creates its own database."""
     found = [
         (file.name, text)
         for file, tree in trees()
@@ -71,8 +70,8 @@ def test_python_contains_no_statement_of_its_own() -> None:
     assert found == []
 
 
-def test_check_of_a_folder_is_one_statement() -> None:
-    """The common part comes first, and each finding is a select of its own."""
+def test_checks_of_a_folder_form_one_statement() -> None:
+    """The common part comes first, and each check adds one select."""
     files = list((SQL / "checks" / "sales").glob("*.sql"))
     assert check("sales").startswith("with recursive")
     assert check("sales").count("\nunion all\n\nselect") == len(files) - 2

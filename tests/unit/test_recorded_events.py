@@ -1,4 +1,4 @@
-"""The recorded events are what Stripe could have sent, judged by the installed SDK's type hints."""
+"""The recorded events match the type hints of the installed Stripe SDK."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NEW = [name for version, name in EVERY if version == NEWEST]
 SECRET = "whsec_recorded"
 GONE = object()
 
-# All that the newest version's hints find in the older shapes: what was dropped, renamed or came later.
+# All differences of older API versions from the newest type hints: fields removed, renamed or added since.
 CHANGED_SINCE = {
     "2022-11-15": {
         "charge.destination: unknown",
@@ -102,7 +102,7 @@ CHANGED_SINCE = {
     },
 }
 
-# Every kind of fault once: an event, where in its object, the value put there, the fault to be found.
+# Every kind of fault once: an event, a path in its object, the value at this path and the expected fault.
 CORRUPTED = [
     ("checkout.session.completed", "surprise", 1, "unknown"),
     ("checkout.session.completed", "automatic_tax.surprise", None, "unknown"),
@@ -129,7 +129,7 @@ CORRUPTED = [
 
 
 def faults(value: Any, hint: Any, at: str) -> list[str]:
-    """Return what the hint does not allow in a piece of JSON, one "path: fault" each."""
+    """Return each violation of the type hint in a piece of JSON, as "path: fault"."""
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin is typing.Union:
         return union_faults(value, arguments, at)
@@ -165,7 +165,7 @@ def is_a(value: Any, hint: Any, arguments: tuple[Any, ...]) -> bool:
         case _ if hint is float:
             return type(value) in {int, float}
         case _:
-            return type(value) is hint  # a bool is no int
+            return type(value) is hint  # not isinstance: a bool is an int
 
 
 def is_decimal(text: str) -> bool:
@@ -195,7 +195,7 @@ def hints_of(shape: type) -> dict[str, Any]:
 
 @cache
 def imports_of(module: str) -> dict[str, Any]:
-    """Return what a module imports, also where only a type checker does: its hints are strings."""
+    """Return a module's imports, including those for type checkers only, because its hints are strings."""
     nodes = ast.walk(ast.parse(inspect.getsource(sys.modules[module])))
     sources = [node for node in nodes if isinstance(node, ast.ImportFrom) and ".params" not in node.module]
     names = [(source.module, name) for source in sources for name in source.names]
@@ -221,28 +221,28 @@ def corrupt(event: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("version", "name"), EVERY)
-def test_recorded_envelope_of_every_version_is_one_the_sdk_knows(version: str, name: str) -> None:
+def test_recorded_envelope_matches_the_sdk_types(version: str, name: str) -> None:
     assert faults(recorded(name, version), stripe.Event, "event") == []
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_recorded_object_of_the_newest_version_is_as_the_sdk_types_it(name: str) -> None:
+def test_recorded_object_of_the_newest_version_matches_the_sdk(name: str) -> None:
     assert object_faults_of(recorded(name)) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
-def test_recorded_objects_of_an_older_version_differ_only_by_what_changed_since(version: str) -> None:
+def test_recorded_objects_of_an_older_version_differ_as_listed(version: str) -> None:
     found = [object_faults_of(recorded(name, version)) for found_in, name in EVERY if found_in == version]
     assert {fault for each in found for fault in each} == CHANGED_SINCE[version]
 
 
 @pytest.mark.parametrize(("name", "path", "value", "fault"), CORRUPTED)
-def test_checker_object_that_stripe_never_sends_is_refused(name: str, path: str, value: Any, fault: str) -> None:
+def test_checker_reports_a_corrupted_object(name: str, path: str, value: Any, fault: str) -> None:
     event = corrupt(recorded(name), path, value)
     assert object_faults_of(event) == [f"{object_in(event)['object']}.{path}: {fault}"]
 
 
-def test_checker_event_of_an_unknown_type_is_refused() -> None:
+def test_checker_reports_an_unknown_event_type() -> None:
     event = recorded("refund.created") | {"type": "refund.settled"}
     assert faults(event, stripe.Event, "event") == ['event.type: "refund.settled"']
 
@@ -252,31 +252,32 @@ def test_newest_recorded_version_is_the_one_the_sdk_pins() -> None:
 
 
 @pytest.mark.parametrize(("version", "name"), EVERY)
-def test_recorded_file_bears_its_version_and_type(version: str, name: str) -> None:
+def test_recorded_file_is_named_after_its_version_and_type(version: str, name: str) -> None:
     event = recorded(name, version)
     assert event["api_version"] == version
     assert f"{name}.".startswith(f"{event['type']}.")
 
 
-def test_recorded_events_have_one_id_each() -> None:
+def test_recorded_event_ids_are_unique() -> None:
     assert len({recorded(name, version)["id"] for version, name in EVERY}) == len(EVERY)
 
 
 @pytest.mark.parametrize(("version", "name"), EVERY)
-def test_recorded_event_names_no_real_person(version: str, name: str) -> None:
+def test_recorded_event_contains_no_real_email_address(version: str, name: str) -> None:
     text = json.dumps(recorded(name, version))
     assert set(re.findall(r"[\w.+-]+@[\w.-]+", text)) <= {"buyer@example.com"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_recorded_sale_of_a_version_is_one_payment_throughout(version: str) -> None:
+def test_recorded_sale_of_a_version_is_one_payment(version: str) -> None:
+    """Session, PaymentIntent, refund and dispute have the same payment id."""
     sale = object_in(recorded("checkout.session.completed", version))["payment_intent"]
     assert object_in(recorded("payment_intent.succeeded", version))["id"] == sale
     assert object_in(recorded("charge.refund.updated", version))["payment_intent"] == sale
     assert object_in(recorded("charge.dispute.created", version))["payment_intent"] == sale
 
 
-def test_recorded_event_changed_by_one_test_is_fresh_for_the_next() -> None:
+def test_recorded_event_is_a_new_copy_each_time() -> None:
     object_in(recorded("refund.created"))["amount"] = 1
     assert object_in(recorded("refund.created"))["amount"] == 1000
 
@@ -291,25 +292,26 @@ def test_recorded_event_changed_by_one_test_is_fresh_for_the_next() -> None:
     ],
     ids=lambda event: object_in(event)["object"],
 )
-def test_built_event_is_as_the_sdk_types_it(event: dict[str, Any]) -> None:
+def test_built_event_matches_the_sdk_types(event: dict[str, Any]) -> None:
     assert event["id"] == "evt_2"
     assert object_faults_of(event) == []
 
 
-def test_built_session_for_another_user_names_no_other_anywhere() -> None:
+def test_built_session_for_another_user_has_no_recorded_user() -> None:
     assert USER_ID not in json.dumps(session_event(user_id="someone else"))
 
 
-def test_built_session_without_user_and_credits_has_neither_in_its_metadata() -> None:
+def test_built_session_without_user_and_credits_has_no_metadata() -> None:
     assert object_in(session_event(user_id=None, credits=None))["metadata"] == {}
 
 
-def test_built_payment_intent_keeps_what_was_asked_for_apart_from_what_was_received() -> None:
+def test_built_payment_intent_can_be_captured_in_part() -> None:
+    """The amount and the amount received are separate."""
     intent = object_in(payment_intent_event(amount=900, amount_received=300))
     assert (intent["amount"], intent["amount_received"]) == (900, 300)
 
 
-def test_built_dispute_moves_the_money_that_it_is_given() -> None:
+def test_built_dispute_has_the_given_balance_transactions() -> None:
     entries = object_in(dispute_event(balance_transactions=[-1000, 400]))["balance_transactions"]
     assert [(entry["amount"], entry["reporting_category"]) for entry in entries] == [
         (-1000, "dispute"),
@@ -317,16 +319,16 @@ def test_built_dispute_moves_the_money_that_it_is_given() -> None:
     ]
 
 
-def test_builder_field_that_the_recorded_object_lacks_is_refused() -> None:
+def test_builder_rejects_an_unknown_field() -> None:
     with pytest.raises(TypeError, match="payment_state"):
         session_event(payment_state="paid")
 
 
-def test_signature_of_a_body_verifies_with_stripes_own_library() -> None:
+def test_signature_is_accepted_by_stripes_library() -> None:
     body = json.dumps(recorded("refund.created"), ensure_ascii=False).encode()
     assert stripe.WebhookSignature.verify_header(body, sign(body, SECRET), SECRET, 300)
 
 
-def test_signature_of_a_body_that_is_not_utf8_is_made_over_its_bytes() -> None:
+def test_signature_of_a_body_that_is_not_utf8_covers_its_bytes() -> None:
     signature = sign(b"\xff", SECRET, 1).partition(",v1=")[2]
     assert signature == hmac.new(SECRET.encode(), b"1.\xff", "sha256").hexdigest()

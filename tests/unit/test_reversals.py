@@ -1,4 +1,4 @@
-"""Refunds and disputes to facts, without a database."""
+"""Refunds and disputes are interpreted as facts, without a database."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def money_and_version(event: dict[str, Any]) -> tuple[int, int]:
         ("charge.refund.updated.canceled", VERSIONS[0], (0, 2)),
     ],
 )
-def test_refund_of_each_status_takes_its_money_until_it_fails(
+def test_refund_reverses_its_amount_unless_failed_or_canceled(
     name: str, version: str, expected: tuple[int, int]
 ) -> None:
     event = recorded(name, version)
@@ -55,20 +55,20 @@ def test_refund_of_each_status_takes_its_money_until_it_fails(
 
 
 @pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded", None])
-def test_refund_under_way_takes_its_money_whatever_its_status(status: str | None) -> None:
+def test_refund_with_any_other_status_reverses_its_amount(status: str | None) -> None:
     assert money_and_version(refund_event(status=status)) == (1000, 1)
 
 
-def test_refund_without_a_payment_intent_is_of_its_charge() -> None:
+def test_refund_without_a_payment_intent_belongs_to_its_charge() -> None:
     assert reversal_of(refund_event(payment_intent=None, charge="ch_1")).payment_id == "ch_1"
 
 
-def test_refund_of_no_payment_is_ignored() -> None:
+def test_refund_without_a_payment_is_ignored() -> None:
     assert interpreted(refund_event(payment_intent=None, charge=None)) == Ignored("no_payment")
 
 
 @pytest.mark.parametrize("fields", [{"amount": -1}, {"currency": None}, {"payment_intent": 7}, {"amount": "5"}])
-def test_refund_of_another_shape_is_unreadable(fields: dict[str, Any]) -> None:
+def test_refund_with_an_unexpected_field_value_is_unreadable(fields: dict[str, Any]) -> None:
     assert interpreted(refund_event(**fields)) == Unresolvable("unreadable")
 
 
@@ -84,14 +84,13 @@ def test_refund_of_another_shape_is_unreadable(fields: dict[str, Any]) -> None:
         ("charge.dispute.updated.partial", (600, 5)),
     ],
 )
-def test_dispute_of_each_event_takes_what_was_withdrawn_and_not_given_back(
-    name: str, expected: tuple[int, int], version: str
-) -> None:
+def test_dispute_reverses_the_withdrawn_amount(name: str, expected: tuple[int, int], version: str) -> None:
+    """Reinstated funds are subtracted."""
     assert money_and_version(recorded(name, version)) == expected
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_dispute_that_is_an_inquiry_takes_nothing(version: str) -> None:
+def test_dispute_that_is_an_inquiry_is_ignored(version: str) -> None:
     assert interpreted(recorded("charge.dispute.created.inquiry", version)) == Ignored("nothing_withdrawn")
 
 
@@ -110,22 +109,23 @@ def test_dispute_that_is_an_inquiry_takes_nothing(version: str) -> None:
         ([-(2**52), 1], 2**53 - 1, 2**53 - 2),
     ],
 )
-def test_dispute_takes_the_share_that_has_not_come_back(entries: list[int], amount: int, expected: int) -> None:
+def test_dispute_reverses_the_share_not_reinstated(entries: list[int], amount: int, expected: int) -> None:
     event = dispute_event(balance_transactions=entries, amount=amount, status="needs_response")
     assert money_and_version(event) == (expected, 2 * len(entries))
 
 
-def test_dispute_won_takes_nothing_whatever_came_back() -> None:
+def test_won_dispute_reverses_nothing() -> None:
+    """A partly reinstated amount does not change this."""
     event = dispute_event(balance_transactions=[-1000, 900], status="won")
     assert money_and_version(event) == (0, 5)
 
 
-def test_dispute_of_an_unknown_status_counts_by_its_entries() -> None:
+def test_dispute_of_unknown_status_uses_balance_transactions() -> None:
     assert money_and_version(dispute_event(status="appeal_submitted")) == (1000, 2)
 
 
 @pytest.mark.parametrize("entries", [None, {}, [None], [{"amount": "5"}], [{"amount": True}], [{}]])
-def test_dispute_with_entries_of_another_shape_is_unreadable(entries: Any) -> None:
+def test_dispute_with_malformed_transactions_is_unreadable(entries: Any) -> None:
     event = dispute_event()
     event["data"]["object"]["balance_transactions"] = entries
     assert interpreted(event) == Unresolvable("unreadable")

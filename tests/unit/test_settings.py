@@ -1,4 +1,4 @@
-"""Settings: what is missing or bad is named in one line."""
+"""Settings: a missing or invalid variable is named in one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ URL = "postgresql://worker:secret@db.example.com:5432/postgres"
 GOOD = {"DATABASE_URL": URL, "STRIPE_WEBHOOK_SECRET": "whsec_one", "STRIPE_LIVEMODE": "false"}
 
 
-def test_settings_complete_are_read_without_surrounding_space() -> None:
+def test_settings_are_stripped_of_whitespace() -> None:
     settings = read_settings({**GOOD, "DATABASE_URL": f" {URL}\n", "STRIPE_WEBHOOK_SECRET": "whsec_one , whsec_two\n"})
     assert settings.database_url == URL
     assert settings.webhook_secrets == ("whsec_one", "whsec_two")
 
 
-def test_settings_shown_hide_secrets() -> None:
+def test_settings_repr_hides_secrets() -> None:
     assert "secret@" not in repr(read_settings(GOOD))
     assert "whsec_" not in repr(read_settings(GOOD))
 
@@ -53,21 +53,21 @@ def test_settings_shown_hide_secrets() -> None:
         ("METRICS_TOKEN", "tökén"),
     ],
 )
-def test_settings_bad_raise_one_line_that_names_the_variable(name: str, value: str) -> None:
+def test_invalid_setting_raises_one_line_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as raised:
         read_settings({**GOOD, name: value})
     assert str(raised.value).startswith(f"{name} ")
     assert "\n" not in str(raised.value)
 
 
-def test_settings_bad_database_url_keeps_its_password_to_itself() -> None:
+def test_invalid_database_url_error_hides_the_password() -> None:
     with pytest.raises(SettingsError) as raised:
         read_settings({**GOOD, "DATABASE_URL": "postgresql://worker:hunter2%zz@db.example.com/postgres"})
     assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("told", "key", "livemode"),
+    ("variable", "key", "livemode"),
     [
         ("true", "", True),
         ("FALSE", "", False),
@@ -78,8 +78,9 @@ def test_settings_bad_database_url_keeps_its_password_to_itself() -> None:
         ("false", "rk_live_123", False),
     ],
 )
-def test_livemode_is_told_by_its_variable_else_by_the_key(told: str, key: str, livemode: bool) -> None:  # noqa: FBT001
-    settings = read_settings({**GOOD, "STRIPE_LIVEMODE": told, "STRIPE_API_KEY": key})
+def test_livemode_comes_from_its_variable_or_the_api_key(variable: str, key: str, livemode: bool) -> None:  # noqa: FBT001
+    """The variable takes precedence."""
+    settings = read_settings({**GOOD, "STRIPE_LIVEMODE": variable, "STRIPE_API_KEY": key})
     assert settings.scope.livemode is livemode
 
 
@@ -89,18 +90,18 @@ def test_server_settings_have_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "is_terminal", "is_json"),
+    ("variable", "is_terminal", "is_json"),
     [("", True, False), ("", False, True), ("json", True, True), (" Text ", False, False)],
 )
-def test_log_format_not_told_is_what_standard_error_can_show(
+def test_log_format_by_default_depends_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
-    told: str,
+    variable: str,
     is_terminal: bool,  # noqa: FBT001
     is_json: bool,  # noqa: FBT001
 ) -> None:
-    """Readable on a terminal, JSON anywhere else."""
+    """The default is text on a terminal and JSON elsewhere."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
-    assert read_server_settings({"LOG_FORMAT": told}).logs_json is is_json
+    assert read_server_settings({"LOG_FORMAT": variable}).logs_json is is_json
 
 
 @pytest.mark.parametrize(
@@ -113,13 +114,12 @@ def test_log_format_not_told_is_what_standard_error_can_show(
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_SDK_DISABLED": "true"}, False),
     ],
 )
-def test_traces_are_wanted_once_it_is_said_where_they_go(environ: dict[str, str], is_traced: bool) -> None:  # noqa: FBT001
-    """Nothing else turns them on."""
+def test_tracing_is_enabled_by_an_exporter_endpoint(environ: dict[str, str], is_traced: bool) -> None:  # noqa: FBT001
+    """No other variable enables it, and `OTEL_SDK_DISABLED` disables it."""
     assert read_settings(GOOD | environ).is_traced is is_traced
 
 
-def test_settings_shown_hide_the_metrics_token() -> None:
-    """It is a secret, too."""
+def test_settings_repr_hides_the_metrics_token() -> None:
     settings = read_settings({**GOOD, "METRICS_TOKEN": "very-secret"})
     assert settings.metrics_token == "very-secret"
     assert "very-secret" not in repr(settings)
@@ -129,7 +129,7 @@ def test_settings_shown_hide_the_metrics_token() -> None:
     ("name", "value"),
     [("PORT", "65536"), ("PORT", "x"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "²"), ("LOG_FORMAT", "yaml")],
 )
-def test_server_settings_bad_name_the_variable(name: str, value: str) -> None:
+def test_invalid_server_setting_names_the_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} "):
         read_server_settings({name: value})
 
@@ -143,43 +143,44 @@ def test_server_settings_bad_name_the_variable(name: str, value: str) -> None:
         ({"DATABASE_URL": "postgresql:///x?host=/run/db"}, "postgresql:///x?host=/run/db"),
     ],
 )
-def test_migration_database_url_is_the_one_that_is_set_for_it(environ: dict[str, str], url: str) -> None:
+def test_migration_url_is_its_variable_or_the_database_url(environ: dict[str, str], url: str) -> None:
     assert read_migration_database_url(environ) == url
 
 
-def test_migration_database_url_of_a_transaction_pooler_is_refused() -> None:
+def test_migration_url_of_a_transaction_pooler_is_rejected() -> None:
     with pytest.raises(SettingsError, match=r"^DATABASE_URL .*MIGRATION_DATABASE_URL"):
         read_migration_database_url({"DATABASE_URL": "postgresql://worker@pooler.example.com:6543/postgres"})
 
 
-def test_dev_settings_need_nothing_and_mean_test_mode() -> None:
+def test_dev_settings_without_variables_mean_test_mode() -> None:
     settings = read_dev_settings({})
     assert (settings.database_url, settings.webhook_secrets, settings.livemode) == ("", (), False)
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE"])
-def test_dev_settings_bad_name_the_variable(name: str) -> None:
+def test_invalid_dev_setting_names_the_variable(name: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} "):
         read_dev_settings({name: "nonsense"})
 
 
-def test_child_environment_has_the_changes_and_lacks_what_is_left_out() -> None:
+def test_child_environment_has_changes_and_exclusions() -> None:
     environ: dict[str, Any] = {"PGHOST": "elsewhere", "PATH": "/bin", "LANG": "C"}
     assert child_environment({"LANG": "de"}, without=("PG",), environ=environ) == {"PATH": "/bin", "LANG": "de"}
 
 
-def test_operators_key_given_stands_in_for_the_variable() -> None:
+def test_operator_key_option_overrides_the_variable() -> None:
     assert read_operator_key("rk_given", {"STRIPE_API_KEY": "rk_variable"}).api_key == "rk_given"
     assert read_operator_key(None, {"STRIPE_API_KEY": "rk_variable"}).api_key == "rk_variable"
 
 
 @pytest.mark.parametrize("given", [None, "whsec_1"])
-def test_operators_key_missing_or_bad_is_told_without_it(given: str | None) -> None:
+def test_missing_or_malformed_operator_key_is_rejected(given: str | None) -> None:
+    """The error does not contain the key."""
     with pytest.raises(SettingsError, match="STRIPE_API_KEY is not") as raised:
         read_operator_key(given, {})
     assert "whsec_1" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("key", "livemode"), [("sk_live_1", True), ("rk_test_1", False), ("sk_1", None)])
-def test_stripe_settings_tell_the_keys_mode(key: str, livemode: bool | None) -> None:  # noqa: FBT001 - expected
+def test_stripe_settings_have_the_mode_of_their_key(key: str, livemode: bool | None) -> None:  # noqa: FBT001 - expected
     assert read_operator_key(key, {}).livemode is livemode
