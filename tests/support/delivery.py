@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -15,6 +16,11 @@ from webhook.ledger.ledger import Ledger, Outcome
 
 SECRET = "whsec_only_for_tests"
 """Signs every delivery of a test that does not name another secret."""
+OLDER_SECRET = "whsec_older"
+"""A second secret of the worker, as during a rotation."""
+
+Post = Callable[..., TestResponse]
+"""Posts an event to an app, as the fixture ``post`` does."""
 
 
 def deliver_to(ledger: Ledger, event: dict[str, Any]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Several deliveries in one call of billing.record(): each has the outcome that it would have alone."""
+"""Several deliveries in one call of billing.record(): each has the same outcome as if it were alone."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from webhook.ledger.ledger import Ledger, Outcome
 
 RECORDED, DUPLICATE = {"outcome": "recorded"}, {"outcome": "duplicate"}
 PAYMENT_LOCK = "select pg_advisory_xact_lock(hashtextextended('pi_1', 4242))"
-STRANGER = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 
 
 @dataclass
 class Bank:
+    """Calls billing.record() directly, and reads the user's ledger."""
+
     admin: psycopg.Connection[Any]
     user_id: str
 
     def record(self, *deliveries: Sequence[Fact]) -> list[dict[str, str]]:
-        told = [
+        batch = [
             {"event_id": f"evt_{number}", "facts": [as_json(fact) for fact in facts]}
             for number, facts in enumerate(deliveries)
         ]
-        [(results,)] = self.admin.execute("select billing.record(%s)", [json.dumps(told)]).fetchall()
+        [(results,)] = self.admin.execute("select billing.record(%s)", [json.dumps(batch)]).fetchall()
         return results
 
     def sale(self, payment_id: str = "pi_1", **changes: Any) -> Sale:
@@ -67,13 +69,13 @@ def refund(payment_id: str = "pi_1", money_amount: int = 1000) -> Reversal:
 
 
 def test_sales_in_a_batch_are_all_recorded(bank: Bank) -> None:
-    """One call grants several sales, of one user, too."""
+    """One call can grant several sales of one user."""
     assert bank.record([bank.sale("pi_1")], [bank.sale("pi_2", credits=5)]) == [RECORDED, RECORDED]
     assert (bank.entries(), bank.balance()) == ([("pi_1", 100), ("pi_2", 5)], 105)
 
 
-def test_sale_in_a_batch_stores_what_it_stores_alone(bank: Bank) -> None:
-    """The short way and the long one leave the same rows."""
+def test_short_and_full_path_of_a_sale_store_the_same_rows(bank: Bank) -> None:
+    """A delivery with facts about another payment takes the full path."""
     bank.record([bank.sale("pi_1", customer_id="cus_1")])
     bank.record([bank.sale("pi_2", customer_id="cus_1"), refund("pi_other")])
     facts = "select version, user_id, credits, money_amount, currency, paid, customer_id, erased_at from billing.sales"
@@ -86,35 +88,35 @@ def test_sale_in_a_batch_stores_what_it_stores_alone(bank: Bank) -> None:
 
 
 def test_sale_twice_in_a_batch_is_recorded_once(bank: Bank) -> None:
-    """A redelivery in the same call is a duplicate."""
+    """The redelivery in the same call is a duplicate."""
     assert bank.record([bank.sale()], [bank.sale("pi_2")], [bank.sale()]) == [RECORDED, RECORDED, DUPLICATE]
     assert bank.balance() == 200
 
 
-def test_known_sale_in_a_batch_of_new_ones_is_a_duplicate(bank: Bank) -> None:
-    """A redelivery among new sales is one, and grants nothing."""
+def test_redelivered_sale_among_new_sales_is_a_duplicate(bank: Bank) -> None:
+    """The redelivery grants nothing."""
     bank.record([bank.sale()])
     assert bank.record([bank.sale("pi_2")], [bank.sale()]) == [RECORDED, DUPLICATE]
     assert bank.balance() == 200
 
 
-def test_sale_of_an_unknown_user_in_a_batch_leaves_its_neighbours_alone(bank: Bank) -> None:
-    """What cannot be settled says so, in its own place."""
-    stranger = bank.sale("pi_2", user_id=STRANGER)
+def test_sale_of_an_unknown_user_does_not_affect_its_batch(bank: Bank) -> None:
+    """Only its own result is unsettled."""
+    unknown = bank.sale("pi_2", user_id=UNKNOWN_USER)
     unsettled = {"outcome": "unsettled", "reason": "unknown_user"}
-    assert bank.record([bank.sale()], [stranger], [bank.sale("pi_3")]) == [RECORDED, unsettled, RECORDED]
+    assert bank.record([bank.sale()], [unknown], [bank.sale("pi_3")]) == [RECORDED, unsettled, RECORDED]
     assert bank.entries() == [("pi_1", 100), ("pi_3", 100)]
 
 
 def test_unpaid_sale_in_a_batch_is_not_granted(bank: Bank) -> None:
-    """The short way is for what is paid."""
+    """The short path is for paid sales only."""
     bank.record([bank.sale(paid=False)], [bank.sale("pi_2")])
     assert bank.entries() == [("pi_2", 100)]
 
 
 @pytest.mark.parametrize(("missing", "reason"), [("credits", "missing_credits"), ("user_id", "missing_user")])
-def test_sale_in_a_batch_that_lacks_something_is_unsettled(bank: Bank, missing: str, reason: str) -> None:
-    """It says what it lacks, and its neighbour is recorded."""
+def test_incomplete_sale_in_a_batch_is_unsettled(bank: Bank, missing: str, reason: str) -> None:
+    """Its result names the missing value, and the other sale is recorded."""
     unsettled = {"outcome": "unsettled", "reason": reason}
     assert bank.record([bank.sale(**{missing: None})], [bank.sale("pi_2")]) == [unsettled, RECORDED]
 
@@ -127,15 +129,15 @@ def test_sale_in_a_batch_that_lacks_something_is_unsettled(bank: Bank, missing: 
         ("in_1", [Link("inpay_1", "in_1", "pi_1"), refund("pi_1")]),
     ],
 )
-def test_sale_that_finds_its_refund_waiting_keeps_nothing(bank: Bank, payment_id: str, known: list[Fact]) -> None:
-    """Neither a refund nor a link that came first is overlooked."""
+def test_sale_in_a_batch_after_its_refund_keeps_nothing(bank: Bank, payment_id: str, known: list[Fact]) -> None:
+    """A refund or link that was recorded first is taken into account."""
     bank.record(known)
     bank.record([bank.sale(payment_id)], [bank.sale("pi_2")])
     assert bank.balance() == 100
 
 
-def test_sale_in_a_batch_tells_who_its_customer_is(bank: Bank) -> None:
-    """As it does alone, and as often as the customer buys."""
+def test_sale_in_a_batch_links_its_customer_to_the_user(bank: Bank) -> None:
+    """Further purchases of the customer are recorded as well."""
     customer = Customer("cus_1", bank.user_id)
     assert bank.record([customer, bank.sale("pi_1")], [customer, bank.sale("pi_2")]) == [RECORDED, RECORDED]
     assert bank.customers() == [("cus_1", bank.user_id)]
@@ -143,27 +145,27 @@ def test_sale_in_a_batch_tells_who_its_customer_is(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_sale_that_tells_who_a_customer_is_settles_what_waited_for_it(bank: Bank, order: int) -> None:
-    """Before it, or in the same batch, in any order."""
-    told = [Customer("cus_1", bank.user_id), bank.sale("pi_1")]
+def test_customer_link_in_a_batch_settles_its_parked_sales(bank: Bank, order: int) -> None:
+    """Their sales come before the batch, or in the same batch in any order."""
+    linking = [Customer("cus_1", bank.user_id), bank.sale("pi_1")]
     invoice = [bank.sale("in_1", user_id=None, customer_id="cus_1")]
-    bank.record(*[told, invoice][::order])
+    bank.record(*[linking, invoice][::order])
     assert bank.balance() == 200
     bank.record([bank.sale("in_2", user_id=None, customer_id="cus_2")])
     bank.record([Customer("cus_2", bank.user_id), bank.sale("pi_2")])
     assert bank.balance() == 400
 
 
-def test_sale_that_tells_who_another_users_customer_is_takes_the_long_way(bank: Bank) -> None:
-    """Two facts about two users are not one sale's."""
+def test_sale_with_another_users_customer_takes_the_full_path(bank: Bank) -> None:
+    """The short path is for facts about one user."""
     other = new_user(bank.admin)
     bank.record([Customer("cus_1", other), bank.sale()])
     assert bank.customers() == [("cus_1", other)]
     assert bank.balance() == 100
 
 
-def test_refund_in_the_delivery_of_another_sale_counts(bank: Bank) -> None:
-    """A delivery that says more than its sale is heard to its end."""
+def test_refund_in_another_sales_delivery_is_recorded(bank: Bank) -> None:
+    """All facts of a delivery are recorded, not only its sale."""
     bank.record([bank.sale("pi_2")])
     bank.record([bank.sale(), refund("pi_2")])
     assert bank.balance() == 100
@@ -171,16 +173,14 @@ def test_refund_in_the_delivery_of_another_sale_counts(bank: Bank) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_sale_and_its_refund_in_one_batch_leave_nothing(bank: Bank, order: int) -> None:
-    """They may come in the same call, in any order."""
+    """Their order in the batch does not matter."""
     assert bank.record(*[[bank.sale()], [refund()]][::order]) == [RECORDED, RECORDED]
     assert bank.balance() == 0
 
 
 @pytest.mark.parametrize(("stripe_id", "payment_id"), [("pi_1", None), ("by_hand", "pi_1")])
-def test_sale_that_somebody_entered_by_hand_is_not_granted_again(
-    bank: Bank, stripe_id: str, payment_id: str | None
-) -> None:
-    """A ledger row of the payment is that sale."""
+def test_sale_entered_manually_is_not_granted_again(bank: Bank, stripe_id: str, payment_id: str | None) -> None:
+    """A ledger row of the payment counts as this sale."""
     query = (
         "insert into public.transactions (user_id, amount, type, stripe_id, payment_id) values (%s, 100, %s, %s, %s)"
     )
@@ -190,26 +190,26 @@ def test_sale_that_somebody_entered_by_hand_is_not_granted_again(
 
 
 @pytest.mark.parametrize(("event_id", "payment_id"), [("evt_0", None), ("evt_parked", "pi_1")])
-def test_sale_ends_the_waiting_of_its_parked_event(bank: Bank, event_id: str, payment_id: str | None) -> None:
-    """The event itself may have waited, or another of the same sale."""
+def test_recorded_sale_resolves_its_parked_event(bank: Bank, event_id: str, payment_id: str | None) -> None:
+    """The parked event is the same event or another one of the same sale."""
     query = "select billing.park(%s, 'checkout.session.completed', 'missing_user', %s, '{}')"
     bank.admin.execute(query, [event_id, payment_id])
     bank.record([bank.sale()])
     assert bank.admin.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
 
 
-def test_sale_of_prices_keeps_the_credits_that_were_told_first(bank: Bank) -> None:
-    """Until an event names more itself."""
-    for credits_told in (100, 150, 50):
-        bank.record([bank.sale(credits=credits_told, priced=True)])
+def test_priced_sale_keeps_the_credits_recorded_first(bank: Bank) -> None:
+    """Only an event with its own credits raises them."""
+    for price_credits in (100, 150, 50):
+        bank.record([bank.sale(credits=price_credits, priced=True)])
     assert bank.balance() == 100
     bank.record([bank.sale(credits=120)])
     assert bank.balance() == 120
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_sale_that_one_source_tells_of_two_users_goes_to_the_same_one_in_any_order(bank: Bank, order: int) -> None:
-    """To the one whose id sorts first."""
+def test_sale_with_two_users_goes_to_the_same_one_in_any_order(bank: Bank, order: int) -> None:
+    """The user with the lowest id gets the credits."""
     users = sorted([bank.user_id, new_user(bank.admin)])
     for user in users[::order]:
         bank.record([bank.sale(user_id=user)])
@@ -219,38 +219,36 @@ def test_sale_that_one_source_tells_of_two_users_goes_to_the_same_one_in_any_ord
     assert rows.fetchall() == [(100,), (0,)]
 
 
-def test_ledger_asked_by_many_at_once_uses_eight_connections(database: Database) -> None:
-    """The connections of a process can be counted on, whatever comes in."""
+def test_ledger_under_concurrent_calls_uses_eight_connections(database: Database) -> None:
+    """The number of connections per process is predictable under any load."""
     ledger = Ledger(database.url)
     event = Event("evt_1", "refund.created", livemode=False, account=None, object={})
     with held(database.superuser_url, PAYMENT_LOCK) as holder, ThreadPoolExecutor(20) as threads:
-        answers = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(20)]
+        calls = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(20)]
         eventually(lambda: sessions(holder, WAITS) == CONNECTIONS)
         assert sessions(holder, "application_name = 'webhook'") == CONNECTIONS
         holder.rollback()
-        assert {answer.result(PATIENCE).name for answer in answers} == {"parked"}
+        assert {call.result(PATIENCE).name for call in calls} == {"parked"}
     ledger.close()
 
 
-def test_ledger_whose_connections_are_all_busy_is_unavailable(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who would wait too long is told to come again."""
+def test_ledger_with_all_connections_busy_is_unavailable(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that waits too long for a connection fails, so that Stripe retries."""
     monkeypatch.setattr("webhook.ledger.connections._POOL_TIMEOUT", 0.1)
     ledger = Ledger(database.url)
     event = Event("evt_1", "refund.created", livemode=False, account=None, object={})
     with held(database.superuser_url, PAYMENT_LOCK) as holder, ThreadPoolExecutor(CONNECTIONS) as threads:
-        answers = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(CONNECTIONS)]
+        calls = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(CONNECTIONS)]
         eventually(lambda: sessions(holder, WAITS) == CONNECTIONS)
         with pytest.raises(LedgerUnavailableError, match="busy"):
             ledger.parked_count()
         holder.rollback()
-        assert {answer.result(PATIENCE).name for answer in answers} == {"parked"}
+        assert {call.result(PATIENCE).name for call in calls} == {"parked"}
     ledger.close()
 
 
-def test_sale_recorded_on_a_session_that_defaults_to_read_only_is_committed(bank: Bank, database: Database) -> None:
-    """What a pooler's other clients left behind is overruled, in time."""
+def test_sale_on_a_session_with_read_only_default_is_committed(bank: Bank, database: Database) -> None:
+    """The worker overrides settings that other clients of a pooler left behind."""
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         for setting in ("default_transaction_isolation = 'serializable'", "default_transaction_read_only = on"):
             superuser.execute(f"alter role {WORKER} in database {database.name} set {setting}")
@@ -259,7 +257,7 @@ def test_sale_recorded_on_a_session_that_defaults_to_read_only_is_committed(bank
     ledger.close()
 
 
-TROUBLE = """
+SLOW_AND_FAILING_TRIGGER = """
 create function public.trouble() returns trigger language plpgsql as $$
 begin
     perform pg_sleep(0.1);
@@ -275,8 +273,8 @@ create trigger trouble after insert on public.transactions
 
 @pytest.fixture
 def outcomes(bank: Bank, database: Database) -> Iterator[dict[str, Outcome | BaseException | None]]:
-    """What becomes of sales that are recorded at once, by a slow database that refuses one of them."""
-    bank.admin.execute(TROUBLE)
+    """Return the outcomes of concurrent sales on a slow database that rejects one of them."""
+    bank.admin.execute(SLOW_AND_FAILING_TRIGGER)
     ledger = Ledger(database.url)
     names = ["pi_bad", *(f"pi_{number}" for number in range(9))]
     with ThreadPoolExecutor(len(names)) as threads:
@@ -285,18 +283,18 @@ def outcomes(bank: Bank, database: Database) -> Iterator[dict[str, Outcome | Bas
     ledger.close()
 
 
-def test_sale_that_the_database_refuses_takes_no_neighbour_down(
+def test_sale_rejected_by_the_database_fails_alone(
     bank: Bank, outcomes: dict[str, Outcome | BaseException | None]
 ) -> None:
-    """Only the delivery that cannot be recorded is asked for again."""
+    """The other deliveries need no retry."""
     assert isinstance(outcomes.pop("pi_bad"), LedgerRefusedError)
     assert set(outcomes.values()) == {Outcome("recorded")}
     assert bank.balance() == 900
 
 
-def test_sales_recorded_at_once_share_commits(bank: Bank, database: Database) -> None:
-    """Those that come while a transaction is under way are committed together."""
-    bank.admin.execute(TROUBLE)
+def test_concurrent_sales_share_commits(bank: Bank, database: Database) -> None:
+    """Sales that arrive during a transaction are committed together."""
+    bank.admin.execute(SLOW_AND_FAILING_TRIGGER)
     ledger = Ledger(database.url)
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(lambda number: ledger.record(f"evt_{number}", [bank.sale(f"pi_{number}")]), range(10)))

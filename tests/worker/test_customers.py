@@ -1,4 +1,4 @@
-"""Who a Stripe customer is: learned from what names both, in either order."""
+"""Links of Stripe customers to users, from events that name both, in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.waiting import PATIENCE, eventually
 from webhook.ledger.ledger import Ledger, Outcome
 
 OTHER = "00000000-0000-4000-8000-000000000002"
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 CUSTOMER = "cus_1"
 
 Admin = psycopg.Connection[Any]
@@ -33,70 +33,67 @@ def deliver(ledger: Ledger, admin: Admin) -> Deliver:
 
 
 def invoice(name: str = "in_1", **fields: Any) -> dict[str, Any]:
-    """An invoice that names its customer alone."""
+    """Return an invoice that names its customer but no user."""
     return invoice_event(event_id=f"evt_{name}", id=name, user_id=None, customer=CUSTOMER, **fields)
 
 
 def subscription(user_id: str = USER_ID) -> dict[str, Any]:
-    """The session that began the subscription."""
+    """Return the Checkout Session that started the subscription."""
     name = "checkout.session.completed.subscription"
     return session_event(name, event_id=f"evt_sub_{user_id}", user_id=user_id, customer=CUSTOMER)
 
 
 def balances(admin: Admin) -> list[int]:
-    """What the user and the other one have."""
+    """Return the balances of USER_ID and OTHER, in this order."""
     rows = admin.execute("select credits_balance from public.users order by id = %s desc", [USER_ID])
     return [balance for (balance,) in rows]
 
 
-def waiting(admin: Admin) -> list[tuple[str, str]]:
+def parked(admin: Admin) -> list[tuple[str, str]]:
     return admin.execute("select event_id, reason from billing.parked_events where resolved_at is null").fetchall()
 
 
-def test_invoice_of_a_known_customer_is_recorded(deliver: Deliver, admin: Admin) -> None:
+def test_invoice_of_a_linked_customer_is_recorded(deliver: Deliver, admin: Admin) -> None:
     assert deliver(subscription()) == Outcome("recorded")
     assert deliver(invoice()) == Outcome("recorded")
     assert balances(admin) == [100, 0]
 
 
-def test_invoice_of_an_unknown_customer_waits_and_is_settled_when_that_is_learned(
-    deliver: Deliver, admin: Admin
-) -> None:
+def test_invoice_of_an_unlinked_customer_is_parked_until_linked(deliver: Deliver, admin: Admin) -> None:
     assert deliver(invoice()) == Outcome("parked", "missing_user")
-    assert waiting(admin) == [("evt_in_1", "missing_user")]
+    assert parked(admin) == [("evt_in_1", "missing_user")]
     assert deliver(subscription()) == Outcome("recorded")
-    assert (balances(admin), waiting(admin)) == ([100, 0], [])
+    assert (balances(admin), parked(admin)) == ([100, 0], [])
 
 
-def test_invoices_that_waited_together_are_settled_together(deliver: Deliver, admin: Admin) -> None:
+def test_parked_invoices_of_one_customer_are_settled_together(deliver: Deliver, admin: Admin) -> None:
     for name in ("in_1", "in_2", "in_3"):
         deliver(invoice(name))
     deliver(subscription())
-    assert (balances(admin), waiting(admin)) == ([300, 0], [])
+    assert (balances(admin), parked(admin)) == ([300, 0], [])
 
 
 @pytest.mark.parametrize("event", [session_event(customer=CUSTOMER), payment_intent_event(customer=CUSTOMER)])
-def test_paid_sale_tells_who_its_customer_is(deliver: Deliver, admin: Admin, event: dict[str, Any]) -> None:
+def test_paid_sale_links_its_customer_to_the_user(deliver: Deliver, admin: Admin, event: dict[str, Any]) -> None:
     deliver(event)
     assert deliver(invoice()) == Outcome("recorded")
     assert balances(admin) == [200, 0]
 
 
-def test_session_told_again_is_a_duplicate(deliver: Deliver) -> None:
+def test_redelivered_subscription_session_is_a_duplicate(deliver: Deliver) -> None:
     deliver(subscription())
     assert deliver(subscription()) == Outcome("duplicate")
 
 
-def test_customer_that_two_users_claim_stands_for_none(deliver: Deliver, admin: Admin) -> None:
+def test_customer_claimed_by_two_users_is_ambiguous(deliver: Deliver, admin: Admin) -> None:
     deliver(subscription())
     deliver(subscription(OTHER))
     assert deliver(invoice()) == Outcome("parked", "ambiguous_customer")
     assert balances(admin) == [0, 0]
 
 
-def test_sale_of_a_customer_that_a_second_user_claims_later_stays_and_can_be_refunded(
-    deliver: Deliver, admin: Admin
-) -> None:
+def test_sale_stays_after_a_second_claim_of_its_customer(deliver: Deliver, admin: Admin) -> None:
+    """A later refund is still taken from the first user."""
     deliver(subscription())
     deliver(invoice())
     deliver(subscription(OTHER))
@@ -104,50 +101,48 @@ def test_sale_of_a_customer_that_a_second_user_claims_later_stays_and_can_be_ref
     assert balances(admin) == [50, 0]
 
 
-def test_sale_that_names_its_user_asks_for_no_customer(deliver: Deliver, admin: Admin) -> None:
+def test_sale_with_a_user_ignores_its_customer(deliver: Deliver, admin: Admin) -> None:
     deliver(subscription(OTHER))
     deliver(invoice_event(customer=CUSTOMER))
     assert balances(admin) == [100, 0]
 
 
-def test_user_named_later_goes_before_the_customers(deliver: Deliver, admin: Admin) -> None:
+def test_user_named_later_overrides_the_customer(deliver: Deliver, admin: Admin) -> None:
     deliver(subscription(OTHER))
     deliver(session_event(user_id=None, customer=CUSTOMER, payment_intent="pi_1"))
     deliver(payment_intent_event(id="pi_1"))
     assert balances(admin) == [100, 0]
 
 
-def test_session_of_an_unknown_user_is_parked_and_teaches_nothing(deliver: Deliver) -> None:
-    assert deliver(subscription(NOBODY)) == Outcome("parked", "unknown_user")
+def test_session_of_an_unknown_user_links_no_customer(deliver: Deliver) -> None:
+    assert deliver(subscription(UNKNOWN_USER)) == Outcome("parked", "unknown_user")
     assert deliver(invoice()) == Outcome("parked", "missing_user")
 
 
-def test_customer_of_an_erased_user_is_forgotten(deliver: Deliver, admin: Admin) -> None:
+def test_customer_link_of_an_erased_user_is_deleted(deliver: Deliver, admin: Admin) -> None:
     deliver(subscription())
     admin.execute("select billing.erase_user(%s)", [USER_ID])
     assert admin.execute("select * from billing.customers").fetchall() == []
 
 
-def test_sale_of_an_erased_user_told_again_does_not_tell_who_its_customer_is(deliver: Deliver, admin: Admin) -> None:
+def test_redelivered_sale_of_an_erased_user_links_no_customer(deliver: Deliver, admin: Admin) -> None:
     deliver(session_event(customer=CUSTOMER))
     admin.execute("select billing.erase_user(%s)", [USER_ID])
     assert deliver(session_event(customer=CUSTOMER)) == Outcome("duplicate")
     assert admin.execute("select * from billing.customers").fetchall() == []
 
 
-def test_invoice_waits_for_a_delivery_that_is_learning_who_its_customer_is(
-    deliver: Deliver, database: Database
-) -> None:
-    """Else each would miss what the other tells, and nobody would settle the sale."""
-    learned = {"kind": "customer", "customer_id": CUSTOMER, "user_id": USER_ID}
+def test_invoice_waits_for_a_concurrent_customer_link(deliver: Deliver, database: Database) -> None:
+    """Otherwise each transaction would miss the other one, and the invoice would stay parked."""
+    link = {"kind": "customer", "customer_id": CUSTOMER, "user_id": USER_ID}
     with (
         psycopg.connect(database.superuser_url, autocommit=True) as watcher,
-        connected(database, "service_role") as learning,
+        connected(database, "service_role") as linking,
         ThreadPoolExecutor(1) as thread,
     ):
-        with learning.transaction():
-            assert record(learning, learned) == {"outcome": "recorded"}
-            told = thread.submit(deliver, invoice())
-            eventually(lambda: told.done() or sessions(watcher, WAITS) == 1)
-            assert not told.done()
-        assert told.result(PATIENCE) == Outcome("recorded")
+        with linking.transaction():
+            assert record(linking, link) == {"outcome": "recorded"}
+            delivery = thread.submit(deliver, invoice())
+            eventually(lambda: delivery.done() or sessions(watcher, WAITS) == 1)
+            assert not delivery.done()
+        assert delivery.result(PATIENCE) == Outcome("recorded")

@@ -1,4 +1,4 @@
-"""What only a real server can show: requests as they stand on the wire."""
+"""Requests as bytes on the wire, to a real server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def user(owner: psycopg.Connection) -> str:
 
 
 def send(worker: Worker, body: bytes | Iterator[bytes], *signatures: str) -> Answer:
-    """One POST with these signature headers; an iterator is sent in chunks, without a Content-Length."""
+    """Send one POST with these signature headers; an iterator is sent in chunks, without a Content-Length."""
     with closing(HTTPConnection(urlsplit(worker.url).netloc, timeout=PATIENCE)) as connection:
         connection.putrequest("POST", "/webhook")
         for signature in signatures:
@@ -56,51 +56,51 @@ def send(worker: Worker, body: bytes | Iterator[bytes], *signatures: str) -> Ans
         return read_answer(connection)
 
 
-def test_signature_header_sent_once_is_good(worker: Worker, user: str) -> None:
+def test_signature_header_sent_once_is_accepted(worker: Worker, user: str) -> None:
     body = json.dumps(sale(user, "once")).encode()
     assert send(worker, body, sign(body, SECRET)).outcome == "recorded"
 
 
-def test_signature_header_sent_twice_is_refused(worker: Worker, owner: psycopg.Connection, user: str) -> None:
+def test_signature_header_sent_twice_is_rejected(worker: Worker, owner: psycopg.Connection, user: str) -> None:
     body = json.dumps(sale(user, "twice")).encode()
     assert send(worker, body, sign(body, SECRET), sign(body, SECRET)).status == 400
     assert amounts(owner, user) == []
 
 
-def test_signature_header_with_a_second_of_garbage_is_refused(worker: Worker, user: str) -> None:
+def test_second_malformed_signature_header_is_rejected(worker: Worker, user: str) -> None:
     body = json.dumps(sale(user, "garbage")).encode()
     assert send(worker, body, sign(body, SECRET), "garbage").status == 400
 
 
-def test_body_in_chunks_is_recorded(worker: Worker, user: str) -> None:
+def test_chunked_body_is_recorded(worker: Worker, user: str) -> None:
     body = json.dumps(sale(user, "chunks")).encode()
     chunks = (body[first : first + 100] for first in range(0, len(body), 100))
     assert send(worker, chunks, sign(body, SECRET)).outcome == "recorded"
 
 
-def test_body_in_chunks_over_a_mebibyte_is_too_large(worker: Worker, owner: psycopg.Connection, user: str) -> None:
+def test_chunked_body_over_one_mebibyte_is_too_large(worker: Worker, owner: psycopg.Connection, user: str) -> None:
     body = json.dumps(sale(user, "large")).encode()
     body += b" " * (LARGEST_BODY + 1 - len(body))
     assert send(worker, iter([body]), sign(body, SECRET)).status == 413
     assert amounts(owner, user) == []
 
 
-def test_body_cut_off_leaves_no_trace(worker: Worker, owner: psycopg.Connection, user: str) -> None:
+def test_truncated_body_is_not_recorded(worker: Worker, owner: psycopg.Connection, user: str) -> None:
     body = json.dumps(sale(user, "cut")).encode()
-    place = urlsplit(worker.url)
-    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as connection:
+    address = urlsplit(worker.url)
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         head = f"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nStripe-Signature: {{}}\r\n\r\n"
         connection.sendall(head.format(sign(body, SECRET)).encode() + body[:-1])
         connection.shutdown(socket.SHUT_WR)
-        answer = connection.recv(1000)
-    assert not answer or answer.split()[1] == b"400"
+        response = connection.recv(1000)
+    assert not response or response.split()[1] == b"400"
     assert amounts(owner, user) == []
 
 
-def test_request_that_is_none_is_not_quoted_in_the_log(worker: Worker) -> None:
-    """Who sends nonsense may have meant to send a payload: gunicorn says that it came, and not what."""
-    place = urlsplit(worker.url)
-    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as connection:
+def test_malformed_request_is_not_quoted_in_the_log(worker: Worker) -> None:
+    """It may contain a payload, so gunicorn logs only that it was invalid."""
+    address = urlsplit(worker.url)
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         connection.sendall(b"POST /webhook HTTP/1.1\r\n{'email': 'buyer@example.com'}\r\n\r\n")
         assert connection.recv(1000).split()[1] == b"400"
     eventually(lambda: "Invalid request" in worker.log)
@@ -108,7 +108,7 @@ def test_request_that_is_none_is_not_quoted_in_the_log(worker: Worker) -> None:
     assert "127.0.0.1" not in worker.log
 
 
-def test_request_to_the_internet_from_a_test_is_refused() -> None:
+def test_internet_request_from_a_test_is_blocked() -> None:
     with pytest.raises(requests.ConnectionError):
         requests.get("https://api.stripe.com/v1/prices", timeout=PATIENCE)
     with socket.socket() as outside, pytest.raises((SocketConnectBlockedError, UserWarning)):

@@ -1,4 +1,4 @@
-"""Log lines: what each delivery leaves, in which form, and what never gets there."""
+"""Log lines: their fields for each outcome, and the data that they never contain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def app(make_app: Callable[..., Flask], admin: psycopg.Connection) -> Flask:
     return make_app()
 
 
-def lines_of(app: Flask, event: Any, secret: str = SECRET) -> list[dict[str, Any]]:
+def log_lines(app: Flask, event: Any, secret: str = SECRET) -> list[dict[str, Any]]:
     with capture_logs() as lines:
         post(app.test_client(), event, secret=secret)
     return lines
@@ -38,10 +38,9 @@ def without(name: str, line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key != name}
 
 
-def test_log_of_a_delivery_is_one_line_with_what_became_of_it(app: Flask) -> None:
-    """Its id, type, outcome and duration_ms."""
+def test_delivery_is_logged_as_one_line_with_its_outcome(app: Flask) -> None:
     event = session_event()
-    [line] = lines_of(app, event)
+    [line] = log_lines(app, event)
     assert line["duration_ms"] > 0
     assert without("duration_ms", line) == {
         "event": "delivery",
@@ -52,29 +51,29 @@ def test_log_of_a_delivery_is_one_line_with_what_became_of_it(app: Flask) -> Non
     }
 
 
-def test_log_of_a_parked_delivery_is_a_warning_with_the_reason(app: Flask) -> None:
-    """Somebody who paid may be waiting."""
-    [line] = lines_of(app, session_event(user_id="nobody"))
+def test_parked_delivery_is_logged_as_a_warning_with_its_reason(app: Flask) -> None:
+    """A customer who paid may be waiting for credits."""
+    [line] = log_lines(app, session_event(user_id="nobody"))
     assert (line["log_level"], line["outcome"], line["reason"]) == ("warning", "parked", "unknown_user")
 
 
-def test_log_of_an_unavailable_delivery_is_an_error_with_the_cause(app: Flask, admin: psycopg.Connection) -> None:
-    """The cause is the database's code, for its words may hold values of a row."""
+def test_unavailable_delivery_is_logged_as_an_error(app: Flask, admin: psycopg.Connection) -> None:
+    """The cause is the SQLSTATE, because the database's message may quote values of a row."""
     admin.execute("revoke insert on public.transactions from service_role")
-    [line] = lines_of(app, session_event())
+    [line] = log_lines(app, session_event())
     assert (line["log_level"], line["outcome"], line["reason"]) == ("error", "unavailable", "database")
     assert line["cause"] == "SQLSTATE 42501 InsufficientPrivilege"
 
 
-def test_log_of_a_refused_delivery_is_a_warning_with_the_cause(app: Flask) -> None:
-    """Whose signature it is nobody knows, so nothing in it is told."""
-    [line] = lines_of(app, session_event(), secret="whsec_another")
+def test_rejected_delivery_is_logged_as_a_warning(app: Flask) -> None:
+    """The line contains nothing from the body, because its sender is unknown."""
+    [line] = log_lines(app, session_event(), secret="whsec_another")
     assert (line["log_level"], line["outcome"], line["reason"]) == ("warning", "rejected", "wrong_signature")
     assert "event_id" not in line
 
 
-def test_log_of_not_being_ready_is_an_error_with_the_cause() -> None:
-    """GET /readyz is no delivery."""
+def test_failed_readiness_check_is_logged_as_an_error() -> None:
+    """It is not logged as a delivery."""
     app = create_app(Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), EventScope(livemode=False)))
     with capture_logs() as lines:
         assert app.test_client().get("/readyz").status_code == 503
@@ -83,23 +82,23 @@ def test_log_of_not_being_ready_is_an_error_with_the_cause() -> None:
     assert line["cause"].startswith("no connection: ")
 
 
-def _everywhere(value: Any) -> Any:
-    """Return the JSON with every text of it, but the event's id and type, made private."""
+def _with_private_strings(value: Any) -> Any:
+    """Return the JSON with every string replaced by PRIVATE."""
     if isinstance(value, dict):
-        return {key: _everywhere(each) for key, each in value.items()}
+        return {key: _with_private_strings(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_everywhere(each) for each in value]
+        return [_with_private_strings(each) for each in value]
     return PRIVATE if isinstance(value, str) else value
 
 
-def _feeds() -> dict[str, Any]:
+def _events_with_private_data() -> dict[str, Any]:
     event = session_event()
-    whole = _everywhere(event)
+    replaced = _with_private_strings(event)
     known = {"id": "evt_1", "type": event["type"]}
     metadata = event["data"]["object"]["metadata"] | {"user_id": PRIVATE, "credits": PRIVATE}
     session = event["data"]["object"] | {"metadata": metadata, "client_reference_id": PRIVATE}
     return {
-        "every text": whole | known,
+        "every text": replaced | known,
         "metadata": event | known | {"data": {"object": session}},
         "type": event | {"type": PRIVATE},
         "no event": [PRIVATE],
@@ -112,30 +111,30 @@ def _feeds() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("place", _feeds())
+@pytest.mark.parametrize("case", _events_with_private_data())
 @pytest.mark.parametrize("secret", [SECRET, "whsec_another"])
-def test_log_of_a_delivery_tells_nothing_private_wherever_it_stands(app: Flask, place: str, secret: str) -> None:
-    """Neither what the payload holds, nor a secret."""
-    lines = lines_of(app, _feeds()[place], secret)
+def test_delivery_log_contains_no_private_data(app: Flask, case: str, secret: str) -> None:
+    """Neither payload data nor secrets are logged, in any field of the event."""
+    lines = log_lines(app, _events_with_private_data()[case], secret)
     assert len(lines) == 1
     assert [each for each in (PRIVATE, "whsec_", USER_ID) if each in str(lines)] == []
 
 
 @pytest.mark.parametrize("raised", [RuntimeError(PRIVATE), LedgerUnavailableError("SQLSTATE 23514"), KeyError(PRIVATE)])
-def test_log_of_an_error_tells_nothing_private(app: Flask, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
-    """A bug is told by its kind and place, an outage by its code; both with what they were caused by left out."""
+def test_error_log_contains_no_private_data(app: Flask, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    """Messages of an exception and of its cause are not logged."""
 
     def fail(*_: object) -> None:
         raise raised from ValueError(PRIVATE)
 
     monkeypatch.setattr("webhook.app.settle", fail)
-    [line] = lines_of(app, session_event())
+    [line] = log_lines(app, session_event())
     assert (line["log_level"], line["outcome"]) == ("error", "unavailable")
     assert PRIVATE not in str(line)
 
 
-def test_log_of_an_error_outside_of_a_delivery_is_one_line_with_its_place() -> None:
-    """Flask's own handler would write its words, and answer 500."""
+def test_error_outside_a_delivery_is_logged_with_its_location() -> None:
+    """Flask's own handler would log the message and answer 500."""
     app = create_app(Settings("postgresql://nobody@127.0.0.1:1/none", (SECRET,), EventScope(livemode=False)))
 
     @app.before_request
@@ -155,17 +154,17 @@ def test_log_of_an_error_outside_of_a_delivery_is_one_line_with_its_place() -> N
     assert PRIVATE not in str(line)
 
 
-def test_log_of_an_error_of_the_database_tells_nothing_of_its_words(app: Flask, admin: psycopg.Connection) -> None:
-    """They may quote a row."""
+def test_database_error_is_logged_without_its_message(app: Flask, admin: psycopg.Connection) -> None:
+    """The message may quote values of a row."""
     admin.execute(failing_with(PRIVATE))
-    [line] = lines_of(app, session_event())
+    [line] = log_lines(app, session_event())
     assert line["cause"] == "SQLSTATE P0001 RaiseException"
     assert PRIVATE not in str(line)
 
 
-def test_log_of_a_database_out_of_reach_hides_its_password() -> None:
-    """What libpq says of a connection names server and user alone."""
+def test_unreachable_database_is_logged_without_its_password() -> None:
+    """libpq's connection errors name only the server and the user."""
     app = create_app(Settings(f"postgresql://worker:{PASSWORD}@127.0.0.1:1/x", (SECRET,), EventScope(livemode=False)))
-    [line] = lines_of(app, session_event())
+    [line] = log_lines(app, session_event())
     assert line["outcome"] == "unavailable"
     assert PASSWORD not in str(line)

@@ -1,4 +1,4 @@
-"""GET /metrics of one process: what is counted, under which names, and what is not told."""
+"""GET /metrics of one process: its series, their values, and the data that it never contains."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def deliver(app: Flask, event: Any, signature: str | None = None) -> TestRespons
     return post(app.test_client(), event, signature)
 
 
-def told(app: Flask) -> dict[str, float]:
-    answer = app.test_client().get("/metrics")
-    assert answer.status_code == 200
-    return samples(answer.text)
+def scrape(app: Flask) -> dict[str, float]:
+    response = app.test_client().get("/metrics")
+    assert response.status_code == 200
+    return samples(response.text)
 
 
 def deliveries(event_type: str, outcome: str, reason: str = "") -> str:
@@ -61,28 +61,27 @@ def failures(reason: str) -> str:
 
 
 def test_deliveries_are_counted_by_type_outcome_and_reason(app: Flask) -> None:
-    """Each outcome adds one to a series of its own."""
     deliver(app, session_event())
     deliver(app, session_event())
     deliver(app, session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2", user_id="nobody"))
-    counted = told(app)
+    counted = scrape(app)
     completed = "checkout.session.completed"
     assert counted[deliveries(completed, "recorded")] == 1
     assert counted[deliveries(completed, "duplicate")] == 1
     assert counted[deliveries(completed, "parked", "unknown_user")] == 1
 
 
-def test_deliveries_of_types_that_are_not_read_are_counted_as_other(app: Flask) -> None:
-    """Whatever types Stripe sends, there is one series for them."""
+def test_deliveries_of_unhandled_types_are_counted_as_other(app: Flask) -> None:
+    """All unhandled types share one series."""
     for event_type in ("customer.created", "charge.dispute.invented", "\ud800", "x" * 10_000, 'a"}b\n'):
         deliver(app, session_event() | {"type": event_type})
-    counted = {name: count for name, count in told(app).items() if name.startswith("webhook_deliveries_total")}
+    counted = {name: count for name, count in scrape(app).items() if name.startswith("webhook_deliveries_total")}
     assert sum(counted.values()) == 5
     assert all('type="other"' in name for name in counted)
 
 
 @pytest.mark.parametrize(
-    ("cause", "body", "signature"),
+    ("reason", "body", "signature"),
     [
         ("no_signature", b"{}", ""),
         ("malformed_signature", b"{}", "t=1,t=1,v1=ab"),
@@ -94,42 +93,42 @@ def test_deliveries_of_types_that_are_not_read_are_counted_as_other(app: Flask) 
     ],
     ids=lambda value: value.partition("=")[0] if isinstance(value, str) else None,  # not the time in a signature
 )
-def test_verification_failures_are_counted_by_cause(cause: str, body: bytes, signature: str | None) -> None:
-    """Each cause has a series, which stands at 0 before the first of them."""
+def test_verification_failures_are_counted_by_reason(reason: str, body: bytes, signature: str | None) -> None:
+    """The series of every reason starts at 0."""
     app = without_database()
-    before = told(app)
+    before = scrape(app)
     assert deliver(app, body, signature).status_code == 400
-    after = told(app)
+    after = scrape(app)
     names = [name for name in after if name.startswith("webhook_verification_failures_total")]
-    assert {name: after[name] - before[name] for name in names} == {name: name == failures(cause) for name in names}
+    assert {name: after[name] - before[name] for name in names} == {name: name == failures(reason) for name in names}
 
 
-def test_verified_deliveries_are_counted_by_the_position_of_their_secret() -> None:
-    """So an operator sees when the old secret can go; each has a series, which stands at 0 before it is used."""
+def test_verified_deliveries_are_counted_by_secret_position() -> None:
+    """The series start at 0, so an operator sees when the old secret can be removed."""
     app = create_app(Settings(NOWHERE, ("whsec_new", SECRET), EventScope(livemode=False)))
     before = time.time()
     deliver(app, session_event())
     deliver(app, b"{}")
     deliver(app, session_event(), signature="t=1,v1=ab")
-    counted = told(app)
+    counted = scrape(app)
     assert [counted[f'webhook_verified_deliveries_total{{secret="{each}"}}'] for each in ("first", "second")] == [0, 2]
     used = [counted[f'webhook_secret_last_used_timestamp_seconds{{secret="{each}"}}'] for each in ("first", "second")]
     assert used[0] == 0
     assert before <= used[1] <= time.time()
 
 
-def test_secrets_have_as_many_names_as_anybody_configures() -> None:
-    """An endless list of secrets stops no worker."""
+def test_secret_position_after_the_tenth_is_a_number() -> None:
+    """A long list of secrets does not stop the worker."""
     assert [ordinal(position) for position in (0, 1, 9, 10)] == ["first", "second", "tenth", "11th"]
 
 
 def test_requests_are_timed_by_endpoint_and_status(app: Flask) -> None:
-    """A path that does not exist has no series of its own."""
+    """All unknown paths share one series."""
     client = app.test_client()
     deliver(app, session_event())
     for path in ("/healthz", "/readyz", "/wp-login.php", "/.env"):
         client.get(path)
-    counted = told(app)
+    counted = scrape(app)
     timed = [("webhook", 200), ("healthz", 200), ("readyz", 200), ("other", 404)]
     assert [counted[requests_of(*each)] for each in timed] == [1, 1, 1, 2]
     assert counted['webhook_request_duration_seconds_bucket{endpoint="webhook",le="10.0",status="200"}'] == 1
@@ -137,11 +136,11 @@ def test_requests_are_timed_by_endpoint_and_status(app: Flask) -> None:
 
 
 def test_database_calls_are_timed_by_function_and_result(app: Flask, admin: Admin) -> None:
-    """One that the database refuses is an error, and its delivery is counted as unavailable."""
+    """A rejected call is an error, and its delivery is counted as unavailable."""
     deliver(app, session_event())
     admin.execute("revoke insert on public.transactions from service_role")
     deliver(app, session_event(event_id="evt_2", id="cs_2", payment_intent="pi_2"))
-    counted = told(app)
+    counted = scrape(app)
     calls = [
         f'webhook_database_call_duration_seconds_count{{call="record",result="{result}"}}' for result in ("ok", "error")
     ]
@@ -151,65 +150,63 @@ def test_database_calls_are_timed_by_function_and_result(app: Flask, admin: Admi
 
 
 @pytest.mark.parametrize(("status", "result"), [(200, "ok"), (403, "error")])
-def test_stripe_calls_are_timed_by_result(
+def test_stripe_requests_are_timed_by_result(
     app: Flask, stripe_api: responses.RequestsMock, status: int, result: str
 ) -> None:
-    """What Stripe refuses is an error."""
+    """A request that Stripe rejects is an error."""
     event = session_event(credits=None)
     url = f"https://api.stripe.com/v1/checkout/sessions/{event['data']['object']['id']}/line_items"
     stripe_api.get(url, json={"object": "list", "data": [], "has_more": False}, status=status)
     deliver(app, event)
-    assert told(app)[f'webhook_stripe_request_duration_seconds_count{{result="{result}"}}'] == 1
+    assert scrape(app)[f'webhook_stripe_request_duration_seconds_count{{result="{result}"}}'] == 1
 
 
-def test_connections_are_told_in_use_and_idle(app: Flask) -> None:
-    """After a delivery, its connection is idle."""
+def test_connections_are_reported_in_use_and_idle(app: Flask) -> None:
+    """A connection is idle after its delivery."""
     deliver(app, session_event())
-    counted = told(app)
+    counted = scrape(app)
     assert counted['webhook_database_connections{state="idle"}'] == 1
     assert counted['webhook_database_connections{state="in_use"}'] == 0
 
 
-def test_connections_in_use_go_back_to_none_after_an_outage() -> None:
-    """A call that fails gives its place back."""
+def test_connections_in_use_return_to_zero_after_an_outage() -> None:
     app = without_database()
     deliver(app, session_event())
-    assert told(app)['webhook_database_connections{state="in_use"}'] == 0
+    assert scrape(app)['webhook_database_connections{state="in_use"}'] == 0
 
 
-def test_last_delivery_is_told_once_there_was_one(app: Flask) -> None:
-    """Before that it is 0; what is not verified does not count."""
+def test_last_delivery_time_is_zero_before_the_first_delivery(app: Flask) -> None:
+    """A rejected delivery does not count."""
     before = time.time()
     deliver(app, b"{}")
-    assert told(app)["webhook_last_delivery_timestamp_seconds"] == 0
+    assert scrape(app)["webhook_last_delivery_timestamp_seconds"] == 0
     deliver(app, session_event())
-    assert before <= told(app)["webhook_last_delivery_timestamp_seconds"] <= time.time()
+    assert before <= scrape(app)["webhook_last_delivery_timestamp_seconds"] <= time.time()
 
 
-def test_parked_events_are_told_as_they_are_in_the_database_now(app: Flask, admin: Admin) -> None:
-    """The gauge is nobody's count: what another process settles is gone from it."""
+def test_parked_events_gauge_is_read_from_the_database(app: Flask, admin: Admin) -> None:
+    """It includes the changes of other processes."""
     deliver(app, session_event(user_id="nobody"))
-    assert told(app)["webhook_parked_events"] == 1
+    assert scrape(app)["webhook_parked_events"] == 1
     admin.execute("update billing.parked_events set resolved_at = now(), resolution = 'settled', payload = null")
-    assert told(app)["webhook_parked_events"] == 0
+    assert scrape(app)["webhook_parked_events"] == 0
 
 
-def test_metrics_without_the_database_tell_the_rest_and_no_parked_events() -> None:
-    """What is not known is not told as 0."""
-    counted = told(without_database())
+def test_metrics_without_a_database_omit_parked_events() -> None:
+    """An unknown number must not be reported as 0; the other metrics are still reported."""
+    counted = scrape(without_database())
     assert counted["webhook_database_up"] == 0
     assert "webhook_parked_events" not in counted
     assert counted[failures("no_signature")] == 0
 
 
-def test_metrics_of_two_applications_in_a_process_are_apart(app: Flask) -> None:
-    """Nothing leaks from one to the other."""
+def test_metrics_of_two_apps_in_one_process_are_separate(app: Flask) -> None:
     deliver(app, session_event())
-    assert deliveries("checkout.session.completed", "recorded") not in told(without_database())
+    assert deliveries("checkout.session.completed", "recorded") not in scrape(without_database())
 
 
-def test_metrics_tell_nothing_of_who_bought_what(app: Flask) -> None:
-    """Neither ids, nor addresses, nor secrets."""
+def test_metrics_contain_no_private_data(app: Flask) -> None:
+    """They contain no ids, addresses or secrets."""
     event = session_event()
     deliver(app, event)
     text = app.test_client().get("/metrics").text
@@ -237,36 +234,36 @@ def test_metrics_tell_nothing_of_who_bought_what(app: Flask) -> None:
         ("", 401),
     ],
 )
-def test_metrics_with_a_token_are_only_for_who_has_it(header: str, status: int) -> None:
-    """Anybody else is told nothing."""
-    answer = without_database(metrics_token="token").test_client().get("/metrics", headers={"Authorization": header})
-    assert answer.status_code == status
-    assert ("webhook_build_info" in answer.text) == (status == 200)
-    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+def test_metrics_with_a_token_require_it(header: str, status: int) -> None:
+    """The response to other requests contains no metrics."""
+    response = without_database(metrics_token="token").test_client().get("/metrics", headers={"Authorization": header})
+    assert response.status_code == status
+    assert ("webhook_build_info" in response.text) == (status == 200)
+    assert ("WWW-Authenticate" in response.headers) == (status == 401)
 
 
-def test_parked_gauge_of_a_database_that_hangs_gives_up_within_a_second_and_asks_once() -> None:
-    """Scrapes do not pile up behind it, and the next one after it answers asks anew."""
-    released, asked = threading.Event(), []
+def test_parked_gauge_of_a_hanging_database_times_out() -> None:
+    """A scrape waits one second; scrapes share one query, and the next query runs after its result."""
+    released, queries = threading.Event(), []
 
     def count() -> int:
-        asked.append(1)
+        queries.append(1)
         assert released.wait(20)
-        return len(asked)
+        return len(queries)
 
     gauge = ParkedGauge(count)
     started = time.monotonic()
     assert gauge() is None
     assert time.monotonic() - started < 2
     assert gauge() is None
-    assert len(asked) == 1
+    assert len(queries) == 1
     released.set()
     assert gauge() in (1, 2)
-    assert gauge() == len(asked)
+    assert gauge() == len(queries)
 
 
-def test_parked_gauge_of_a_database_that_fails_is_unknown() -> None:
-    """An outage is no error of the scrape."""
+def test_parked_gauge_of_an_unavailable_database_is_unknown() -> None:
+    """An outage does not make the scrape fail."""
 
     def fail() -> int:
         raise LedgerUnavailableError

@@ -35,35 +35,32 @@ def entries(admin: Admin) -> list[tuple[Any, ...]]:
     return admin.execute("select stripe_id, amount from public.transactions order by ctid").fetchall()
 
 
-def test_sale_whose_price_names_the_credits_is_recorded(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
+def test_sale_with_the_credits_of_its_price_is_recorded(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
     stripe_api.get(LINES, json=page(LINE))
     event = session_event(credits=None)
     assert post(client, event).json == {"outcome": "recorded"}
     assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
 
 
-def test_sale_whose_price_was_changed_before_its_event_came_again_keeps_its_credits(
-    client: FlaskClient, admin: Admin, stripe_api: Mock
-) -> None:
-    """Whatever the price says now: more is no news, and neither is less."""
+def test_redelivery_after_a_price_change_keeps_the_credits(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
+    """A redelivery neither raises nor lowers credits that come from a price."""
     event = session_event(credits=None)
-    for credits_now in ("100", "150", "50"):
-        stripe_api.get(LINES, json=page(LINE | {"price": PRICE | {"metadata": {"credits": credits_now}}}))
+    for price_credits in ("100", "150", "50"):
+        stripe_api.get(LINES, json=page(LINE | {"price": PRICE | {"metadata": {"credits": price_credits}}}))
     outcomes = [post(client, event).json for _ in range(3)]
     assert outcomes == [{"outcome": "recorded"}, {"outcome": "duplicate"}, {"outcome": "duplicate"}]
     assert entries(admin) == [(event["data"]["object"]["payment_intent"], 200)]
 
 
-def test_sale_whose_event_names_more_credits_when_it_comes_again_is_raised(client: FlaskClient, admin: Admin) -> None:
-    """What events say themselves is merged whatever their order."""
-    for credits_said in (100, 150, 50):
-        post(client, session_event(credits=credits_said))
+def test_redelivery_with_more_credits_in_its_event_adds_them(client: FlaskClient, admin: Admin) -> None:
+    """Credits in events are merged independently of their order."""
+    for event_credits in (100, 150, 50):
+        post(client, session_event(credits=event_credits))
     assert sum(amount for _, amount in entries(admin)) == 150
 
 
-def test_sale_that_cannot_be_asked_about_is_ours_to_try_again(
-    client: FlaskClient, admin: Admin, stripe_api: Mock
-) -> None:
+def test_sale_with_a_failed_lookup_is_unavailable(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
+    """Nothing is stored, and Stripe retries the delivery."""
     stripe_api.get(LINES, status=401, json={"error": {"message": "no"}})
     answer = post(client, session_event(credits=None))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
@@ -85,7 +82,7 @@ def test_charge_refunded_records_each_refund_under_its_own_id(
     assert entries(admin) == [(PAYMENT, 100), (REFUND["id"], -25)]
 
 
-def test_charge_refunded_and_its_refunds_own_event_take_the_money_once(
+def test_charge_refunded_after_its_refund_event_is_a_duplicate(
     client: FlaskClient, admin: Admin, stripe_api: Mock
 ) -> None:
     stripe_api.get(f"{BASE}/v1/refunds", json=page(REFUND))
@@ -95,7 +92,7 @@ def test_charge_refunded_and_its_refunds_own_event_take_the_money_once(
     assert entries(admin) == [(PAYMENT, 100), (REFUND["id"], -25)]
 
 
-def test_charge_refunded_of_no_refund_is_ignored(client: FlaskClient, stripe_api: Mock) -> None:
+def test_charge_refunded_without_refunds_is_ignored(client: FlaskClient, stripe_api: Mock) -> None:
     stripe_api.get(f"{BASE}/v1/refunds", json=page())
     assert post(client, REFUNDED).json == {"outcome": "ignored", "reason": "no_refunds"}
 
@@ -136,22 +133,25 @@ def test_thin_event_after_its_snapshot_is_a_duplicate(client: FlaskClient, strip
     assert post(client, thin("v1.checkout.session.completed", SESSION_PATH)).json == {"outcome": "duplicate"}
 
 
-def test_thin_event_of_another_type_is_ignored_without_a_question(client: FlaskClient) -> None:
+def test_thin_event_of_an_unhandled_type_is_ignored(client: FlaskClient) -> None:
+    """It needs no lookup."""
     answer = post(client, thin("v1.customer.created", "/v1/customers/cus_1"))
     assert answer.json == {"outcome": "ignored", "reason": "event_type"}
 
 
-def test_thin_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+def test_thin_event_of_the_other_mode_is_parked(client: FlaskClient) -> None:
+    """It needs no lookup."""
     answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, livemode=True))
     assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
 
 
-def test_event_of_the_other_mode_is_parked_without_a_question(client: FlaskClient) -> None:
+def test_event_of_the_other_mode_is_parked(client: FlaskClient) -> None:
+    """It needs no lookup."""
     answer = post(client, session_event(credits=None) | {"livemode": True})
     assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
 
 
-def test_thin_event_of_a_dispute_that_is_not_known_yet_is_ignored(client: FlaskClient) -> None:
+def test_thin_event_of_an_unknown_dispute_type_is_ignored(client: FlaskClient) -> None:
     answer = post(client, thin("v1.charge.dispute.something", "/v1/disputes/du_1"))
     assert answer.json == {"outcome": "ignored", "reason": "event_type"}
 
@@ -162,83 +162,85 @@ def test_thin_event_of_a_connected_account_is_ignored(client: FlaskClient) -> No
 
 
 @pytest.mark.parametrize("path", ["https://elsewhere.example/v1/x", "/v2/x", "/v1/\u00e9"])
-def test_thin_event_that_leads_elsewhere_is_refused(client: FlaskClient, path: str) -> None:
+def test_thin_event_with_an_invalid_object_path_is_rejected(client: FlaskClient, path: str) -> None:
     assert post(client, thin("v1.checkout.session.completed", path)).status_code == 400
 
 
 @pytest.fixture
-def keyless(app: Flask) -> FlaskClient:
+def client_without_key(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def test_thin_event_without_a_key_is_parked(keyless: FlaskClient) -> None:
-    answer = post(keyless, thin("v1.checkout.session.completed", SESSION_PATH))
+def test_thin_event_without_an_api_key_is_parked(client_without_key: FlaskClient) -> None:
+    answer = post(client_without_key, thin("v1.checkout.session.completed", SESSION_PATH))
     assert answer.json == {"outcome": "parked", "reason": "missing_api_key"}
 
 
-def test_charge_refunded_without_a_key_of_an_unknown_sale_is_ignored(keyless: FlaskClient) -> None:
-    assert post(keyless, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
+def test_charge_refunded_of_an_unknown_sale_is_ignored(client_without_key: FlaskClient) -> None:
+    """This needs no API key."""
+    assert post(client_without_key, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
 
 
-def test_charge_refunded_without_a_key_whose_refunds_are_missing_is_parked(keyless: FlaskClient) -> None:
-    post(keyless, session_event(payment_intent=PAYMENT))
-    assert post(keyless, REFUNDED).json == {"outcome": "parked", "reason": "missing_api_key"}
+def test_charge_refunded_without_an_api_key_is_parked(client_without_key: FlaskClient) -> None:
+    """The refunds of its sale are not recorded yet."""
+    post(client_without_key, session_event(payment_intent=PAYMENT))
+    assert post(client_without_key, REFUNDED).json == {"outcome": "parked", "reason": "missing_api_key"}
 
 
-def test_charge_refunded_without_a_key_whose_refunds_are_known_is_ignored(keyless: FlaskClient) -> None:
-    post(keyless, session_event(payment_intent=PAYMENT))
-    post(keyless, refund_event(payment_intent=PAYMENT, amount=REFUNDED["data"]["object"]["amount_refunded"]))
-    assert post(keyless, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
+def test_charge_refunded_with_recorded_refunds_is_ignored(client_without_key: FlaskClient) -> None:
+    """This needs no API key."""
+    post(client_without_key, session_event(payment_intent=PAYMENT))
+    post(client_without_key, refund_event(payment_intent=PAYMENT, amount=REFUNDED["data"]["object"]["amount_refunded"]))
+    assert post(client_without_key, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
 
 
-# A Stripe that stalls
+# A Stripe API that stalls
 
 
 class Stalling(BaseHTTPRequestHandler):
-    """Takes every question and never answers, until it is let go."""
+    """Accepts every request, and does not answer until ``released`` is set."""
 
-    let_go = threading.Event()
-    asked = threading.Semaphore(0)
+    released = threading.Event()
+    requests = threading.Semaphore(0)
 
     def do_GET(self) -> None:
-        self.asked.release()
-        self.let_go.wait(30)
+        self.requests.release()
+        self.released.wait(30)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def stalling_client(make_app: Callable[..., Flask], buyer: str, stripe_api: Mock) -> Iterator[FlaskClient]:
     assert buyer
-    Stalling.let_go.clear()
+    Stalling.released.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}"
         stripe_api.add_passthru(base)
         yield make_app(stripe=StripeSettings("rk_test_1", base)).test_client()
-        Stalling.let_go.set()
+        Stalling.released.set()
         server.shutdown()
 
 
-def test_stripe_that_stalls_holds_up_neither_other_deliveries_nor_a_connection(
-    stalling_client: FlaskClient, admin: Admin
-) -> None:
+def test_stalled_lookup_does_not_block_other_deliveries(stalling_client: FlaskClient, admin: Admin) -> None:
+    """A delivery holds no database connection during its lookup."""
     app = stalling_client.application
     answers: list[int] = []
-    asking = [
+    waiting = [
         threading.Thread(
             target=lambda: answers.append(post(app.test_client(), session_event(credits=None)).status_code)
         )
         for _ in range(8)
     ]
-    for thread in asking:
+    for thread in waiting:
         thread.start()
-    assert Stalling.asked.acquire(timeout=10)
+    assert Stalling.requests.acquire(timeout=10)
     assert post(stalling_client, session_event()).json == {"outcome": "recorded"}
     sessions = "pg_stat_activity where usename = 'webhook_worker' and datname = current_database()"
     connections = admin.execute(f"select count(*) from {sessions}").fetchall()
-    for thread in asking:
+    for thread in waiting:
         thread.join(timeout=30)
     assert answers == [503] * 8
     assert connections == [(1,)]

@@ -1,4 +1,4 @@
-"""Spans of a delivery, and that without OpenTelemetry nothing is different."""
+"""Spans of deliveries, and the worker without OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-def test_spans_of_a_delivery_are_its_calls_inside_it(
+def test_delivery_span_contains_the_spans_of_its_calls(
     app: Flask, exporter: InMemorySpanExporter, stripe_api: responses.RequestsMock
 ) -> None:
-    """The event, then Stripe's API, then the database."""
+    """The calls are to Stripe's API and then to the database."""
     event = session_event(credits=None)
     url = f"https://api.stripe.com/v1/checkout/sessions/{event['data']['object']['id']}/line_items"
     stripe_api.get(url, json={"object": "list", "data": [], "has_more": False})
@@ -73,36 +73,36 @@ def test_spans_of_a_delivery_are_its_calls_inside_it(
     }
 
 
-def test_span_of_an_unavailable_delivery_records_the_error_in_safe_words(
+def test_unavailable_delivery_span_has_the_error_code_only(
     app: Flask, exporter: InMemorySpanExporter, admin: psycopg.Connection
 ) -> None:
-    """The code alone: the database's own words may hold values of a row."""
+    """The message of the database may contain values of a row."""
     admin.execute("revoke insert on public.transactions from service_role")
     deliver(app, session_event())
     *_, delivery = exporter.get_finished_spans()
-    [noted] = delivery.events
-    assert dict(noted.attributes or {}) == {
+    [recorded] = delivery.events
+    assert dict(recorded.attributes or {}) == {
         "exception.type": "LedgerRefusedError",
         "exception.message": "SQLSTATE 42501 InsufficientPrivilege",
     }
     assert not delivery.status.is_ok
 
 
-def test_spans_of_an_unavailable_delivery_tell_nothing_of_the_databases_words(
+def test_unavailable_delivery_spans_omit_database_messages(
     app: Flask, exporter: InMemorySpanExporter, admin: psycopg.Connection
 ) -> None:
-    """Not that of the call either, which has them as the error's cause."""
+    """This includes the span of the call, whose error has the message as its cause."""
     admin.execute(failing_with(PRIVATE))
     deliver(app, session_event())
-    told = [span.to_json() for span in exporter.get_finished_spans()]
-    assert len(told) == 2
-    assert PRIVATE not in str(told)
+    spans = [span.to_json() for span in exporter.get_finished_spans()]
+    assert len(spans) == 2
+    assert PRIVATE not in str(spans)
 
 
-def test_spans_of_a_bug_record_its_kind_and_place_and_not_its_words(
+def test_bug_span_has_the_error_type_and_location_only(
     app: Flask, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the error quotes, and whatever it was caused by."""
+    """The messages of the error and of its cause are omitted."""
 
     def fail(*_: object) -> None:
         raise RuntimeError(PRIVATE) from ValueError(PRIVATE)
@@ -110,38 +110,38 @@ def test_spans_of_a_bug_record_its_kind_and_place_and_not_its_words(
     monkeypatch.setattr("webhook.app.settle", fail)
     deliver(app, session_event())
     [delivery] = exporter.get_finished_spans()
-    [noted] = delivery.events
-    assert noted.attributes is not None
-    assert noted.attributes["exception.type"] == "RuntimeError"
-    assert str(noted.attributes["exception.stacktrace"]).startswith("fail:")
+    [recorded] = delivery.events
+    assert recorded.attributes is not None
+    assert recorded.attributes["exception.type"] == "RuntimeError"
+    assert str(recorded.attributes["exception.stacktrace"]).startswith("fail:")
     assert PRIVATE not in delivery.to_json()
 
 
-def test_span_of_a_refused_delivery_says_why(app: Flask, exporter: InMemorySpanExporter) -> None:
-    """It is no error of ours."""
+def test_rejected_delivery_span_has_the_reason(app: Flask, exporter: InMemorySpanExporter) -> None:
+    """A rejected delivery is not an error of the worker."""
     app.test_client().post("/webhook", data=b"{}")
     [delivery] = exporter.get_finished_spans()
     assert attributes(delivery) == {"webhook.outcome": "rejected", "webhook.reason": "no_signature"}
     assert not delivery.events
 
 
-def test_spans_of_other_requests_are_none(app: Flask, exporter: InMemorySpanExporter) -> None:
-    """A host asks after health all day."""
+def test_other_requests_have_no_spans(app: Flask, exporter: InMemorySpanExporter) -> None:
+    """Hosts request /healthz all day."""
     app.test_client().get("/healthz")
     assert exporter.get_finished_spans() == ()
 
 
-def test_spans_not_wanted_are_told_to_nobody() -> None:
-    """OpenTelemetry's SDK is not even imported, only its API."""
+def test_worker_without_tracing_imports_no_sdk() -> None:
+    """Only OpenTelemetry's API is imported."""
     program = "import sys, webhook.app; sys.exit('opentelemetry.sdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
     assert type(Tracing().span("POST /webhook", SpanKind.SERVER)) is nullcontext
 
 
-def test_spans_wanted_without_the_extra_are_told_to_nobody_with_a_warning(
+def test_tracing_without_the_extra_logs_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A host that sets the variables for everybody stops nobody; the line says what to install."""
+    """The worker starts without tracing, and the warning names the extra to install."""
     monkeypatch.delitem(sys.modules, "webhook.observability.exporter", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert load_exporter() is None
@@ -149,7 +149,7 @@ def test_spans_wanted_without_the_extra_are_told_to_nobody_with_a_warning(
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes what an exporter sends."""
+    """Records the requests of an exporter."""
 
     received: list[tuple[str, bytes]]
 
@@ -161,11 +161,11 @@ class Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 def test_spans_of_real_processes_reach_the_collector(database: Database, tmp_path: Path) -> None:
-    """The exporter runs in the processes that answer, not in the one that started them."""
+    """The exporter runs in the worker processes, not in the process that started them."""
     received: list[tuple[str, bytes]] = []
     with HTTPServer(("127.0.0.1", 0), type("Handler", (Collector,), {"received": received})) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -175,7 +175,7 @@ def test_spans_of_real_processes_reach_the_collector(database: Database, tmp_pat
         }
         with working(database.url, tmp_path, **variables) as worker:
             worker.deliver(sale(USER_ID, "traced"))
-            eventually(lambda: any(b"evt_traced" in body for _, body in received))  # after those of /readyz, perhaps
+            eventually(lambda: any(b"evt_traced" in body for _, body in received))  # spans of /readyz may come first
         server.shutdown()
     assert {path for path, _ in received} == {"/v1/traces"}
     assert all(b"webhook" in body for _, body in received)
