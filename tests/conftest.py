@@ -1,4 +1,4 @@
-"""A real Postgres, and a new database for every test that needs one."""
+"""A real Postgres server, and a separate database for each test that needs one."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from webhook.ledger.migrate import migrate
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Let one process run all tests of a file, and all tests that cannot run beside each other."""
+    """Run all tests of a file in one process, and all tests that cannot run in parallel in one process."""
     return Files(config, log)
 
 
 def pytest_runtest_setup() -> None:
-    """Refuse every connection to another machine."""
+    """Allow network connections to this machine only."""
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
 
 
 @pytest.fixture(autouse=True)
 def stripe_api() -> Iterator[responses.RequestsMock]:
-    """Answers every HTTP request of this process, or refuses it."""
+    """A mock of Stripe's API that answers or rejects every HTTP request of this process."""
     with responses.RequestsMock() as mock:
         yield mock
 
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """The superuser's URL of the embedded Postgres, or of the server that TEST_DATABASE_URL names."""
-    if given := os.environ.get("TEST_DATABASE_URL"):
-        yield given
+    """The superuser's URL: TEST_DATABASE_URL, or else an embedded Postgres."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
         return
     with new_folder() as folder, postgres.running(folder / "data", port=free_port(), durable=False) as url:
         yield url
@@ -67,7 +67,7 @@ def server(server_url: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def empty_template(server: Server) -> Iterator[str]:
-    """The name of a database with what Supabase provides, and no migration applied."""
+    """The name of a database with Supabase's own objects and without any migration."""
     with server.new_database("template1") as database:
         with server.changing_roles():
             postgres.prepare(database.superuser_url, PASSWORD)
@@ -77,7 +77,7 @@ def empty_template(server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server: Server, empty_template: str) -> Iterator[str]:
-    """The name of a database with the whole schema, applied by the admin."""
+    """The name of a database with all migrations, applied by the admin."""
     with server.new_database(empty_template) as database:
         migrate(database.admin_url)
         yield database.name
@@ -85,14 +85,14 @@ def template(server: Server, empty_template: str) -> Iterator[str]:
 
 @pytest.fixture
 def database(server: Server, template: str) -> Iterator[Database]:
-    """A database of the test's own with the whole schema and no rows."""
+    """A separate database for the test, with all migrations and no rows."""
     with server.new_database(template) as database:
         yield database
 
 
 @pytest.fixture
 def empty_database(server: Server, empty_template: str) -> Iterator[Database]:
-    """A database of the test's own to which no migration was applied."""
+    """A separate database for the test, without any migration."""
     with server.new_database(empty_template) as database:
         yield database
 
@@ -106,7 +106,7 @@ def admin(database: Database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def ledger(database: Database) -> Iterator[Ledger]:
-    """The worker's ledger, on a database of the test's own."""
+    """The worker's ledger on the test's database."""
     with closing(Ledger(database.url)) as ledger:
         yield ledger
 
@@ -120,13 +120,13 @@ def owner(admin: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def buyer(admin: psycopg.Connection) -> str:
-    """The id of the user that the recorded events name, who now has an account."""
+    """The id of the user in the recorded events, after this fixture has created the account."""
     admin.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
     return USER_ID
 
 
 @pytest.fixture(scope="module")
 def shared_database(server: Server, template: str) -> Iterator[Database]:
-    """One database for all tests of a module, each of which has users of its own."""
+    """One database for all tests of a module; each test creates its own users."""
     with server.new_database(template) as database:
         yield database

@@ -1,4 +1,4 @@
-"""Deliveries in this process: to Flask's test client, and past HTTP to the worker's own code."""
+"""Deliveries in this process: through Flask's test client, or without HTTP to the worker's code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from webhook.events.event import EventScope, read_event
 from webhook.ledger.ledger import Ledger, Outcome
 
 SECRET = "whsec_only_for_tests"
-"""Signs every delivery of a test that does not name another secret."""
+"""The secret that signs deliveries by default."""
 OLDER_SECRET = "whsec_older"
 """A second secret of the worker, as during a rotation."""
 
@@ -24,13 +24,13 @@ Post = Callable[..., TestResponse]
 
 
 def deliver_to(ledger: Ledger, event: dict[str, Any]) -> Outcome:
-    """The outcome of an event, in test mode and without an API key."""
+    """Return the outcome of an event, in test mode and without an API key."""
     text = json.dumps(event)
     return settle(read_event(text), text, ledger, EventScope(livemode=False))
 
 
 def post(client: FlaskClient, event: Any, signature: str | None = None, *, secret: str = SECRET) -> TestResponse:
-    """The answer to an event (or to the bytes of a body), signed now unless a signature is given."""
+    """Return the response to an event (or the bytes of a body), signed now unless a signature is given."""
     body = event if isinstance(event, bytes) else json.dumps(event).encode()
     headers = {"Stripe-Signature": sign(body, secret) if signature is None else signature}
     return client.post("/webhook", data=body, headers=headers)

@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that counts messages and can cut or mute a connection.
+"""A TCP proxy in front of Postgres that records messages and can cut or silence a connection.
 
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class PgProxy:
-    """The proxy's state, and what it does with the messages of its connections."""
+    """The proxy's state, and the faults that it causes."""
 
     url: str
     """The database's URL through this proxy."""
@@ -26,24 +26,24 @@ class PgProxy:
     backend_messages: list[bytes] = field(default_factory=list)
     """The types of the messages that Postgres sent."""
     answers_to_lose: int = 0
-    """The number of answers to lose: each is read to its end, after the commit, and then the connection is cut."""
+    """The number of responses to lose: each is read to its end, after the commit; then the connection is cut."""
     queries_to_lose: int = 0
-    """The number of queries to lose: each cuts the connection before it reaches Postgres."""
+    """The number of queries to lose: each cuts the connection instead of reaching Postgres."""
     open: set[int] = field(default_factory=set)
-    """The connections that are up, by the port they come from."""
+    """The open connections, by client port."""
     is_silent: bool = False
-    """No message of Postgres is passed on, and no connection is cut."""
+    """Messages of Postgres are not forwarded, and connections stay open."""
 
 
 @contextmanager
 def proxied(database_url: str) -> Iterator[PgProxy]:
-    """Listen on a free port, and pass on to the database what comes in."""
-    place = urlsplit(database_url)
+    """Listen on a free port, and forward connections to the database."""
+    address = urlsplit(database_url)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        netloc = place.netloc.rpartition(":")[0] + f":{port}"
-        proxy = PgProxy(place._replace(netloc=netloc, query="sslmode=disable&gssencmode=disable").geturl())
-        target = (str(place.hostname), int(place.port or 5432))
+        netloc = address.netloc.rpartition(":")[0] + f":{port}"
+        proxy = PgProxy(address._replace(netloc=netloc, query="sslmode=disable&gssencmode=disable").geturl())
+        target = (str(address.hostname), int(address.port or 5432))
         threading.Thread(target=_accept, args=(listener, target, proxy), daemon=True).start()
         try:
             yield proxy
@@ -56,21 +56,21 @@ def _accept(listener: socket.socket, target: tuple[str, int], proxy: PgProxy) ->
         while True:
             client, (_, port) = listener.accept()
             proxy.open.add(port)
-            threading.Thread(target=_join, args=(client, port, target, proxy), daemon=True).start()
+            threading.Thread(target=_forward, args=(client, port, target, proxy), daemon=True).start()
 
 
-def _join(client: socket.socket, port: int, target: tuple[str, int], proxy: PgProxy) -> None:
+def _forward(client: socket.socket, port: int, target: tuple[str, int], proxy: PgProxy) -> None:
     with client, socket.create_connection(target) as server:
-        queries = threading.Thread(target=_pass_queries, args=(client, server, proxy), daemon=True)
+        queries = threading.Thread(target=_forward_queries, args=(client, server, proxy), daemon=True)
         queries.start()
-        _pass_answers(server, client, proxy)
+        _forward_responses(server, client, proxy)
         queries.join()
     proxy.open.remove(port)
 
 
-def _pass_queries(client: socket.socket, server: socket.socket, proxy: PgProxy) -> None:
+def _forward_queries(client: socket.socket, server: socket.socket, proxy: PgProxy) -> None:
     with _read_from(client, server) as stream:
-        server.sendall(_message(stream, b""))  # the start-up message alone has no type
+        server.sendall(_message(stream, b""))  # only the start-up message has no type
         while message := _message(stream, stream.read(1)):
             if message[:1] == b"Q" and proxy.queries_to_lose:
                 proxy.queries_to_lose -= 1
@@ -79,7 +79,7 @@ def _pass_queries(client: socket.socket, server: socket.socket, proxy: PgProxy) 
             server.sendall(message)
 
 
-def _pass_answers(server: socket.socket, client: socket.socket, proxy: PgProxy) -> None:
+def _forward_responses(server: socket.socket, client: socket.socket, proxy: PgProxy) -> None:
     is_connected = False
     with _read_from(server, client) as stream:
         while message := _message(stream, stream.read(1)):

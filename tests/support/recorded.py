@@ -1,7 +1,7 @@
 """Events as Stripe sends them, recorded as events/<API version>/<type>[.<variant>].json.
 
-A builder takes a recorded event and returns a copy with the given fields replaced. Fields have Stripe's
-names; only `event_id` belongs to the envelope. A field that the recorded object does not have is an error.
+A builder returns a copy of a recorded event with the given fields of its object replaced. The fields have
+Stripe's names; `event_id` is the id of the event itself. An unknown field raises a TypeError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AS_RECORDED: Any = object()
 
 
 def recorded(name: str, version: str = NEWEST) -> dict[str, Any]:
-    """Return a fresh copy of the event in the file `name`.json of that API version."""
+    """Return a new copy of the event in the file `name`.json of this API version."""
     return json.loads(_text(EVENTS / version / f"{name}.json"))
 
 
@@ -37,7 +37,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def session_event(  # noqa: PLR0913 - one for each thing a test is about
+def session_event(  # noqa: PLR0913 - one for each value that tests vary
     name: str = "checkout.session.completed",
     version: str = NEWEST,
     *,
@@ -47,10 +47,10 @@ def session_event(  # noqa: PLR0913 - one for each thing a test is about
     amount: int = AS_RECORDED,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return a Checkout Session's event: id, payment_intent, currency, payment_status, … are `fields`.
+    """Return a Checkout Session's event; `fields` are id, payment_intent, currency, payment_status, ….
 
-    `user_id` is set in the metadata and as `client_reference_id` unless that is given too; None for
-    `user_id` or `credits` takes the key away. `amount` (minor units) is subtotal and total.
+    `user_id` is set in the metadata, and as `client_reference_id` unless this is given too. If `user_id` or
+    `credits` is None, its key is removed. `amount` (minor units) is both the subtotal and the total.
     """
     if user_id is not AS_RECORDED:
         fields.setdefault("client_reference_id", user_id)
@@ -61,7 +61,7 @@ def session_event(  # noqa: PLR0913 - one for each thing a test is about
     return event
 
 
-def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
+def payment_intent_event(  # noqa: PLR0913 - one for each value that tests vary
     name: str = "payment_intent.succeeded",
     version: str = NEWEST,
     *,
@@ -71,7 +71,7 @@ def payment_intent_event(  # noqa: PLR0913 - one for each thing a test is about
     amount: int = AS_RECORDED,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return a PaymentIntent's event; `amount` (minor units) sets amount and amount_received."""
+    """Return a PaymentIntent's event; `amount` (minor units) is also `amount_received` unless this is given."""
     if amount is not AS_RECORDED:
         fields = {"amount": amount, "amount_received": amount} | fields
     event = _event(name, version, event_id, fields)
@@ -97,7 +97,7 @@ def invoice_event(
 def invoice_payment_event(
     *, event_id: str = AS_RECORDED, payment_intent: str = AS_RECORDED, **fields: Any
 ) -> dict[str, Any]:
-    """Return the event that links a PaymentIntent to the invoice that it paid."""
+    """Return the event that links an invoice to the PaymentIntent that paid it."""
     event = _event("invoice_payment.paid", NEWEST, event_id, fields)
     if payment_intent is not AS_RECORDED:
         event["data"]["object"]["payment"]["payment_intent"] = payment_intent
@@ -107,7 +107,7 @@ def invoice_payment_event(
 def refund_event(
     name: str = "refund.created", version: str = NEWEST, *, event_id: str = AS_RECORDED, **fields: Any
 ) -> dict[str, Any]:
-    """Return a refund's event: id, payment_intent, charge, amount, currency, status, … are `fields`."""
+    """Return a refund's event; `fields` are id, payment_intent, charge, amount, currency, status, …."""
     return _event(name, version, event_id, fields)
 
 
@@ -119,7 +119,7 @@ def dispute_event(
     balance_transactions: Sequence[int] = AS_RECORDED,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return a dispute's event; `balance_transactions` are amounts (< 0 withdrawn, > 0 given back)."""
+    """Return a dispute's event; `balance_transactions` are amounts (< 0 withdrawn, > 0 reinstated)."""
     if balance_transactions is not AS_RECORDED:
         entries = enumerate(balance_transactions)
         fields["balance_transactions"] = [_entry(amount, index, version) for index, amount in entries]
@@ -127,7 +127,7 @@ def dispute_event(
 
 
 def sign(body: bytes, secret: str, timestamp: int | None = None) -> str:
-    """Return the `Stripe-Signature` header for a body, which need not be UTF-8, at a time (default: now)."""
+    """Return the `Stripe-Signature` header of a body, which may be invalid UTF-8, at a Unix time (default: now)."""
     timestamp = int(time.time()) if timestamp is None else timestamp
     try:
         return WebhookSignature.generate_signature_header(body.decode(), secret, timestamp)
@@ -152,7 +152,8 @@ def _with_metadata(holder: dict[str, Any], **metadata: object) -> None:
 
 
 def _entry(amount: int, index: int, version: str) -> dict[str, Any]:
-    took, gave = recorded("charge.dispute.funds_reinstated", version)["data"]["object"]["balance_transactions"]
-    entry = took if amount < 0 else gave
+    dispute = recorded("charge.dispute.funds_reinstated", version)["data"]["object"]
+    withdrawn, reinstated = dispute["balance_transactions"]
+    entry = withdrawn if amount < 0 else reinstated
     numbered = f"{entry['id'][:-2]}{index:02}"
     return entry | {"id": numbered, "amount": amount, "net": amount - entry["fee"]}

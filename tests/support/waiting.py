@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 20
-"""Seconds after which a test fails."""
+"""The default timeout of tests, in seconds."""
 
 
-def eventually(is_so: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until ``is_so`` returns something true; fail after ``seconds``."""
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until ``condition`` returns a true value; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.01)

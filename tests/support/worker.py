@@ -27,13 +27,13 @@ from webhook.dev import supervise
 from webhook.settings import child_environment
 
 BATCHES = 2
-"""The number of batches of a process in flight once the first is slow: see webhook/ledger/group_commit.py."""
+"""The number of parallel batches of a process when the first is slow: webhook/ledger/group_commit.py."""
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:webhook.server.gunicorn_conf")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back over HTTP."""
+    """An HTTP response with a JSON body."""
 
     status: int
     headers: Message
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Worker:
-    """gunicorn as the Procfile starts it."""
+    """A gunicorn server as the Procfile starts it."""
 
     url: str
     log_file: Path
@@ -58,12 +58,12 @@ class Worker:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, oldest first."""
+        """The ids of all worker processes started so far, oldest first."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log)]
 
     @property
     def master(self) -> psutil.Process:
-        """gunicorn's master process; its children are the workers."""
+        """gunicorn's master process, whose children are the worker processes."""
         [master] = psutil.Process(self.process.process.pid).children()
         return master
 
@@ -73,7 +73,7 @@ class Worker:
             return read_answer(connection)
 
     def metrics(self) -> dict[str, float]:
-        """The values of GET /metrics, by name and labels as they are written there."""
+        """Return the samples of GET /metrics by their exposed name and labels."""
         with self.connected() as connection:
             connection.request("GET", "/metrics")
             return samples(connection.getresponse().read().decode())
@@ -83,7 +83,7 @@ class Worker:
             return _post(connection, event)
 
     def deliver_rounds(self, rounds: Sequence[Sequence[dict[str, Any]]]) -> list[Answer]:
-        """Deliver round after round over kept-alive connections: the events of a round leave at one moment."""
+        """Deliver the rounds in order over kept-alive connections; the events of one round are sent together."""
         lanes = max(len(each) for each in rounds)
         start = threading.Barrier(lanes, timeout=PATIENCE)
 
@@ -102,13 +102,13 @@ class Worker:
             return [answer for lane in senders.map(deliver_lane, range(lanes)) for answer in lane]
 
     def answers(self, path: str, seconds: float = PATIENCE) -> bool:
-        """Whether GET ``path`` returns 200 within so many seconds."""
+        """Return whether the response to GET ``path`` is 200 within this many seconds."""
         with suppress(ConnectionError, TimeoutError):
             return self.get(path, seconds).status == 200
         return False
 
     def terminate(self) -> None:
-        """Send SIGTERM, and go on at once."""
+        """Send SIGTERM without waiting for the exit."""
         self.process.process.send_signal(signal.SIGTERM)
 
     @contextmanager
@@ -119,7 +119,7 @@ class Worker:
 
 
 def samples(exposed: str) -> dict[str, float]:
-    """The values in Prometheus's text format, by name and labels, each of which stands there once."""
+    """Return the values in Prometheus's text format by name and labels, none of which may occur twice."""
     lines = [line.rpartition(" ") for line in exposed.splitlines() if not line.startswith("#")]
     values = {name: float(value) for name, _, value in lines}
     assert len(values) == len(lines)
@@ -129,7 +129,7 @@ def samples(exposed: str) -> dict[str, float]:
 def deliver_at_once(
     events: Sequence[dict[str, Any]], workers: Sequence[Worker], *, connections: int = 0
 ) -> list[Answer]:
-    """Deliver to the workers by turns, over kept-alive ``connections`` that start together; by default one an event."""
+    """Deliver to the workers in turn, over kept-alive ``connections`` (default: one per event) that start together."""
     connections = connections or len(events)
     start = threading.Barrier(connections, timeout=PATIENCE)
 
@@ -143,7 +143,7 @@ def deliver_at_once(
 
 
 @contextmanager
-def working(  # noqa: PLR0913 - one for each thing a test is about
+def working(  # noqa: PLR0913 - one for each value that tests vary
     database_url: str,
     folder: Path,
     *,
@@ -154,7 +154,7 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
     port: int = 0,
     **variables: str,
 ) -> Iterator[Worker]:
-    """Run gunicorn until the end of the block, which begins once GET ``until`` is answered 200.
+    """Run gunicorn until the end of the block, which begins once the response to GET ``until`` is 200.
 
     The ``variables`` are added to its environment.
     """
@@ -184,7 +184,7 @@ def working(  # noqa: PLR0913 - one for each thing a test is about
 
 
 def body_of(event: dict[str, Any]) -> str:
-    """The event as it is sent: only what JSON has to escape is escaped."""
+    """Return the event as it is sent: only characters that JSON must escape are escaped."""
     return json.dumps(event, ensure_ascii=False)
 
 
@@ -204,7 +204,7 @@ def read_answer(connection: HTTPConnection) -> Answer:
 
 
 def sale(user_id: str, name: str, *, event_id: str = "", credits: int = 100) -> dict[str, Any]:  # noqa: A002
-    """The event of a paid Checkout Session whose payment is ``pi_<name>``."""
+    """Return the event of a paid Checkout Session whose payment is ``pi_<name>``."""
     return session_event(
         event_id=event_id or f"evt_{name}",
         id=f"cs_test_{name}",

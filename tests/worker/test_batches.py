@@ -145,7 +145,7 @@ def test_sale_in_a_batch_links_its_customer_to_the_user(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_customer_link_in_a_batch_settles_its_parked_sales(bank: Bank, order: int) -> None:
+def test_customer_link_in_a_batch_settles_its_waiting_sales(bank: Bank, order: int) -> None:
     """Their sales come before the batch, or in the same batch in any order."""
     linking = [Customer("cus_1", bank.user_id), bank.sale("pi_1")]
     invoice = [bank.sale("in_1", user_id=None, customer_id="cus_1")]
@@ -258,16 +258,16 @@ def test_sale_on_a_session_with_read_only_default_is_committed(bank: Bank, datab
 
 
 SLOW_AND_FAILING_TRIGGER = """
-create function public.trouble() returns trigger language plpgsql as $$
+create function public.fail_slowly() returns trigger language plpgsql as $$
 begin
     perform pg_sleep(0.1);
     if exists (select from entries where stripe_id = 'pi_bad') then
-        raise exception 'trouble';
+        raise exception 'rejected';
     end if;
     return null;
 end $$;
-create trigger trouble after insert on public.transactions
-    referencing new table as entries for each statement execute function public.trouble()
+create trigger fail_slowly after insert on public.transactions
+    referencing new table as entries for each statement execute function public.fail_slowly()
 """
 
 
