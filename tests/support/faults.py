@@ -1,4 +1,4 @@
-"""Faults to inject under load. Each returns once what it took away is back."""
+"""Faults to inject under load. Each function returns once its fault is over."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class Target:
     load: Load
     folder: Path
     running: ExitStack
-    """What has to run until the load is over."""
+    """Programs that run until the load is over."""
 
-    def wait_until_felt(self) -> None:
-        """Return once deliveries have failed because of what was just done."""
-        troubles = self.load.troubles
-        eventually(lambda: self.load.troubles > troubles + 1)
+    def wait_for_failures(self) -> None:
+        """Wait until deliveries fail because of the fault."""
+        failures = self.load.failures
+        eventually(lambda: self.load.failures > failures + 1)
 
 
 Fault = Callable[[Target], bool]
-"""Returns whether it is certain to have happened."""
+"""Returns whether the fault certainly happened."""
 
 
 def workers_killed(target: Target) -> bool:
-    """kill -9, one after the other, each as soon as the last one is replaced."""
+    """Send SIGKILL to four workers, to each one once the last one is replaced."""
     killed = set()
     for _ in range(4):
         victim, *_ = set(target.worker.master.children()) - killed
@@ -57,7 +57,7 @@ def workers_killed(target: Target) -> bool:
 
 
 def master_killed(target: Target) -> bool:
-    """kill -9, and started again by its host at once, on the same port, though its orphans may still be there."""
+    """Send SIGKILL to the master, and start it again on its port. Its orphans may still be running."""
     orphans = target.worker.master.children()
     target.worker.master.kill()
     port = urlsplit(target.worker.url).port or 0
@@ -67,7 +67,7 @@ def master_killed(target: Target) -> bool:
 
 
 def connections_terminated(target: Target) -> bool:
-    """All of the worker's at once, again and again."""
+    """Terminate all connections of the worker, five times."""
     with target.postgres.superuser() as superuser:
         for _ in range(5):
             eventually(lambda: superuser.execute(TERMINATE).rowcount)
@@ -75,25 +75,25 @@ def connections_terminated(target: Target) -> bool:
 
 
 def server_crashed(target: Target) -> bool:
-    first = target.postgres.first_process
+    first = target.postgres.postmaster
     target.postgres.stop_immediately()
-    target.wait_until_felt()
+    target.wait_for_failures()
     target.postgres.start()
     return not first.is_running()
 
 
 def server_hangs(target: Target) -> bool:
     with target.postgres.hanging():
-        target.wait_until_felt()
+        target.wait_for_failures()
         successes = target.load.successes
-        time.sleep(0.5)  # in which nothing happens
+        time.sleep(0.5)  # no delivery may succeed in this time
         return target.load.successes == successes
 
 
 def server_demoted(target: Target) -> bool:
-    """As after a fail-over: it answers, reads, and refuses to write; then it is promoted."""
+    """As after a failover: the server accepts reads and rejects writes, and is then promoted."""
     with target.postgres.demoted():
-        target.wait_until_felt()
+        target.wait_for_failures()
         with target.postgres.superuser() as superuser:
             return superuser.execute("select pg_is_in_recovery()").fetchall() == [(True,)]
 
@@ -102,14 +102,14 @@ def pooler_restarted(target: Target) -> bool:
     assert target.pooler
     first = target.pooler.process
     target.pooler.stop()
-    target.wait_until_felt()
+    target.wait_for_failures()
     target.pooler.start()
     return first.exit_code is not None
 
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A file system of 8 MiB, of the user that Postgres runs as; an error where mounts are not allowed."""
+    """Yield an 8 MiB file system of Postgres's user; CalledProcessError if mounts are not allowed."""
     with tempfile.TemporaryDirectory() as folder:
         options = f"size=8m,mode=700,uid={unprivileged_user()}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True, capture_output=True)
@@ -128,13 +128,13 @@ def can_mount() -> bool:
 
 
 def disk_full(target: Target) -> bool:
-    """The file system that the ledger's table is on has no room for another page, until a file is removed from it."""
+    """Fill the file system of the ledger's table, so that it has no room for another page, then free it."""
     with small_disk() as disk:
         target.postgres.execute(
             f"create tablespace small location '{disk}'", "alter table public.transactions set tablespace small"
         )
         fill(disk / "filling")
-        target.wait_until_felt()
+        target.wait_for_failures()
         (disk / "filling").unlink()
         reason = "No space left on device" in target.postgres.log
         target.postgres.execute("alter table public.transactions set tablespace pg_default", "drop tablespace small")
@@ -156,10 +156,10 @@ $$
 """
 
 
-def disk_said_to_be_full(target: Target) -> bool:
-    """Where mounts are not allowed, a trigger raises the error that Postgres would."""
+def disk_full_simulated(target: Target) -> bool:
+    """A trigger raises the error of a full disk, for machines where mounts are not allowed."""
     trigger = "create trigger disk_full before insert on public.transactions execute function public.disk_full()"
     target.postgres.execute(RAISE, trigger)
-    target.wait_until_felt()
+    target.wait_for_failures()
     target.postgres.execute("drop function public.disk_full() cascade")
     return "could not extend file" in target.postgres.log

@@ -24,14 +24,14 @@ from support.worker import signed
 LANES = 12
 """The number of deliveries in flight."""
 SALES_IN_A_ROUND = 10
-LOOKED_AT = 10
-"""One in so many acknowledged deliveries is looked up in the database at once."""
+LOOKUP_INTERVAL = 10
+"""Every tenth acknowledged fact is looked up in the database at once."""
 CLIENT_TIMEOUT = 2
-"""Seconds. Stripe's is longer; here the worker also meets clients that are gone before it answers."""
+"""Seconds. Stripe's timeout is longer; with this one, some clients disconnect before the worker answers."""
 
 REFUNDS = (["succeeded"], ["pending", "succeeded"], ["pending", "failed"], ["succeeded", "canceled"])
 
-# When each fact was recorded: an acknowledged delivery has its fact, recorded before the acknowledgement.
+# When each fact was recorded. The fact of a delivery must be recorded before its acknowledgement.
 FACTS = """
 select payment_id, min(recorded_at) from billing.sales where payment_id = any (%(ids)s) group by payment_id
 union all
@@ -41,21 +41,21 @@ select reversal_id, recorded_at from billing.reversals where reversal_id = any (
 
 @dataclass
 class Load:
-    """What was sent, what was answered, and what must be in the ledger."""
+    """The deliveries, their answers, and the sales that must be in the ledger."""
 
     url: str
     database_url: str
-    """Where to look for what was acknowledged."""
+    """The database in which acknowledged facts are looked up."""
     users: list[str]
     seed: int
     sales: list[Sale] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    """By status, or by what happened instead."""
+    """Counts by status, or by exception if there was no answer."""
     acknowledged: dict[str, datetime] = field(default_factory=dict)
     """When a fact was first acknowledged, by its id."""
     missing: list[str] = field(default_factory=list)
-    """The acknowledged facts that the look-up right afterwards did not find."""
-    looks: int = 0
+    """The acknowledged facts that the lookup right afterwards did not find."""
+    lookups: int = 0
     is_over: bool = False
 
     def __post_init__(self) -> None:
@@ -67,12 +67,12 @@ class Load:
         return self.answers["200"]
 
     @property
-    def troubles(self) -> int:
-        """How often a delivery had to be repeated."""
+    def failures(self) -> int:
+        """The number of delivery attempts that failed."""
         return self.answers.total() - self.successes
 
     def lane(self) -> None:
-        """Deliver one after the other over a kept-alive connection."""
+        """Deliver events one by one over a kept-alive connection."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=CLIENT_TIMEOUT)
         while event := self._next():
             for pause in _pauses():
@@ -80,18 +80,18 @@ class Load:
                     break
                 connection.close()
                 time.sleep(pause)
-            self._note(event)
+            self._acknowledge(event)
         connection.close()
 
     def _next(self) -> dict[str, Any] | None:
-        """The next delivery; once the load is over, only of the sales that have begun."""
+        """The next delivery. Once the load is over, there are no deliveries of new sales."""
         with self._lock:
             if not self._deliveries and not self.is_over:
                 self._deliveries = self._round()
             return self._deliveries.pop() if self._deliveries else None
 
     def _round(self) -> list[dict[str, Any]]:
-        """The deliveries of some more sales: some of them twice, some under a second event id, in any order."""
+        """The deliveries of new sales in any order: some of them twice, some under a second event id."""
         sales = [self._sale() for _ in range(SALES_IN_A_ROUND)]
         self.sales += sales
         events = events_of(sales)
@@ -119,26 +119,26 @@ class Load:
             self.answers[answer] += 1
         return answer == "200"
 
-    def _note(self, event: dict[str, Any]) -> None:
+    def _acknowledge(self, event: dict[str, Any]) -> None:
         fact_id = fact_of(event)
         with self._lock:
             self.acknowledged.setdefault(fact_id, datetime.now(UTC))
-            is_looked_at = len(self.acknowledged) % LOOKED_AT == 0
-        if is_looked_at:
-            self._look(fact_id)
+            is_due = len(self.acknowledged) % LOOKUP_INTERVAL == 0
+        if is_due:
+            self._look_up(fact_id)
 
-    def _look(self, fact_id: str) -> None:
+    def _look_up(self, fact_id: str) -> None:
         try:
             with psycopg.connect(self.database_url, connect_timeout=2) as connection:
                 is_there = connection.execute(FACTS, {"ids": [fact_id]}).rowcount
         except psycopg.OperationalError:
-            return  # unreachable; lost() finds what is missing when the load is over
+            return  # the database is unreachable; lost() checks this fact when the load is over
         with self._lock:
-            self.looks += 1
+            self.lookups += 1
             self.missing += [] if is_there else [fact_id]
 
     def lost(self) -> list[str]:
-        """The acknowledged facts that are not there, or not since before they were acknowledged."""
+        """The acknowledged facts that are missing, or were recorded after their acknowledgement."""
         with psycopg.connect(self.database_url) as connection:
             recorded = dict(connection.execute(FACTS, {"ids": list(self.acknowledged)}).fetchall())
         never = datetime.max.replace(tzinfo=UTC)
@@ -163,20 +163,20 @@ def _pauses() -> Iterator[float]:
 
 @contextmanager
 def delivering(load: Load) -> Iterator[None]:
-    """Deliver from before the block until after it; in the end every delivery is acknowledged."""
+    """Deliver before, during and after the block. At the end, every delivery is acknowledged."""
     with ThreadPoolExecutor(LANES) as lanes:
         running = [lanes.submit(load.lane) for _ in range(LANES)]
         try:
-            _more(load, running)
+            _wait_for_more(load, running)
             yield
-            _more(load, running)
+            _wait_for_more(load, running)
         finally:
             load.is_over = True
         for lane in running:
             lane.result()
 
 
-def _more(load: Load, running: list[Future[None]]) -> None:
-    """Wait until more is acknowledged."""
+def _wait_for_more(load: Load, running: list[Future[None]]) -> None:
+    """Wait until 40 more deliveries are acknowledged."""
     enough = load.successes + 40
     eventually(lambda: load.successes >= enough or any(lane.done() for lane in running))

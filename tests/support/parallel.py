@@ -1,4 +1,4 @@
-"""Which tests of a parallel run one process runs, one after the other."""
+"""The groups of test files that one process of a parallel run executes one after the other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TIMED = (
     "tests/processes/test_soak.py",
     "tests/processes/test_unkillable.py",
 )
-"""They measure seconds or memory of several processes: two of them at once would measure each other."""
+"""These files measure time or memory. Two of them at once would distort each other's measurements."""
 
 WRITING_IN_SRC = ("tests/docs/test_spending_ts.py", "tests/docs/test_types.py")
-"""They write a file for Node beside those that tsc and prettier check."""
+"""These files write a file below src/, next to the ones that tsc and prettier check."""
 
 CHANGING_ROLES = (
     "tests/commands/test_dev.py",
@@ -27,11 +27,11 @@ CHANGING_ROLES = (
     "tests/sql/test_access.py",
     "tests/sql/test_upgrades.py",
 )
-"""They change roles or compare all of them: on one server that the processes share they would see each other's."""
+"""These files change or compare all roles. On a shared server, they would see each other's changes."""
 
 
 class Files(LoadScopeScheduling):
-    """Gives a process a file, or a group of files, at a time: fixtures of a module are set up once."""
+    """Assigns whole files, or groups of files, to a process, so a module's fixtures are set up once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

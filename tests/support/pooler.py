@@ -21,7 +21,7 @@ from webhook.dev import supervise
 from webhook.dev.cluster import environment, unprivileged_user
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer here: apt-get install pgbouncer")
+needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
 
 CONFIGURATION = """
 [databases]
@@ -40,7 +40,7 @@ max_client_conn = 200
 
 
 class Pooler:
-    """PgBouncer before a database, with at most ``size`` connections to it."""
+    """PgBouncer in front of a database, with at most ``size`` connections to it."""
 
     def __init__(self, database: Database, folder: Path, size: int) -> None:
         server, self.port = urlsplit(database.url), free_port()
@@ -74,7 +74,7 @@ class Pooler:
         return True
 
     def execute(self, statements: str) -> list[tuple[Any, ...]]:
-        """Do this as another client of the same pool, and be gone; return the rows of the last statement."""
+        """Run the statements as another client of the pool, and disconnect. Return the rows of the last one."""
         with closing(psycopg.connect(self.url, autocommit=True, prepare_threshold=None)) as client:
             cursor = client.execute(statements)
             cursor.set_result(-1)

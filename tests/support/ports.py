@@ -8,9 +8,9 @@ from contextlib import suppress
 
 
 def free_port() -> int:
-    """A free port of 127.0.0.1, below those that the kernel gives to clients.
+    """Return a free port of 127.0.0.1 below the ephemeral ports, which the kernel assigns to clients.
 
-    A port from that range may be a client's, or another test's, before the program that it is meant for has started.
+    A client or another test could take an ephemeral port before the program starts.
     """
     while True:
         port = 10_000 + secrets.randbelow(20_000)

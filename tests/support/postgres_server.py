@@ -49,19 +49,19 @@ class PostgresServer:
         return psycopg.connect(self.database.superuser_url, autocommit=True)
 
     @property
-    def first_process(self) -> psutil.Process:
+    def postmaster(self) -> psutil.Process:
         return psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
 
     def stop_immediately(self) -> None:
         """As in a crash: no checkpoint is written and no client is notified."""
-        self.first_process.send_signal(signal.SIGQUIT)
+        self.postmaster.send_signal(signal.SIGQUIT)
         self.stop()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Suspend every process of the server: connections stay open and new ones queue up."""
-        first = self.first_process
-        first.suspend()  # it begins no others from now on
+        first = self.postmaster
+        first.suspend()  # it starts no other processes from now on
         others = first.children()
         for process in others:
             with suppress(psutil.NoSuchProcess):
@@ -75,7 +75,7 @@ class PostgresServer:
 
     @contextmanager
     def demoted(self) -> Iterator[None]:
-        """A read-only standby, then promoted: https://www.postgresql.org/docs/current/warm-standby.html."""
+        """Restart as a read-only standby, then promote it: https://www.postgresql.org/docs/current/warm-standby.html."""
         self.stop()
         (self.folder / "standby.signal").touch()
         self.start()
@@ -84,5 +84,5 @@ class PostgresServer:
 
     @property
     def log(self) -> str:
-        """What the server has written since it was started last."""
+        """The server's log since its last start."""
         return self.folder.with_name(f"{self.folder.name}.log").read_text(encoding="utf-8", errors="replace")
