@@ -1,4 +1,4 @@
-"""A connection to the database that the tests of a module share."""
+"""The superuser's connection to the database that the tests of a module share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker answers while its database is away, and that it works again by itself."""
+"""The worker's answers while its database is unavailable, and its recovery without a restart."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def user_locked(postgres: PostgresServer, user_id: str) -> Iterator[None]:
 
 
 def changed(change: str, back: str) -> Callable[[PostgresServer, str], AbstractContextManager[None]]:
-    """The statement ``change`` was executed and all of the worker's connections were lost, until ``back``."""
+    """Execute ``change`` and terminate the worker's connections; at the end of the block, execute ``back``."""
 
     @contextmanager
-    def happening(postgres: PostgresServer, _user_id: str) -> Iterator[None]:
+    def outage(postgres: PostgresServer, _user_id: str) -> Iterator[None]:
         postgres.execute(change, TERMINATE)
         yield
         postgres.execute(back)
 
-    return happening
+    return outage
 
 
 @dataclass(frozen=True)
 class Outage:
-    happening: Callable[[PostgresServer, str], AbstractContextManager[None]]
+    begin: Callable[[PostgresServer, str], AbstractContextManager[None]]
     is_ready: bool = False
-    """Whether /readyz cannot know."""
+    """Whether /readyz still returns 200, because it does not check for this fault."""
 
 
 OUTAGES = {
@@ -111,7 +111,7 @@ OUTAGES = {
 
 @dataclass(frozen=True)
 class OutageReport:
-    """One outage from beginning to end, as a client sees it."""
+    """The answers and the ledger during an outage and after it."""
 
     outage: Outage
     event: dict[str, Any]
@@ -133,7 +133,7 @@ def report(request: pytest.FixtureRequest, postgres: PostgresServer, worker: Wor
         user_id = new_user(superuser)
     event = sale(user_id, user_id)
     worker.deliver(sale(user_id, f"warm_{user_id}", credits=1))
-    with outage.happening(postgres, user_id):
+    with outage.begin(postgres, user_id):
         delivery, readiness, health = worker.deliver(event), worker.get("/readyz"), worker.get("/healthz")
     with postgres.superuser() as superuser:
         recorded_meanwhile = amounts(superuser, user_id)
@@ -158,7 +158,7 @@ def test_delivery_in_an_outage_is_answered_503_with_retry_after(report: OutageRe
     assert (report.delivery.status, report.delivery.headers["Retry-After"]) == (503, "10")
 
 
-def test_delivery_in_an_outage_is_answered_in_json_without_details(report: OutageReport) -> None:
+def test_answer_in_an_outage_is_json_without_details(report: OutageReport) -> None:
     assert report.delivery.headers["Content-Type"] == "application/json"
     assert report.delivery.body == {"error": "try again later"}
 
@@ -167,7 +167,8 @@ def test_delivery_in_an_outage_records_nothing(report: OutageReport) -> None:
     assert report.recorded_meanwhile == [1]
 
 
-def test_readyz_in_an_outage_tells_of_it(report: OutageReport) -> None:
+def test_readyz_in_an_outage_reports_the_faults_it_checks(report: OutageReport) -> None:
+    """It returns 503, or 200 for a fault that it does not check."""
     assert report.readiness.status == (200 if report.outage.is_ready else 503)
 
 
@@ -175,7 +176,8 @@ def test_healthz_in_an_outage_is_200(report: OutageReport) -> None:
     assert report.health.status == 200
 
 
-def test_log_of_an_outage_names_it_and_neither_secret_nor_payload(report: OutageReport) -> None:
+def test_log_in_an_outage_has_the_reason_and_no_private_data(report: OutageReport) -> None:
+    """Private data are the signing secret, the password, object ids and customer details."""
     sold = report.event["data"]["object"]
     private = [SECRET, PASSWORD, "changed", sold["id"], sold["payment_intent"], *sold["customer_details"].values()]
     assert '"outcome": "unavailable", "reason": "database"' in report.log
@@ -195,9 +197,8 @@ def test_readyz_after_an_outage_is_200(report: OutageReport) -> None:
     assert report.readiness_afterwards.status == 200
 
 
-def test_worker_started_before_its_database_records_the_first_delivery_once_it_is_there(
-    postgres: PostgresServer, tmp_path: Path
-) -> None:
+def test_worker_started_before_its_database_needs_no_restart(postgres: PostgresServer, tmp_path: Path) -> None:
+    """It records the first delivery after the database starts."""
     with postgres.superuser() as superuser:
         user_id = new_user(superuser)
     postgres.stop()
@@ -207,7 +208,7 @@ def test_worker_started_before_its_database_records_the_first_delivery_once_it_i
         assert (refused.status, early.deliver(sale(user_id, user_id)).outcome) == (503, "recorded")
 
 
-def test_readyz_while_and_after_the_schema_is_applied_is_503_and_200(empty_database: Database, tmp_path: Path) -> None:
+def test_readyz_is_503_before_the_migration_and_200_after_it(empty_database: Database, tmp_path: Path) -> None:
     with working(empty_database.url, tmp_path, until="/healthz") as worker:
         before = worker.get("/readyz").status
         migrate(empty_database.admin_url)
@@ -241,7 +242,7 @@ def proxied_worker(proxy: PgProxy, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def user_id(superuser: psycopg.Connection, proxy: PgProxy, proxied_worker: Worker) -> str:
-    """A user, and a worker that has just talked to Postgres."""
+    """A new user. The worker has an open connection, and the proxy's lists of messages are empty."""
     user_id = new_user(superuser)
     assert proxied_worker.answers("/readyz")
     proxy.frontend_messages.clear()
@@ -249,14 +250,12 @@ def user_id(superuser: psycopg.Connection, proxy: PgProxy, proxied_worker: Worke
     return user_id
 
 
-def test_recorded_delivery_on_a_warm_connection_is_one_round_trip(
-    proxy: PgProxy, proxied_worker: Worker, user_id: str
-) -> None:
+def test_new_sale_on_an_open_connection_is_one_round_trip(proxy: PgProxy, proxied_worker: Worker, user_id: str) -> None:
     assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
     assert (proxy.frontend_messages, proxy.backend_messages.count(b"Z")) == ([b"Q"], 1)
 
 
-def test_duplicate_delivery_on_a_warm_connection_is_one_round_trip(
+def test_duplicate_on_an_open_connection_is_one_round_trip(
     proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
     proxied_worker.deliver(sale(user_id, user_id))
@@ -264,32 +263,35 @@ def test_duplicate_delivery_on_a_warm_connection_is_one_round_trip(
     assert (proxy.frontend_messages, proxy.backend_messages.count(b"Z")) == ([b"Q"] * 2, 2)
 
 
-def test_delivery_whose_answer_from_postgres_is_lost_is_answered_200_and_recorded_once(
+def test_delivery_with_a_lost_postgres_answer_is_recorded_once(
     proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
+    """Postgres has committed before the connection is cut; the retry answers 200 and reports a duplicate."""
     proxy.answers_to_lose = 1
     answer = proxied_worker.deliver(sale(user_id, user_id))
     assert (answer.status, answer.outcome, proxy.answers_to_lose) == (200, "duplicate", 0)
     assert amounts(superuser, user_id) == [100]
 
 
-def test_delivery_whose_connection_is_cut_before_its_query_arrives_is_recorded(
+def test_delivery_with_a_lost_query_is_retried_and_recorded(
     proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
+    """The connection is cut before the query reaches Postgres."""
     proxy.queries_to_lose = 1
     answer = proxied_worker.deliver(sale(user_id, user_id))
     assert (answer.outcome, proxy.queries_to_lose) == ("recorded", 0)
 
 
-def test_delivery_whose_answers_from_postgres_are_lost_twice_is_answered_503(
+def test_delivery_with_two_lost_postgres_answers_is_answered_503(
     proxy: PgProxy, proxied_worker: Worker, user_id: str
 ) -> None:
+    """The worker retries only once."""
     proxy.answers_to_lose = 2
     answer = proxied_worker.deliver(sale(user_id, user_id))
     assert (answer.status, proxy.answers_to_lose) == (503, 0)
 
 
-def test_redelivery_after_answers_from_postgres_were_lost_records_once(
+def test_redelivery_after_lost_postgres_answers_records_once(
     proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     proxy.answers_to_lose = 2
@@ -298,23 +300,24 @@ def test_redelivery_after_answers_from_postgres_were_lost_records_once(
     assert amounts(superuser, user_id) == [100]
 
 
-def test_delivery_after_all_connections_were_terminated_is_recorded(
+def test_delivery_after_connections_were_terminated_is_recorded(
     proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     assert superuser.execute(TERMINATE).rowcount >= 1
     assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
 
 
-def test_delivery_after_all_connections_were_terminated_still_has_its_second_try(
+def test_terminated_connections_do_not_use_up_the_retry(
     proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
+    """A delivery that finds all connections closed can still lose one query."""
     superuser.execute(TERMINATE)
     eventually(lambda: not proxy.open)
     proxy.queries_to_lose = 1
     assert proxied_worker.deliver(sale(user_id, user_id)).outcome == "recorded"
 
 
-def test_delivery_to_a_server_that_goes_silent_is_answered_503(
+def test_delivery_to_an_unresponsive_postgres_is_answered_503(
     proxy: PgProxy, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     proxy.is_silent = True
@@ -327,24 +330,25 @@ def test_delivery_to_a_server_that_goes_silent_is_answered_503(
 
 @contextmanager
 def in_flight(database: Database, worker: Worker, event: dict[str, Any], user_id: str) -> Iterator[Future[Answer]]:
-    """A delivery that Postgres has, and cannot finish until the block ends."""
+    """Send a delivery whose transaction waits for the user's row lock until the block ends."""
     with ThreadPoolExecutor(1) as sender, held(database.superuser_url, lock_of(user_id)) as lock_holder:
         answer = sender.submit(worker.deliver, event)
         eventually(lambda: sessions(lock_holder, WAITS))
         yield answer
 
 
-def test_delivery_whose_connection_was_terminated_in_flight_is_recorded(
+def test_delivery_whose_backend_is_terminated_is_recorded(
     shared_database: Database, proxied_worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
+    """The worker retries on a new connection while the row is still locked."""
     with in_flight(shared_database, proxied_worker, sale(user_id, user_id), user_id) as answer:
         superuser.execute(TERMINATE)
         eventually(lambda: sessions(superuser, WAITS))
     assert answer.result(PATIENCE).outcome == "recorded"
 
 
-def terminate_in_flight(worker: Worker) -> None:
-    """Send SIGTERM, and return once the worker takes nothing new (the kernel still lets connections queue up)."""
+def begin_shutdown(worker: Worker) -> None:
+    """Send SIGTERM, and wait until the worker accepts no connection. The kernel may still queue new ones."""
     worker.terminate()
     eventually(lambda: not worker.answers("/healthz", seconds=0.3))
 
@@ -355,7 +359,7 @@ def test_delivery_in_flight_at_sigterm_is_answered_200(
     user_id = new_user(admin)
     with working(database.url, tmp_path, processes=1) as worker:
         with in_flight(database, worker, sale(user_id, user_id), user_id) as answer:
-            terminate_in_flight(worker)
+            begin_shutdown(worker)
         assert (answer.result(PATIENCE).status, answer.result().outcome) == (200, "recorded")
 
 
@@ -363,21 +367,21 @@ def test_delivery_after_sigterm_is_refused(database: Database, admin: psycopg.Co
     user_id, late_user_id = new_user(admin), new_user(admin)
     with working(database.url, tmp_path, processes=1) as worker, ThreadPoolExecutor(1) as sender:
         with in_flight(database, worker, sale(user_id, user_id), user_id):
-            terminate_in_flight(worker)
+            begin_shutdown(worker)
             late = sender.submit(worker.deliver, sale(late_user_id, late_user_id))
         assert isinstance(late.exception(PATIENCE), ConnectionError)
     assert amounts(admin, late_user_id) == []
 
 
-def test_worker_after_sigterm_ends_well(database: Database, tmp_path: Path) -> None:
+def test_worker_after_sigterm_exits_with_0(database: Database, tmp_path: Path) -> None:
     with working(database.url, tmp_path, processes=1) as worker:
         worker.terminate()
         eventually(lambda: worker.process.exit_code is not None)
         assert worker.process.exit_code == 0
 
 
-def test_worker_after_sigterm_does_not_wait_for_an_idle_connection(database: Database, tmp_path: Path) -> None:
-    """A load balancer keeps its connections: a deploy would take as long as the longest delivery may."""
+def test_worker_after_sigterm_ignores_an_idle_connection(database: Database, tmp_path: Path) -> None:
+    """Load balancers keep idle connections; waiting for one would delay a deploy until the graceful timeout."""
     with working(database.url, tmp_path, processes=1) as worker, worker.connected() as connection:
         connection.request("GET", "/healthz")
         read_answer(connection)
@@ -385,7 +389,7 @@ def test_worker_after_sigterm_does_not_wait_for_an_idle_connection(database: Dat
         eventually(lambda: worker.process.exit_code is not None, seconds=10)
 
 
-def test_delivery_whose_process_was_killed_is_recorded_once_on_redelivery(
+def test_redelivery_after_a_killed_process_records_once(
     database: Database, admin: psycopg.Connection, tmp_path: Path
 ) -> None:
     event = sale(user_id := new_user(admin), "killed")

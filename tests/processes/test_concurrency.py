@@ -1,4 +1,4 @@
-"""Many deliveries at once, to real worker processes."""
+"""Concurrent deliveries to real worker processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SESSION_EVENTS = ("checkout.session.completed", "checkout.session.async_payment_
 
 @pytest.fixture(scope="module")
 def workers(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
-    """Two processes. Each has its own port, because of a common one a busy machine can give all to one of them."""
+    """Two workers of one process each. On a shared port, the kernel could send every connection to one process."""
     folder = tmp_path_factory.mktemp("workers")
     with (
         working(shared_database.url, folder, processes=1) as one,
@@ -34,7 +34,7 @@ def workers(shared_database: Database, tmp_path_factory: pytest.TempPathFactory)
 def deliver_behind(
     lock: str, shared_database: Database, workers: list[Worker], events: list[dict[str, Any]]
 ) -> list[Answer]:
-    """Deliver all at once, with several batches of every process inside Postgres at the same moment."""
+    """Deliver all events at once, and hold the lock until every batch of each process waits in Postgres."""
     with held(shared_database.superuser_url, lock) as lock_holder, ThreadPoolExecutor(1) as sender:
         answers = sender.submit(deliver_at_once, events, workers)
         eventually(lambda: answers.done() or sessions(lock_holder, WAITS) >= len(workers) * BATCHES)
@@ -43,13 +43,13 @@ def deliver_behind(
 
 
 def one_sale(user_id: str, number: int) -> dict[str, Any]:
-    """The same sale in every event type and API version, each under several event ids."""
+    """An event of the same sale. The numbers cycle through event types, API versions and 18 event ids."""
     version, event_id = VERSIONS[number // 3 % 3], f"evt_one_{number % 18}"
-    told: dict[str, Any] = {"user_id": user_id, "credits": 100, "amount": 1000, "currency": "usd"}
+    terms: dict[str, Any] = {"user_id": user_id, "credits": 100, "amount": 1000, "currency": "usd"}
     if number % 3 == 2:
-        return payment_intent_event(version=version, event_id=event_id, id="pi_one", **told)
-    told |= {"id": "cs_test_one", "payment_intent": "pi_one"}
-    return session_event(SESSION_EVENTS[number % 3], version, event_id=event_id, **told)
+        return payment_intent_event(version=version, event_id=event_id, id="pi_one", **terms)
+    terms |= {"id": "cs_test_one", "payment_intent": "pi_one"}
+    return session_event(SESSION_EVENTS[number % 3], version, event_id=event_id, **terms)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,11 @@ def test_sale_delivered_100_times_at_once_is_in_the_balance_once(superuser: psyc
     assert superuser.execute(query, [buyer]).fetchall() == [(100,)]
 
 
-def test_sale_delivered_100_times_at_once_is_answered_200_each_time(answers_to_one_sale: list[Answer]) -> None:
+def test_sale_delivered_100_times_at_once_is_always_answered_200(answers_to_one_sale: list[Answer]) -> None:
     assert [answer.status for answer in answers_to_one_sale] == [200] * 100
 
 
-def test_sale_delivered_100_times_at_once_is_recorded_by_one_delivery(answers_to_one_sale: list[Answer]) -> None:
+def test_sale_delivered_100_times_at_once_has_99_duplicates(answers_to_one_sale: list[Answer]) -> None:
     outcomes = Counter(answer.outcome for answer in answers_to_one_sale)
     assert outcomes == {"recorded": 1, "duplicate": 99}
 
@@ -94,9 +94,8 @@ def test_sales_of_one_user_delivered_at_once_add_up(
     assert amounts(superuser, user_id) == list(range(1, 101))
 
 
-def test_sales_of_many_users_delivered_three_times_at_once_add_up(
-    superuser: psycopg.Connection, workers: list[Worker]
-) -> None:
+def test_sales_of_many_users_delivered_at_once_add_up(superuser: psycopg.Connection, workers: list[Worker]) -> None:
+    """Each sale is delivered three times and recorded once."""
     user_ids = [new_user(superuser) for _ in range(10)]
     sales = [
         sale(user_id, f"many{user}_{number}", credits=number)
@@ -110,20 +109,22 @@ def test_sales_of_many_users_delivered_three_times_at_once_add_up(
 
 
 @pytest.fixture(scope="module")
-def answers_to_a_stranger(shared_database: Database, workers: list[Worker]) -> list[Answer]:
+def parked_answers(shared_database: Database, workers: list[Worker]) -> list[Answer]:
     event = sale("00000000-0000-4000-8000-000000000000", "stranger")
     lock = "lock table billing.parked_events in share row exclusive mode"
     return deliver_behind(lock, shared_database, workers, [event] * 50)
 
 
-def test_sale_of_an_unknown_user_delivered_50_times_at_once_is_answered_parked(
-    answers_to_a_stranger: list[Answer],
+def test_concurrent_sale_of_an_unknown_user_is_answered_parked(
+    parked_answers: list[Answer],
 ) -> None:
-    assert {answer.status for answer in answers_to_a_stranger} == {200}
-    assert [answer.body for answer in answers_to_a_stranger] == [{"outcome": "parked", "reason": "unknown_user"}] * 50
+    """All 50 deliveries get 200 and the reason."""
+    assert {answer.status for answer in parked_answers} == {200}
+    assert [answer.body for answer in parked_answers] == [{"outcome": "parked", "reason": "unknown_user"}] * 50
 
 
-@pytest.mark.usefixtures("answers_to_a_stranger")
-def test_sale_of_an_unknown_user_delivered_50_times_at_once_is_parked_once(superuser: psycopg.Connection) -> None:
+@pytest.mark.usefixtures("parked_answers")
+def test_concurrent_sale_of_an_unknown_user_is_parked_once(superuser: psycopg.Connection) -> None:
+    """50 deliveries leave one parked event."""
     query = "select event_id, reason from billing.parked_events where resolved_at is null"
     assert superuser.execute(query).fetchall() == [("evt_stranger", "unknown_user")]

@@ -1,4 +1,4 @@
-"""Whatever bytes, headers or shapes arrive: an answer comes, it is none of ours that went wrong, and it comes soon."""
+"""Random bytes, headers and JSON: the worker answers within seconds, and never with 500 or 503."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.worker import SECRET, Worker, working
 
 EXAMPLES = int(os.environ.get("FUZZING_EXAMPLES", "200"))
 LONGEST = 5
-"""Seconds for an answer, on a machine that has other things to do."""
+"""Seconds for an answer on a busy machine."""
 
 fuzzing = settings(
     max_examples=EXAMPLES,
@@ -39,19 +39,19 @@ def worker(server: Server, template: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def add_user(database: Database) -> None:
-    """The one whom the recorded events name."""
+    """Add the user of the recorded events."""
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         superuser.execute("insert into auth.users (id, email) values (%s, 'buyer@example.com')", [USER_ID])
 
 
 def statuses(worker: Worker, sent: bytes) -> list[int]:
-    """Send the bytes and nothing more, and return the final statuses: the connection is closed in the end."""
+    """Send the bytes, shut down writing, and return the final statuses once the worker closes the connection."""
     host, port = worker.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=LONGEST) as connection:
         received = b""
         with suppress(ConnectionError):
             connection.sendall(sent)
-            with suppress(OSError):  # it is closed already
+            with suppress(OSError):  # the worker has closed it
                 connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65536):
                 received += piece
@@ -70,13 +70,13 @@ def signature(body: bytes) -> bytes:
 
 GOOD_BODY = json.dumps(recorded("checkout.session.completed")).encode()
 
-# Gunicorn's own, to what is no HTTP request that it takes: too long a line or header, an unknown encoding or version.
+# Gunicorn rejects requests itself: a line or header is too long, or an encoding, expectation or version is unknown.
 NOT_HTTP = {414, 417, 431, 501, 505}
 
 
 @st.composite
 def nearly_requests(draw: st.DrawFn) -> bytes:
-    """A good request of which a piece is replaced by some other bytes."""
+    """A valid request with one piece replaced by random bytes."""
     good = request(GOOD_BODY, signature(GOOD_BODY))
     start = draw(st.integers(0, 200) | st.integers(0, len(good)))
     return good[:start] + draw(st.binary(max_size=20)) + good[start + draw(st.integers(0, 20)) :]
@@ -84,8 +84,8 @@ def nearly_requests(draw: st.DrawFn) -> bytes:
 
 @fuzzing
 @given(sent=st.binary(max_size=200) | nearly_requests())
-def test_any_bytes_are_answered_as_a_bad_request_or_not_at_all(worker: Worker, sent: bytes) -> None:
-    """Never a 500 or 503, never silence on an open connection."""
+def test_random_bytes_are_never_answered_500_or_503(worker: Worker, sent: bytes) -> None:
+    """The worker may close the connection without an answer, but never leaves it open."""
     assert set(statuses(worker, sent)) <= {200, 400, 404, 405, 413} | NOT_HTTP
 
 
@@ -96,8 +96,8 @@ ends = st.sampled_from([b"\r\n", b"\n", b"\r", b""])
 
 @fuzzing
 @given(chunks=st.lists(st.tuples(sizes, ends, st.binary(max_size=5), ends), max_size=4))
-def test_any_chunks_are_answered_as_a_bad_request(worker: Worker, chunks: list[tuple[bytes, ...]]) -> None:
-    """Nobody can make the worker say that something is wrong on our side."""
+def test_random_chunks_are_answered_400(worker: Worker, chunks: list[tuple[bytes, ...]]) -> None:
+    """No client can cause a 5xx with a chunked body."""
     body = b"".join(piece for chunk in chunks for piece in chunk)
     assert set(statuses(worker, CHUNKED + body)) <= {400}
 
@@ -117,10 +117,10 @@ methods = st.sampled_from([b"POST", b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTION
 
 @fuzzing
 @given(headers=st.lists(st.tuples(names, values), max_size=4), method=methods, is_signed=st.booleans())
-def test_any_headers_are_answered_200_400_405_or_413(
+def test_random_headers_are_never_answered_500_or_503(
     worker: Worker, headers: list[tuple[bytes, bytes]], method: bytes, *, is_signed: bool
 ) -> None:
-    """What is no HTTP gunicorn refuses by itself; nothing is answered as if it were our own fault."""
+    """The worker answers 200, 400, 405 or 413, and gunicorn rejects invalid HTTP with its own statuses."""
     lines = [name + b": " + value for name, value in headers] + [signature(GOOD_BODY)] * is_signed
     answered = statuses(worker, request(GOOD_BODY, *lines, line=method + b" /webhook HTTP/1.1"))
     assert set(answered) <= {200, 400, 405, 413} | NOT_HTTP
@@ -153,7 +153,7 @@ READ_MOST = ("id", "amount", "amount_total", "currency", "status", "payment_inte
 
 @st.composite
 def corrupted_events(draw: st.DrawFn) -> dict[str, Any]:
-    """A recorded event of which some fields are something else, or gone."""
+    """A recorded event with some fields replaced or removed."""
     event = json.loads(draw(recordings).read_text(encoding="utf-8"))
     read_most = st.sampled_from([(event["data"]["object"], key) for key in READ_MOST])
     for _ in range(draw(st.integers(1, 4))):
@@ -173,8 +173,8 @@ def status_of(worker: Worker, body: bytes) -> int:
 @fuzzing
 @given(event=corrupted_events())
 @example(event={"id": "evt_1", "type": "\u0000", "data": {"object": {"id": "\ud800"}}})
-def test_signed_event_with_any_field_spoilt_is_answered_200_or_400(worker: Worker, event: dict[str, Any]) -> None:
-    """Recorded, ignored, parked or refused: none is beyond the worker or its database."""
+def test_signed_event_with_corrupt_fields_is_answered_200_or_400(worker: Worker, event: dict[str, Any]) -> None:
+    """The worker records, ignores, parks or rejects it."""
     assert status_of(worker, json.dumps(event).encode()) in {200, 400}
 
 
@@ -186,11 +186,11 @@ def test_signed_event_with_any_field_spoilt_is_answered_200_or_400(worker: Worke
 @example(body=b"NaN")
 @example(body=b"\xff\xfe{}")
 def test_signed_body_of_any_shape_is_answered_400(worker: Worker, body: bytes) -> None:
-    """It is no event, however well it is signed."""
+    """A valid signature does not make it an event."""
     assert status_of(worker, body) == 400
 
 
-def test_worker_after_all_of_that_is_the_same_process_and_ready(worker: Worker) -> None:
-    """Nothing above has killed it."""
+def test_worker_after_fuzzing_is_the_same_process_and_ready(worker: Worker) -> None:
+    """The tests above did not kill the process."""
     assert len(worker.pids) == 1
     assert worker.answers("/readyz")

@@ -1,6 +1,6 @@
-"""The worker behind a real PgBouncer in transaction mode, which it shares with clients that leave things lying about.
+"""The worker behind a real PgBouncer in transaction mode, shared with clients that change session state.
 
-https://www.pgbouncer.org/features.html: in this mode the next client gets the session as the last one left it.
+In this mode a client gets the session as the last client left it: https://www.pgbouncer.org/features.html.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from webhook.cli import commands
 
 pytestmark = needs_pgbouncer
 
-# What the worker's transactions really run under is written down from inside of them.
+# A trigger records the settings under which the worker's transactions run.
 WITNESS = """
 create table public.witness (
     payment_id text,
@@ -72,7 +72,7 @@ grant usage on schema evil to public;
 
 @pytest.fixture(scope="module")
 def shared_database(shared_database: Database) -> Database:
-    """The database with its witness."""
+    """The database with the witness table and its trigger."""
     with psycopg.connect(shared_database.admin_url, autocommit=True) as admin:
         admin.execute(WITNESS)
     return shared_database
@@ -80,7 +80,7 @@ def shared_database(shared_database: Database) -> Database:
 
 @pytest.fixture(scope="module")
 def only_session(shared_database: Database) -> Iterator[Pooler]:
-    """A pool of one single session, which the worker shares with everybody else."""
+    """A pool of one session, which the worker shares with all other clients."""
     with pooling(shared_database, size=1) as pooler:
         yield pooler
 
@@ -104,13 +104,13 @@ def user_id(superuser: psycopg.Connection) -> str:
 
 @pytest.fixture
 def locked(shared_database: Database, user_id: str) -> Iterator[psycopg.Connection]:
-    """Has the user's row locked until it rolls back."""
+    """A connection that locks the user's row until it rolls back."""
     with held(shared_database.superuser_url, lock_of(user_id)) as connection:
         yield connection
 
 
 class Hostile(NamedTuple):
-    """What another client leaves behind, how it shows, and as what."""
+    """Another client's statement, a query that shows its effect, and the value that the query returns."""
 
     statement: str
     control: str
@@ -145,19 +145,19 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.statement)
-def test_sale_on_a_session_that_another_client_left_hostile_is_recorded(
-    hostile: Hostile, pooler: Pooler, worker: Worker, user_id: str
-) -> None:
+def test_sale_on_a_hostile_session_is_recorded(hostile: Hostile, pooler: Pooler, worker: Worker, user_id: str) -> None:
+    """Another client of the pool executed the statement on the session before."""
     pooler.execute(hostile.statement)
     assert pooler.execute(hostile.control) == [(hostile.shown,)]
     assert worker.deliver(sale(user_id, user_id)).outcome == "recorded"
-    # The only session still shows it: nobody gave the worker a clean one.
+    # The effect is still there, so the pooler did not reset the session for the worker.
     assert pooler.execute(hostile.control) == [(hostile.shown,)]
 
 
-def test_sale_on_a_hostile_session_is_recorded_under_the_settings_it_needs(
+def test_sale_on_a_hostile_session_runs_with_its_own_settings(
     pooler: Pooler, worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
+    """The worker sets the role, the isolation level and synchronous_commit."""
     pooler.execute(
         "set synchronous_commit = off; set default_transaction_isolation = 'serializable'; set hostile.mark = 'there'"
     )
@@ -167,9 +167,10 @@ def test_sale_on_a_hostile_session_is_recorded_under_the_settings_it_needs(
 
 
 @pytest.mark.parametrize("statement", ["set statement_timeout = '200ms'", "set lock_timeout = '200ms'"])
-def test_sale_that_waits_longer_than_a_timeout_left_behind_is_recorded(
+def test_sale_that_outlasts_another_clients_timeout_is_recorded(
     statement: str, pooler: Pooler, locked: psycopg.Connection, worker: Worker, user_id: str
 ) -> None:
+    """The worker sets its own statement_timeout and lock_timeout."""
     pooler.execute(statement)
     with ThreadPoolExecutor(1) as sender:
         answer = sender.submit(worker.deliver, sale(user_id, user_id))
@@ -179,9 +180,10 @@ def test_sale_that_waits_longer_than_a_timeout_left_behind_is_recorded(
     assert answer.result().outcome == "recorded"
 
 
-def test_parked_payload_on_a_session_with_another_encoding_is_stored_as_it_came(
+def test_parked_payload_on_a_latin1_session_is_stored_unchanged(
     pooler: Pooler, worker: Worker, superuser: psycopg.Connection
 ) -> None:
+    """The session also treats backslashes in string literals as escapes."""
     event = sale("nobody", "parked")
     event["data"]["object"]["metadata"]["note"] = "\\ \u0000 'é' \U0001f3ac"
     pooler.execute("set client_encoding = 'latin1'; set standard_conforming_strings = off")
@@ -190,9 +192,10 @@ def test_parked_payload_on_a_session_with_another_encoding_is_stored_as_it_came(
     assert superuser.execute(query, ["evt_parked"]).fetchall() == [(body_of(event),)]
 
 
-def test_audit_on_a_session_that_another_client_left_hostile_looks_at_the_ledger(
+def test_audit_on_a_hostile_session_reads_the_ledger(
     pooler: Pooler, user_id: str, shared_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It ignores another client's temporary table, search_path and role."""
     with psycopg.connect(shared_database.superuser_url) as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute("update public.users set credits_balance = 7 where id = %s", [user_id])
@@ -210,14 +213,14 @@ def test_sale_after_the_pooler_was_restarted_is_recorded(pooler: Pooler, worker:
     assert worker.deliver(sale(user_id, user_id)).outcome == "recorded"
 
 
-def test_sale_while_the_pooler_is_away_is_answered_503(pooler: Pooler, worker: Worker, user_id: str) -> None:
+def test_sale_while_the_pooler_is_down_is_answered_503(pooler: Pooler, worker: Worker, user_id: str) -> None:
     pooler.stop()
     answer = worker.deliver(sale(user_id, user_id))
     pooler.start()
     assert answer.status == 503
 
 
-def test_sale_after_postgres_closed_the_pool_is_recorded(
+def test_sale_after_the_pools_sessions_were_closed_is_recorded(
     pooler: Pooler, worker: Worker, user_id: str, superuser: psycopg.Connection
 ) -> None:
     worker.deliver(sale(user_id, f"before_{user_id}"))
@@ -247,11 +250,11 @@ LEFT_IN_A_LOOP = (
 
 
 def leave_hostile_sessions(pooler: Pooler, first: int, until: threading.Event) -> None:
-    """Again and again, each time on whichever session the pool gives."""
+    """Execute the statements in a loop, each on the session that the pool assigns, ``until`` the event is set."""
     statements = islice(cycle(LEFT_IN_A_LOOP), first, None)
     with closing(psycopg.connect(pooler.url, autocommit=True, prepare_threshold=None)) as client:
         while not until.is_set():
-            with suppress(psycopg.Error):  # exists already; or its own timeout hit it
+            with suppress(psycopg.Error):  # the object exists, or the session's timeout expired
                 client.execute(f"{next(statements)}; set hostile.mark = 'there'")
 
 
@@ -276,7 +279,7 @@ def test_sales_at_once_among_hostile_clients_are_recorded_once(
     with pooling(shared_database, size=2) as pooler, working(pooler.url, tmp_path) as worker:
         with hostile_clients(pooler, 4):
             answers = deliver_at_once(sales * 2, [worker], connections=12)
-        # As Stripe does: a millisecond left behind as statement_timeout can be over before the worker's own counts.
+        # Redeliver as Stripe does: a leftover statement_timeout of 1 ms can expire before the worker sets its own.
         answers += deliver_at_once(sales, [worker], connections=12)
     assert Counter(answer.outcome for answer in answers)["recorded"] == 60
     assert [amounts(superuser, user_id) for user_id in user_ids] == [list(range(1, 11))] * 6

@@ -1,4 +1,4 @@
-"""Metrics and logs of real gunicorn processes, while they come and go."""
+"""Metrics and logs of real gunicorn processes, which end and are replaced."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from webhook.observability.multiprocess import clear_slot, free_slot
 RECORDED = 'webhook_deliveries_total{outcome="recorded",reason="",type="checkout.session.completed"}'
 
 
-def folders(parent: Path) -> list[Path]:
+def metrics_directories(parent: Path) -> list[Path]:
     return sorted(parent.glob("webhook-metrics-*"))
 
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    """Where gunicorn makes its folder for metrics."""
-    folder = tmp_path / "metrics"
-    folder.mkdir()
-    return folder
+    """The directory in which gunicorn creates its metrics directory."""
+    parent = tmp_path / "metrics"
+    parent.mkdir()
+    return parent
 
 
 @pytest.fixture
@@ -51,23 +51,23 @@ def sales(admin: psycopg.Connection, number: int) -> list[dict[str, object]]:
 
 
 def test_metrics_count_the_deliveries_of_all_processes(worker: Worker, admin: psycopg.Connection) -> None:
-    """Whichever process is asked, it tells of all."""
+    """Each process reports the counts of all processes."""
     deliver_at_once(sales(admin, 40), [worker])
     assert {worker.metrics()[RECORDED] for _ in range(10)} == {40}
 
 
-def test_metrics_number_the_processes_whose_connections_they_tell(worker: Worker, admin: psycopg.Connection) -> None:
-    """Numbers, which stay, not process ids, which do not."""
-    told = {f'webhook_database_connections{{pid="{number}",state="idle"}}' for number in (1, 2)}
-    eventually(lambda: deliver_at_once(sales(admin, 20), [worker]) and told <= worker.metrics().keys())
+def test_connection_metrics_have_the_process_slot_as_pid(worker: Worker, admin: psycopg.Connection) -> None:
+    """A new process takes over the slot of the dead one, but not its process id."""
+    expected = {f'webhook_database_connections{{pid="{number}",state="idle"}}' for number in (1, 2)}
+    eventually(lambda: deliver_at_once(sales(admin, 20), [worker]) and expected <= worker.metrics().keys())
 
 
-def test_metrics_after_processes_end_go_on_from_where_they_were(
+def test_counters_continue_after_processes_are_replaced(
     worker: Worker, admin: psycopg.Connection, parent: Path
 ) -> None:
-    """Nothing counted is forgotten, and the files stay as few, whether they were killed or ended by themselves."""
+    """After SIGKILL and SIGTERM, no count is lost and no file is added."""
     deliver_at_once(sales(admin, 20), [worker])
-    [folder] = folders(parent)
+    [directory] = metrics_directories(parent)
     for ended, by in enumerate([signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]):
         pids = worker.pids
         os.kill(pids[-1], by)
@@ -75,13 +75,15 @@ def test_metrics_after_processes_end_go_on_from_where_they_were(
         deliver_at_once(sales(admin, 10), [worker])
         assert worker.metrics()[RECORDED] == 30 + 10 * ended
     kinds = ("counter", "histogram", "gauge_max", "gauge_liveall")
-    assert {each.name for each in folder.iterdir()} <= {f"{kind}_{number}.db" for kind in kinds for number in range(3)}
+    assert {each.name for each in directory.iterdir()} <= {
+        f"{kind}_{number}.db" for kind in kinds for number in range(3)
+    }
 
 
-def test_metrics_after_a_process_is_killed_tell_none_of_its_connections(
+def test_connections_of_a_killed_process_leave_the_metrics(
     database: Database, tmp_path: Path, admin: psycopg.Connection
 ) -> None:
-    """The one that takes its place does not inherit what it was about."""
+    """The process that replaces it starts with no connection in use."""
     in_use = 'webhook_database_connections{pid="1",state="in_use"}'
     user_id = new_user(admin)
     with (
@@ -97,40 +99,36 @@ def test_metrics_after_a_process_is_killed_tell_none_of_its_connections(
         assert worker.metrics()[in_use] == 0
 
 
-def test_metrics_folder_is_private_and_gone_at_the_end(database: Database, tmp_path: Path, parent: Path) -> None:
-    """Others on the machine cannot look in, a disk that fills up later takes no room away, SIGTERM leaves nothing."""
+def test_metrics_directory_is_private_and_removed_at_exit(database: Database, tmp_path: Path, parent: Path) -> None:
+    """Its disk space is reserved at the start, in case the disk fills up later."""
     with working(database.url, tmp_path, PROMETHEUS_MULTIPROC_DIR=str(parent)):
-        [folder] = folders(parent)
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert all(file.stat().st_blocks * 512 >= file.stat().st_size > 0 for file in folder.iterdir())
-    assert folders(parent) == []
+        [directory] = metrics_directories(parent)
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert all(file.stat().st_blocks * 512 >= file.stat().st_size > 0 for file in directory.iterdir())
+    assert metrics_directories(parent) == []
 
 
-def test_metrics_folder_left_by_a_killed_gunicorn_is_removed_by_the_next(
-    database: Database, tmp_path: Path, parent: Path
-) -> None:
-    """That of one which still runs is not, however old it looks."""
+def test_start_removes_the_metrics_of_a_killed_gunicorn(database: Database, tmp_path: Path, parent: Path) -> None:
+    """It keeps the directory of a running gunicorn, even an old one."""
     left = parent / "webhook-metrics-left"
     left.mkdir()
     with working(database.url, tmp_path, PROMETHEUS_MULTIPROC_DIR=str(parent)):
-        running = [folder for folder in folders(parent) if folder != left]
+        running = [directory for directory in metrics_directories(parent) if directory != left]
         an_hour_ago = time.time() - 3600
-        for folder in (left, *running):
-            os.utime(folder, (an_hour_ago, an_hour_ago))
+        for directory in (left, *running):
+            os.utime(directory, (an_hour_ago, an_hour_ago))
         with working(database.url, tmp_path, PROMETHEUS_MULTIPROC_DIR=str(parent)) as second:
-            assert left not in folders(parent)
-            assert {*running} < {*folders(parent)}
+            assert left not in metrics_directories(parent)
+            assert {*running} < {*metrics_directories(parent)}
             assert second.metrics()["webhook_database_up"] == 1
 
 
-def test_metrics_folder_emptied_by_somebody_stops_no_delivery(
-    worker: Worker, admin: psycopg.Connection, parent: Path
-) -> None:
-    """Counts are lost then, processes are not: neither those that run nor those that take a dead one's place."""
-    [folder] = folders(parent)
-    for file in folder.iterdir():
+def test_deleted_metrics_directory_stops_no_delivery(worker: Worker, admin: psycopg.Connection, parent: Path) -> None:
+    """Counts are lost, but running and replaced processes still record sales."""
+    [directory] = metrics_directories(parent)
+    for file in directory.iterdir():
         file.unlink()
-    folder.rmdir()
+    directory.rmdir()
     before = worker.pids
     os.kill(before[-1], signal.SIGKILL)
     eventually(lambda: len(worker.pids) > len(before) and worker.answers("/readyz"))
@@ -138,13 +136,13 @@ def test_metrics_folder_emptied_by_somebody_stops_no_delivery(
     assert {answer.outcome for answer in answers} == {"recorded"}
 
 
-def test_free_number_is_the_smallest_that_no_process_has() -> None:
-    """A dead process's number is used again."""
+def test_free_slot_is_the_smallest_unused_number() -> None:
+    """The slot of a dead process is reused."""
     assert [free_slot(taken) for taken in ([], [1, 2], [2, 3], [1, 3])] == [1, 3, 1, 2]
 
 
 def test_metrics_of_a_dead_process_are_reset_in_place(tmp_path: Path) -> None:
-    """A new file might find no space on a full disk, and the next process would end by SIGBUS."""
+    """On a full disk, a new file would have no space, and SIGBUS would end the next process."""
     file = tmp_path / "gauge_liveall_1.db"
     file.write_bytes(b"x" * (1 << 18))
     before = file.stat()
@@ -153,8 +151,8 @@ def test_metrics_of_a_dead_process_are_reset_in_place(tmp_path: Path) -> None:
     assert file.read_bytes() == bytes(1 << 18)
 
 
-def test_metrics_folder_that_cannot_be_made_ends_the_start_with_one_line(tmp_path: Path) -> None:
-    """The line names the variable; exit code 2."""
+def test_start_without_the_metrics_parent_directory_fails(tmp_path: Path) -> None:
+    """It prints one line that names the variable, and exits with 2."""
     environment = {
         "DATABASE_URL": "postgresql://worker@127.0.0.1:1/postgres",
         "STRIPE_WEBHOOK_SECRET": "whsec_only_for_tests",
@@ -169,24 +167,24 @@ def test_metrics_folder_that_cannot_be_made_ends_the_start_with_one_line(tmp_pat
     assert done.stderr.count("\n") == 1
 
 
-def test_metrics_while_the_database_hangs_tell_the_rest_within_two_seconds(database: Database, tmp_path: Path) -> None:
-    """Scrape after scrape; and once it is back, everything again."""
+def test_metrics_with_a_hanging_database_take_under_two_seconds(database: Database, tmp_path: Path) -> None:
+    """Each scrape omits the database's metrics until the database responds again."""
     with proxied(database.url) as proxy, working(proxy.url, tmp_path, processes=1) as worker:
         assert worker.metrics()["webhook_parked_events"] == 0
         proxy.is_silent = True
         for _ in range(3):
-            asked = time.monotonic()
-            told = worker.metrics()
-            assert time.monotonic() - asked < 2
-            assert told["webhook_database_up"] == 0
-            assert "webhook_parked_events" not in told
-            assert RECORDED not in told
+            started = time.monotonic()
+            metrics = worker.metrics()
+            assert time.monotonic() - started < 2
+            assert metrics["webhook_database_up"] == 0
+            assert "webhook_parked_events" not in metrics
+            assert RECORDED not in metrics
         proxy.is_silent = False
         eventually(lambda: worker.metrics().get("webhook_parked_events") == 0)
 
 
-def test_log_of_processes_is_json_line_by_line(worker: Worker, admin: psycopg.Connection) -> None:
-    """gunicorn's lines too; and a delivery is one line, with no other for its request."""
+def test_each_log_line_of_all_processes_is_json(worker: Worker, admin: psycopg.Connection) -> None:
+    """Gunicorn's lines are JSON too, and a delivery has one line and no access log line."""
     [event] = sales(admin, 1)
     worker.deliver(event)
     lines = [json.loads(line) for line in worker.log.splitlines()]
@@ -197,8 +195,8 @@ def test_log_of_processes_is_json_line_by_line(worker: Worker, admin: psycopg.Co
     assert 0 < line["duration_ms"] < 10_000
 
 
-def test_log_asked_for_as_text_is_readable(database: Database, tmp_path: Path) -> None:
-    """LOG_FORMAT says so, wherever the lines go."""
+def test_log_with_log_format_text_is_readable(database: Database, tmp_path: Path) -> None:
+    """LOG_FORMAT=text also applies if the output is a file."""
     with working(database.url, tmp_path, processes=1, LOG_FORMAT="text") as worker:
         worker.deliver({"id": "evt_1", "type": "customer.created", "data": {"object": {}}})
         eventually(lambda: "evt_1" in worker.log)
@@ -208,10 +206,10 @@ def test_log_asked_for_as_text_is_readable(database: Database, tmp_path: Path) -
     assert "Booting worker with pid" in worker.log
 
 
-def test_first_question_to_stripe_leaves_the_process_as_it_is(
+def test_first_stripe_request_causes_no_ignored_exception(
     database: Database, admin: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """The SDK looks at the system with a program of its own, in whose place nothing of gevent's may run."""
+    """The SDK starts a program to identify the system; no gevent hook may run in that child process."""
     with (
         serving(StripeStandIn()) as stripe,
         working(database.url, tmp_path, STRIPE_API_KEY="rk_test_1", STRIPE_API_BASE=stripe.url) as worker,

@@ -1,4 +1,4 @@
-"""Events of one sale racing each other: through real gunicorn workers, and in calls of several facts."""
+"""Races between events of one sale, through real gunicorn workers and in direct calls of billing.record."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def worker(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def race(worker: Worker, *lanes: Sequence[Event]) -> None:
-    """Deliver the events of each lane in their order, those of the same place at one moment; each is answered 200."""
+    """Deliver each lane in order, and the events at the same position at one moment; expect 200 for each."""
     answers = worker.deliver_rounds(list(zip(*lanes, strict=True)))
     assert {answer.status for answer in answers} == {200}
 
 
 def flood(worker: Worker, events: Sequence[Event]) -> None:
-    """Deliver all events, many at a time; each is answered 200."""
+    """Deliver all events, IN_FLIGHT at a time; expect 200 for each."""
     rounds = [events[first : first + IN_FLIGHT] for first in range(0, len(events), IN_FLIGHT)]
     assert {answer.status for answer in worker.deliver_rounds(rounds)} == {200}
 
@@ -70,21 +70,24 @@ def refund(payment_id: str) -> Event:
     return refund_event(event_id=new_id("evt"), id=new_id("re"), payment_intent=payment_id, amount=1000)
 
 
-def test_invoices_racing_refunds_that_know_only_the_linked_payment_keep_nothing(worker: Worker, owner: Admin) -> None:
+def test_invoices_racing_refunds_of_linked_payments_leave_0(worker: Worker, owner: Admin) -> None:
+    """A refund has only the payment's id; the link from payment to invoice is already recorded."""
     user, names = new_user(owner), [new_id("s") for _ in range(200)]
     flood(worker, [link(name, f"pi_{name}") for name in names])
     race(worker, [invoice(user, name) for name in names], [refund(f"pi_{name}") for name in names])
     assert sum(amounts(owner, user)) == 0
 
 
-def test_invoices_racing_the_links_to_their_refunded_payments_keep_nothing(worker: Worker, owner: Admin) -> None:
+def test_invoices_racing_links_to_refunded_payments_leave_0(worker: Worker, owner: Admin) -> None:
+    """The refunds are already recorded."""
     user, names = new_user(owner), [new_id("s") for _ in range(100)]
     flood(worker, [refund(f"pi_{name}") for name in names])
     race(worker, [invoice(user, name) for name in names], [link(name, f"pi_{name}") for name in names])
     assert sum(amounts(owner, user)) == 0
 
 
-def test_refunds_at_once_of_both_payments_of_an_invoice_take_it_once(worker: Worker, owner: Admin) -> None:
+def test_refunds_of_both_payments_of_an_invoice_count_once(worker: Worker, owner: Admin) -> None:
+    """Both refunds arrive at the same moment."""
     user, names = new_user(owner), [new_id("s") for _ in range(100)]
     flood(worker, [invoice(user, name) for name in names])
     flood(worker, [link(name, f"pi_{name}_{part}") for name in names for part in "ab"])
@@ -92,7 +95,7 @@ def test_refunds_at_once_of_both_payments_of_an_invoice_take_it_once(worker: Wor
     assert sum(amounts(owner, user)) == 0
 
 
-def test_sessions_racing_the_invoices_they_made_grant_once(worker: Worker, owner: Admin) -> None:
+def test_sessions_racing_their_invoices_grant_credits_once(worker: Worker, owner: Admin) -> None:
     user, names = new_user(owner), [new_id("s") for _ in range(100)]
     sessions = [
         session_event(
@@ -110,7 +113,8 @@ def test_sessions_racing_the_invoices_they_made_grant_once(worker: Worker, owner
     assert sum(amounts(owner, user)) == 50 * len(names)
 
 
-def test_invoices_racing_the_sessions_that_tell_their_customers_are_all_granted(worker: Worker, owner: Admin) -> None:
+def test_invoices_racing_their_customers_sessions_are_granted(worker: Worker, owner: Admin) -> None:
+    """An invoice has only a customer; the session contains that customer's user id."""
     user, names = new_user(owner), [new_id("s") for _ in range(100)]
     invoices, sessions = [], []
     for name in names:
@@ -123,7 +127,7 @@ def test_invoices_racing_the_sessions_that_tell_their_customers_are_all_granted(
     assert owner.execute("select from billing.parked_events where resolved_at is null").rowcount == 0
 
 
-def test_sales_racing_their_refunds_keep_nothing(worker: Worker, owner: Admin) -> None:
+def test_sales_racing_their_refunds_leave_0(worker: Worker, owner: Admin) -> None:
     user = new_user(owner)
     terms = SaleTerms(user, 50, 1000)
     history = [Sale({"session": terms}, [Payment([Refund(1000, ["succeeded"])])]) for _ in range(200)]
@@ -138,17 +142,15 @@ def test_sales_racing_their_refunds_keep_nothing(worker: Worker, owner: Admin) -
     phases=(Phase.explicit, Phase.generate),
 )
 @given(data=st.data())
-def test_balances_after_any_events_all_in_flight_are_the_models(
-    worker: Worker, owner: Admin, data: st.DataObject
-) -> None:
+def test_balances_after_concurrent_events_match_the_model(worker: Worker, owner: Admin, data: st.DataObject) -> None:
     users = [new_user(owner) for _ in range(3)]
     history = data.draw(st.lists(sales(users), min_size=4, max_size=10))
     flood(worker, data.draw(deliveries(events_of(history))))
     assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(history, users)
 
 
-def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared_database: Database, owner: Admin) -> None:
-    """Both have looked for links before there was one: once it is there, neither goes on beside the other."""
+def test_invoice_and_refund_that_waited_for_a_link_leave_0(shared_database: Database, owner: Admin) -> None:
+    """Both looked up links before the link was committed; afterwards they must not run concurrently."""
     user, name = new_user(owner), new_id("s")
     with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
         linking, *racing = [opened.enter_context(psycopg.connect(shared_database.url)) for _ in range(3)]
@@ -157,7 +159,7 @@ def test_invoice_and_refund_that_waited_for_their_link_keep_nothing(shared_datab
         called = {pool.submit(call, each, event): each for each, event in zip(racing, events, strict=True)}
         eventually(lambda: waiting(owner) == 2)
         linking.commit()
-        # Each goes as far as it can before either commits.
+        # Each call runs as far as it can before either commits.
         eventually(lambda: sum(each.done() for each in called) + waiting(owner) == 2)
         for done in as_completed(called, timeout=PATIENCE):
             called[done].commit()
@@ -171,7 +173,7 @@ def call(connection: Admin, event: Event) -> None:
 
 
 def waiting(connection: Admin) -> int:
-    """How many sessions wait for a sale's lock."""
+    """The number of sessions that wait for a sale's lock."""
     query = """
         select from pg_locks join pg_database on pg_database.oid = database
         where locktype = 'advisory' and not granted and datname = current_database()
@@ -180,14 +182,14 @@ def waiting(connection: Admin) -> int:
 
 
 def call_of(event: Event) -> str:
-    """The delivery of one event, as billing.record takes it."""
+    """The argument of billing.record for one event."""
     interpretation = interpret(read_event(json.dumps(event)), EventScope(livemode=False))
     assert isinstance(interpretation, Facts)
     return json.dumps([{"event_id": event["id"], "facts": [as_json(fact) for fact in interpretation.facts]}])
 
 
-def recorded_calls(url: str, calls: Sequence[str], start: threading.Barrier | None = None) -> None:
-    """Make the calls one after the other, as the worker does, but never a second time."""
+def record_calls(url: str, calls: Sequence[str], start: threading.Barrier | None = None) -> None:
+    """Execute the calls one after the other, as the worker does, but without its retry."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set role service_role")
         if start:
@@ -196,9 +198,8 @@ def recorded_calls(url: str, calls: Sequence[str], start: threading.Barrier | No
             connection.execute("select billing.record(%s)", [call])
 
 
-def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(
-    shared_database: Database, owner: Admin
-) -> None:
+def test_calls_with_two_users_in_opposite_order_never_deadlock(shared_database: Database, owner: Admin) -> None:
+    """Each call records one fact per user."""
     users = [new_user(owner), new_user(owner)]
 
     def call(order: Sequence[str]) -> str:
@@ -210,6 +211,6 @@ def test_calls_of_two_facts_over_two_users_in_opposite_order_never_deadlock(
     with ThreadPoolExecutor(connections) as pool:
         ordered = [users if number % 2 else users[::-1] for number in range(connections)]
         calls = [[call(order) for _ in range(rounds)] for order in ordered]
-        for done in [pool.submit(recorded_calls, shared_database.url, each, start) for each in calls]:
+        for done in [pool.submit(record_calls, shared_database.url, each, start) for each in calls]:
             done.result(timeout=60)
     assert [sum(amounts(owner, user)) for user in users] == [connections * rounds] * 2

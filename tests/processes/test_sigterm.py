@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was taken up is answered, what is not answered was never begun, and it ends."""
+"""SIGTERM under load: the worker answers each delivery that it started, starts no others, and exits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from webhook.server.connection_limits import TIMEOUT as CLIENT_TIMEOUT
 
 LANES = 12
 GRACEFUL_TIMEOUT = 25
-"""Seconds: webhook/gunicorn_conf.py."""
+"""Seconds: webhook/server/gunicorn_conf.py."""
 LINGER = 2
-"""Seconds: webhook/gunicorn_worker.py."""
+"""Seconds: webhook/server/worker.py."""
 
 
 @dataclass
@@ -36,12 +36,12 @@ class Load:
     url: str
     user_id: str
     answered: dict[str, int] = field(default_factory=dict)
-    """The statuses, by payment."""
+    """Statuses by payment id."""
     unanswered: set[str] = field(default_factory=set)
     ended_at: float = 0
 
     def lane(self, *, kept_alive: bool) -> None:
-        """Deliver until the worker takes nothing any more."""
+        """Deliver sales one by one until the load has ended."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
         while not self.ended_at:
             name = uuid4().hex
@@ -58,8 +58,8 @@ class Load:
 
 
 @dataclass(frozen=True)
-class End:
-    """How it went."""
+class Shutdown:
+    """The load, the exit and the recorded payments of a terminated worker."""
 
     load: Load
     exit_code: int | None
@@ -69,12 +69,12 @@ class End:
 
 
 @pytest.fixture(scope="module")
-def end(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[End]:
+def shutdown(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shutdown]:
     with server.new_database(template) as database, working(database.url, tmp_path_factory.mktemp("end")) as worker:
-        yield terminated(worker, database)
+        yield shut_down(worker, database)
 
 
-def terminated(worker: Worker, database: Database) -> End:
+def shut_down(worker: Worker, database: Database) -> Shutdown:
     with (
         psycopg.connect(database.superuser_url, autocommit=True) as superuser,
         ThreadPoolExecutor(LANES) as lanes,
@@ -91,38 +91,38 @@ def terminated(worker: Worker, database: Database) -> End:
         recorded = payments(superuser)
         for lane in running:
             lane.result()
-        return End(load, worker.process.exit_code, load.ended_at - started, recorded, payments(superuser))
+        return Shutdown(load, worker.process.exit_code, load.ended_at - started, recorded, payments(superuser))
 
 
 def payments(connection: psycopg.Connection) -> set[str]:
     return {payment_id for (payment_id,) in connection.execute("select payment_id from public.transactions").fetchall()}
 
 
-def test_load_at_sigterm_is_cut_off_in_the_middle(end: End) -> None:
-    """There was a load before, and there still was one when nothing was taken any more."""
-    assert len(end.load.answered) > 100
-    assert len(end.load.unanswered) > 0
+def test_load_continues_until_after_sigterm(shutdown: Shutdown) -> None:
+    """Deliveries are answered before SIGTERM, and some deliveries after it are not."""
+    assert len(shutdown.load.answered) > 100
+    assert len(shutdown.load.unanswered) > 0
 
 
-def test_delivery_begun_before_or_after_sigterm_is_answered(end: End) -> None:
-    """Whatever was recorded was answered 200, and what was answered 200 is recorded."""
-    assert end.recorded == {payment_id for payment_id, status in end.load.answered.items() if status == 200}
-    assert end.recorded & end.load.unanswered == set()
+def test_deliveries_answered_200_are_those_recorded(shutdown: Shutdown) -> None:
+    """This holds before and after SIGTERM."""
+    assert shutdown.recorded == {payment_id for payment_id, status in shutdown.load.answered.items() if status == 200}
+    assert shutdown.recorded & shutdown.load.unanswered == set()
 
 
-def test_delivery_answered_while_draining_is_answered_200(end: End) -> None:
-    """Nobody is told that something is wrong."""
-    assert set(end.load.answered.values()) == {200}
+def test_every_answer_before_and_after_sigterm_is_200(shutdown: Shutdown) -> None:
+    """A graceful shutdown causes no error status."""
+    assert set(shutdown.load.answered.values()) == {200}
 
 
-def test_delivery_after_the_end_is_not_begun(end: End) -> None:
-    """Nothing goes on behind the back of a worker that has ended."""
-    assert end.recorded_later == end.recorded
+def test_no_delivery_is_recorded_after_the_exit(shutdown: Shutdown) -> None:
+    """No transaction continues after the worker has exited."""
+    assert shutdown.recorded_later == shutdown.recorded
 
 
-def test_worker_under_load_ends_well_long_before_it_is_killed(end: End) -> None:
-    """Its host would kill it a little after graceful_timeout."""
-    assert (end.exit_code, end.seconds < GRACEFUL_TIMEOUT / 2) == (0, True)
+def test_worker_under_load_exits_in_half_the_graceful_timeout(shutdown: Shutdown) -> None:
+    """The exit code is 0; a host sends SIGKILL soon after graceful_timeout."""
+    assert (shutdown.exit_code, shutdown.seconds < GRACEFUL_TIMEOUT / 2) == (0, True)
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ def user_id(admin: psycopg.Connection) -> str:
     return new_user(admin)
 
 
-def test_worker_with_idle_kept_alive_connections_ends_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
-    """A load balancer keeps its connections open; they must not keep the worker from ending."""
+def test_worker_with_idle_connections_exits_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
+    """A load balancer keeps connections open; they must not delay the exit."""
     with working(database.url, tmp_path) as worker, ExitStack() as connections:
         for _ in range(20):
             connection = connections.enter_context(worker.connected())
@@ -141,10 +141,8 @@ def test_worker_with_idle_kept_alive_connections_ends_soon_after_sigterm(databas
         eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
 
 
-def test_connection_after_sigterm_is_refused_while_a_delivery_is_still_in_flight(
-    database: Database, user_id: str, tmp_path: Path
-) -> None:
-    """Whoever comes then is told so at once, and goes elsewhere: nobody waits in a queue that nobody serves."""
+def test_connection_after_sigterm_is_refused_while_draining(database: Database, user_id: str, tmp_path: Path) -> None:
+    """A refused client can connect elsewhere at once; a queued one would wait until the worker exits."""
     with working(database.url, tmp_path) as worker, ThreadPoolExecutor(1) as sender:
         with held(database.superuser_url, lock_of(user_id)) as lock_holder:
             answer = sender.submit(worker.deliver, sale(user_id, user_id))
@@ -155,17 +153,17 @@ def test_connection_after_sigterm_is_refused_while_a_delivery_is_still_in_flight
         assert answer.result(PATIENCE).outcome == "recorded"
 
 
-def test_worker_whose_processes_are_still_starting_ends_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
-    """A process that is told to end before it can hear so must not be waited for until it is killed."""
+def test_worker_that_is_starting_exits_soon_after_sigterm(database: Database, tmp_path: Path) -> None:
+    """SIGTERM must also end a process that has not yet set up its signal handler."""
     with working(database.url, tmp_path, processes=8, until="/healthz") as worker:
         worker.terminate()
         eventually(lambda: worker.process.exit_code is not None, GRACEFUL_TIMEOUT / 2)
 
 
-def test_delivery_at_the_moment_when_idle_connections_are_closed_is_answered_or_not_begun(
+def test_delivery_on_a_closing_connection_is_answered_or_lost(
     database: Database, admin: psycopg.Connection, user_id: str, tmp_path: Path
 ) -> None:
-    """It comes on a kept-alive connection, two seconds after SIGTERM."""
+    """It arrives when the worker closes idle connections, LINGER after SIGTERM; a lost one is not recorded."""
     with working(database.url, tmp_path) as worker, ExitStack() as opened:
         connections = [opened.enter_context(worker.connected()) for _ in range(40)]
         for connection in connections:
@@ -187,7 +185,7 @@ def test_delivery_at_the_moment_when_idle_connections_are_closed_is_answered_or_
 
 
 def outcome_at(moment: float, connection: HTTPConnection, event: dict[str, Any]) -> str | None:
-    """What becomes of a delivery that is sent then; nothing where its connection is closed."""
+    """Deliver at that moment, and return the outcome; None if the connection is closed."""
     request = signed(event)
     time.sleep(max(moment - time.monotonic(), 0))
     with suppress(OSError, HTTPException):
@@ -196,8 +194,8 @@ def outcome_at(moment: float, connection: HTTPConnection, event: dict[str, Any])
     return None
 
 
-def test_stalled_client_does_not_hold_up_the_end(database: Database, tmp_path: Path) -> None:
-    """It is waited for no longer than at any other time."""
+def test_stalled_client_does_not_delay_the_exit(database: Database, tmp_path: Path) -> None:
+    """SIGTERM does not change the timeout of its request."""
     with working(database.url, tmp_path, processes=1) as worker, worker.connected() as connection:
         connection.putrequest("POST", "/webhook")
         connection.putheader("Content-Length", "100")

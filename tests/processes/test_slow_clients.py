@@ -1,4 +1,4 @@
-"""Clients that say nothing, or say it slowly, more of them than a process takes in: deliveries are answered."""
+"""Slow and silent clients, more than a process accepts: the worker still answers deliveries."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from support.worker import Worker, sale, working
 from webhook.app import LARGEST_BODY
 from webhook.server.connection_limits import MOST_BUFFERED, TIMEOUT
 
-LARGEST_CROWD = 60
-"""gunicorn's worker_connections here."""
-CONNECTIONS = LARGEST_CROWD + 10
+WORKER_CONNECTIONS = 60
+"""Gunicorn's worker_connections in these tests."""
+CONNECTIONS = WORKER_CONNECTIONS + 10
 PROMPTLY = 3
-"""Seconds for any one answer, on a machine that has other things to do."""
+"""Seconds for an answer on a busy machine."""
 
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @dataclass(frozen=True)
 class Client:
-    """What a client sends at first, and again and again then; it never reads."""
+    """A client that sends ``first`` once, then ``then`` every half second. It never reads."""
 
     first: bytes
     then: bytes = b""
 
 
 CLIENTS = {
-    "say nothing": Client(b""),
-    "send a header a moment": Client(HEAD, b"X-Slow: 1\r\n"),
-    "stop within the headers": Client(HEAD),
-    "send a byte of the body a moment": Client(HEAD + b"Content-Length: 100000\r\n\r\n", b"{"),
-    "stop within the body": Client(HEAD + b"Content-Length: 100000\r\n\r\n{"),
+    "send nothing": Client(b""),
+    "send headers slowly": Client(HEAD, b"X-Slow: 1\r\n"),
+    "stop in the headers": Client(HEAD),
+    "send the body slowly": Client(HEAD + b"Content-Length: 100000\r\n\r\n", b"{"),
+    "stop in the body": Client(HEAD + b"Content-Length: 100000\r\n\r\n{"),
     "send chunks slowly": Client(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
 }
 
 
 @pytest.fixture(scope="module")
 def worker(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    options = f"--worker-connections={LARGEST_CROWD}"
+    options = f"--worker-connections={WORKER_CONNECTIONS}"
     folder = tmp_path_factory.mktemp("worker")
     with working(shared_database.url, folder, processes=1, GUNICORN_CMD_ARGS=options) as worker:
         yield worker
@@ -64,8 +64,8 @@ def user_id(shared_database: Database) -> str:
 
 
 @contextmanager
-def crowd(worker: Worker, client: Client, count: int = CONNECTIONS) -> Iterator[list[socket.socket]]:
-    """So many of such clients, which go on until the block ends."""
+def connected_clients(worker: Worker, client: Client, count: int = CONNECTIONS) -> Iterator[list[socket.socket]]:
+    """Connect ``count`` clients, which send until the block ends."""
     place = urlsplit(worker.url)
     is_over = threading.Event()
     with ExitStack() as opened:
@@ -90,54 +90,53 @@ def drip(clients: list[socket.socket], piece: bytes, is_over: threading.Event) -
 
 def send(clients: list[socket.socket], piece: bytes) -> None:
     for each in clients:
-        with suppress(OSError):  # it takes no more, or is closed
+        with suppress(OSError):  # its buffer is full, or it is closed
             each.send(piece)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_deliveries_among_more_clients_than_it_takes_in_are_answered_promptly(
-    kind: str, worker: Worker, user_id: str
-) -> None:
-    """No crowd of slow clients takes the place of a delivery."""
-    with crowd(worker, CLIENTS[kind]):
+def test_deliveries_among_too_many_slow_clients_are_answered(kind: str, worker: Worker, user_id: str) -> None:
+    """Even if more slow clients connect than worker_connections, each answer takes less than PROMPTLY."""
+    with connected_clients(worker, CLIENTS[kind]):
         for number in range(10):
             started = time.monotonic()
             answer = worker.deliver(sale(user_id, f"{user_id}_{number}"), seconds=PROMPTLY * 5)
             assert (answer.outcome, time.monotonic() - started < PROMPTLY) == ("recorded", True)
 
 
-def test_clients_that_are_too_slow_are_hung_up_on(worker: Worker) -> None:
-    """A request has to come whole within connection_limits.TIMEOUT."""
+def test_connections_of_slow_clients_are_closed(worker: Worker) -> None:
+    """A whole request has to arrive within connection_limits.TIMEOUT."""
     [process] = worker.master.children()
     with ExitStack() as opened:
         clients = [
             client
             for name, kind in CLIENTS.items()
-            if name != "say nothing"
-            for client in opened.enter_context(crowd(worker, kind, 1))
+            if name != "send nothing"
+            for client in opened.enter_context(connected_clients(worker, kind, 1))
         ]
         eventually(lambda: connections(process, clients) == len(clients))
         eventually(lambda: connections(process, clients) == 0, TIMEOUT + PROMPTLY)
 
 
 def connections(process: psutil.Process, clients: list[socket.socket]) -> int:
-    """How many of the clients the process still talks to."""
+    """The number of clients that are still connected to the process."""
     ports = {client.getsockname()[1] for client in clients}
     return sum(bool(each.raddr) and each.raddr.port in ports for each in process.net_connections())
 
 
-def test_large_bodies_that_stop_before_their_end_take_little_memory(
-    shared_database: Database, user_id: str, tmp_path: Path
-) -> None:
-    """Whoever sent most is let go, before all of them together take more than connection_limits.MOST_BUFFERED."""
+def test_large_incomplete_bodies_take_little_memory(shared_database: Database, user_id: str, tmp_path: Path) -> None:
+    """Above connection_limits.MOST_BUFFERED in total, the worker closes the connection with the largest body."""
     body = b"x" * (LARGEST_BODY - 1)
     client = Client(HEAD + b"Content-Length: %d\r\n\r\n" % LARGEST_BODY)
-    with working(shared_database.url, tmp_path, processes=1) as worker, crowd(worker, client, 300) as clients:
+    with (
+        working(shared_database.url, tmp_path, processes=1) as worker,
+        connected_clients(worker, client, 300) as clients,
+    ):
         [process] = worker.master.children()
         before = process.memory_info().rss
         for each in clients:
             each.setblocking(True)  # noqa: FBT003
-            with suppress(OSError):  # it was let go
+            with suppress(OSError):  # the worker closed it
                 each.sendall(body)
         assert worker.deliver(sale(user_id, user_id), seconds=PROMPTLY * 5).outcome == "recorded"
         assert process.memory_info().rss - before < 8 * MOST_BUFFERED

@@ -1,4 +1,4 @@
-"""Thousands of deliveries, a part of them malformed: no process of the worker grows, nor keeps files open.
+"""Thousands of deliveries, some of them malformed: no process of the worker leaks memory or files.
 
 `make soak` delivers ten times as many.
 """
@@ -30,14 +30,14 @@ from support.worker import SECRET, Worker, sale, working
 DELIVERIES = int(os.environ.get("SOAK_DELIVERIES", "20000"))
 LANES = 8
 MOST_GROWTH = 4 * 1024 * 1024
-"""Bytes by which a process may be larger in the last fifth of a soak than in the middle one: allocators are not exact.
+"""Bytes by which a process may grow from the middle fifth of a soak to the last: allocators are not exact.
 
-With 20,000 deliveries that is a kilobyte for each of a process's own between the two, with 200,000 a tenth of it.
+With 20,000 deliveries, that is a kilobyte per delivery of the process in between; with 200,000, a tenth of that.
 """
 
-SOUND = ("new",) * 6 + ("duplicate",) * 5 + ("ignored",) * 3 + ("parked",)
-KINDS = (*SOUND, "bad signature", "bad signature", "no JSON", "no UTF-8", "no POST")
-"""What every twenty deliveries are; now and then one is too large instead."""
+ACCEPTED = ("new",) * 6 + ("duplicate",) * 5 + ("ignored",) * 3 + ("parked",)
+KINDS = (*ACCEPTED, "bad signature", "bad signature", "no JSON", "no UTF-8", "no POST")
+"""The kinds of every twenty deliveries; each 200th delivery is too large instead."""
 
 IGNORED = json.dumps(recorded("product.created")).encode()
 TOO_LARGE = b" " * (1024 * 1024 + 1)
@@ -50,24 +50,24 @@ def request(body: bytes, secret: str, method: str) -> bytes:
 
 @dataclass
 class Soak:
-    """What is delivered, what came back, and what the processes used meanwhile."""
+    """The deliveries, their answers, and the resources that the processes used."""
 
     worker: Worker
     template: bytes
-    """A sale of the payment pi_NUMBER."""
-    stranger: bytes
-    """The same of somebody who is no user."""
+    """The event of a sale with the payment pi_NUMBER."""
+    unknown_user: bytes
+    """The same for an unknown user."""
     numbers: Iterator[int] = field(default_factory=count)
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     samples: list[tuple[int, dict[int, tuple[int, int]]]] = field(default_factory=list)
-    """Deliveries so far, and of each process its resident bytes and its open files."""
+    """Deliveries so far, and the resident bytes and open files of each process."""
 
     def request(self, kind: str, number: int) -> bytes:
         body = self.template.replace(b"NUMBER", b"%d" % number)
         bodies = {
             "duplicate": self.template,
             "ignored": IGNORED,
-            "parked": self.stranger.replace(b"NUMBER", b"%d" % (number // 1000)),
+            "parked": self.unknown_user.replace(b"NUMBER", b"%d" % (number // 1000)),
             "no JSON": body[:-1],
             "no UTF-8": body + b"\xff",
             "too large": TOO_LARGE,
@@ -76,7 +76,7 @@ class Soak:
         return request(bodies.get(kind, body), secret, "PUT" if kind == "no POST" else "POST")
 
     def lane(self) -> None:
-        """Deliver over a connection that is kept as long as the worker keeps it."""
+        """Deliver over one connection, and open a new one when the worker closes it."""
         with ExitStack() as opened:
             connection = None
             while (number := next(self.numbers)) < DELIVERIES:
@@ -98,15 +98,15 @@ class Soak:
         used = {each.pid: (each.memory_info().rss, each.num_fds()) for each in (master, *master.children())}
         self.samples.append((self.answers.total(), used))
 
-    def used(self, what: int, first: float, last: float) -> dict[int, float]:
-        """The median of what each process used between two parts of the soak, such as 0.4 and 0.6."""
+    def used(self, resource: int, first: float, last: float) -> dict[int, float]:
+        """Each process's median of bytes (0) or open files (1) between two parts of the soak, such as 0.4 and 0.6."""
         chosen = [used for done, used in self.samples if first <= done / DELIVERIES <= last]
-        return {pid: median(used[pid][what] for used in chosen) for pid in chosen[0]}
+        return {pid: median(used[pid][resource] for used in chosen) for pid in chosen[0]}
 
 
 def exchange(connection: socket.socket, sent: bytes) -> tuple[int, bool]:
-    """Return the status of the answer, and whether the connection is good for another request."""
-    with suppress(ConnectionError):  # the answer to what is too large comes before all of it is sent
+    """Send a request. Return the status, and whether the connection can be used for another one."""
+    with suppress(ConnectionError):  # the worker answers a body that is too large before all of it is sent
         connection.sendall(sent)
     received = b""
     while b"\r\n\r\n" not in received:
@@ -126,11 +126,11 @@ def soak(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
         working(database.url, tmp_path_factory.mktemp("soak")) as worker,
         psycopg.connect(database.superuser_url, autocommit=True) as superuser,
     ):
-        sold, strange = (
+        known, unknown = (
             json.dumps(sale(user_id, "NUMBER")).encode()
             for user_id in (new_user(superuser), "00000000-0000-4000-8000-000000000000")
         )
-        soak = Soak(worker, sold, strange.replace(b"evt_", b"evt_strange_"))
+        soak = Soak(worker, known, unknown.replace(b"evt_", b"evt_strange_"))
         eventually(lambda: len(worker.master.children()) == 2)
         with ThreadPoolExecutor(LANES) as lanes:
             running = [lanes.submit(soak.lane) for _ in range(LANES)]
@@ -143,25 +143,25 @@ def soak(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
         yield soak
 
 
-def test_every_delivery_of_a_soak_is_answered_as_it_deserves(soak: Soak) -> None:
-    """Malformed ones too, and however many came before."""
+def test_every_delivery_of_a_soak_gets_its_expected_status(soak: Soak) -> None:
+    """Malformed deliveries are included."""
     assert soak.answers.total() == DELIVERIES
     refused = {("bad signature", 400), ("no JSON", 400), ("no UTF-8", 400), ("no POST", 405), ("too large", 413)}
-    assert set(soak.answers) == {(kind, 200) for kind in SOUND} | refused
+    assert set(soak.answers) == {(kind, 200) for kind in ACCEPTED} | refused
 
 
-def test_processes_in_a_soak_do_not_change(soak: Soak) -> None:
-    """None was replaced, which would hide its growth."""
+def test_no_process_is_replaced_in_a_soak(soak: Soak) -> None:
+    """A replacement would hide a leak."""
     assert len({frozenset(used) for _, used in soak.samples}) == 1
 
 
-def test_memory_of_every_process_in_a_soak_stays(soak: Soak) -> None:
-    """Nothing is kept of a delivery that is over."""
+def test_memory_of_each_process_does_not_grow_in_a_soak(soak: Soak) -> None:
+    """The worker keeps nothing of a finished delivery."""
     middle, end = soak.used(0, 0.4, 0.6), soak.used(0, 0.8, 1)
     assert {pid: end[pid] - middle[pid] for pid in middle if end[pid] > middle[pid] + MOST_GROWTH} == {}
 
 
-def test_open_files_of_the_processes_in_a_soak_stay(soak: Soak) -> None:
-    """No connection is left open, to clients nor to the database."""
+def test_open_files_do_not_grow_in_a_soak(soak: Soak) -> None:
+    """No connection to a client or to the database stays open."""
     middle, end = soak.used(1, 0.4, 0.6), soak.used(1, 0.8, 1)
     assert sum(end.values()) <= sum(middle.values()) + LANES

@@ -1,4 +1,4 @@
-"""The distributions, and what the wheel does in an environment of its own, where no source is on the path."""
+"""The distributions, and the installed wheel in a virtual environment without the source."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from webhook.ledger.schema import expected_version
 from webhook.settings import child_environment
 
 PYTHON = Path(sys.executable)
-NAMED = f"stripe_credits_webhook-{__version__}"
+RELEASE = f"stripe_credits_webhook-{__version__}"
 
 
 def run(*command: str | Path, cwd: Path = Path("/"), **changes: str) -> str:
-    """What a program prints that has to succeed, by default far from the repository."""
+    """Run a program, by default outside the repository, and return its output; fail if it fails."""
     environment = child_environment(changes, without=("PYTHON", "VIRTUAL_ENV", "STRIPE_", "DATABASE_", "MIGRATION_"))
     done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -43,22 +43,22 @@ def build(project: Path, kind: str, target: Path) -> None:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     build(PROJECT, "sdist", folder)
-    return folder / f"{NAMED}.tar.gz"
+    return folder / f"{RELEASE}.tar.gz"
 
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path) -> Path:
-    """Built from the sdist, as installers do: what that lacks is missing here."""
+    """Built from the sdist, as installers do, so a file missing there is missing here."""
     run(PYTHON, "-m", "tarfile", "--extract", sdist, sdist.parent)
-    build(sdist.parent / NAMED, "wheel", sdist.parent)
-    return sdist.parent / f"{NAMED}-py3-none-any.whl"
+    build(sdist.parent / RELEASE, "wheel", sdist.parent)
+    return sdist.parent / f"{RELEASE}-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with the wheel and the locked versions of what it needs, and nothing else.
+    """The bin folder of a virtual environment with only the wheel and its locked dependencies.
 
-    uv takes them from its cache, which `make setup` filled, so no network is needed.
+    uv installs them from its cache, which `make setup` filled, so no network is needed.
     """
     environment = tmp_path_factory.mktemp("clean") / "venv"
     uv = shutil.which("uv", path=f"{os.environ['PATH']}:{PYTHON.parent}")
@@ -72,7 +72,7 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty current folder and no PYTHONPATH: gunicorn would find the source in either."""
+    """An empty working directory and no PYTHONPATH: gunicorn would find the source in either."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     return tmp_path
@@ -80,7 +80,7 @@ def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def metadata(wheel: Path) -> Message:
     with ZipFile(wheel) as archive:
-        return Parser().parsestr(archive.read(f"{NAMED}.dist-info/METADATA").decode())
+        return Parser().parsestr(archive.read(f"{RELEASE}.dist-info/METADATA").decode())
 
 
 def files_below(folder: str) -> set[str]:
@@ -89,27 +89,27 @@ def files_below(folder: str) -> set[str]:
 
 
 def test_wheel_holds_the_package_with_its_sql_and_nothing_else(wheel: Path) -> None:
-    """The schema is inside the package, where an installed one looks for it."""
+    """The SQL is inside the package, where the installed worker looks for it."""
     with ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == files_below("webhook") | {f"webhook/{name}" for name in files_below("sql")}
 
 
-def test_wheel_says_its_licence_its_types_and_its_command(wheel: Path) -> None:
-    """What indexes, type checkers and installers look for."""
-    told = metadata(wheel)
+def test_wheel_metadata_has_licence_types_and_command(wheel: Path) -> None:
+    """Package indexes, type checkers and installers read them."""
+    fields = metadata(wheel)
     with ZipFile(wheel) as archive:
-        assert archive.read(f"{NAMED}.dist-info/licenses/LICENSE") == (PROJECT / "LICENSE").read_bytes()
-        assert "webhook = webhook.cli:main" in archive.read(f"{NAMED}.dist-info/entry_points.txt").decode()
-    assert (told["License-Expression"], told["Requires-Python"]) == ("MIT", ">=3.11")
-    assert "Typing :: Typed" in told.get_all("Classifier", [])
-    assert told.get_payload() == (PROJECT / "README.md").read_text(encoding="utf-8")
+        assert archive.read(f"{RELEASE}.dist-info/licenses/LICENSE") == (PROJECT / "LICENSE").read_bytes()
+        assert "webhook = webhook.cli:main" in archive.read(f"{RELEASE}.dist-info/entry_points.txt").decode()
+    assert (fields["License-Expression"], fields["Requires-Python"]) == ("MIT", ">=3.11")
+    assert "Typing :: Typed" in fields.get_all("Classifier", [])
+    assert fields.get_payload() == (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def test_sdist_holds_what_building_and_running_needs_and_no_more(sdist: Path) -> None:
-    """No tests, no continuous integration, nothing that the machine it was built on left behind."""
+def test_sdist_holds_only_files_for_building_and_running(sdist: Path) -> None:
+    """It has no tests, no CI configuration and no other files of the build machine."""
     with tarfile.open(sdist) as archive:
-        held = {name.removeprefix(f"{NAMED}/") for name in archive.getnames()}
+        held = {name.removeprefix(f"{RELEASE}/") for name in archive.getnames()}
     files = {
         ".gitignore",
         "CHANGELOG.md",
@@ -123,8 +123,8 @@ def test_sdist_holds_what_building_and_running_needs_and_no_more(sdist: Path) ->
     assert held == files | {"pyproject.toml"} | files_below("webhook") | files_below("sql") | files_below("docs")
 
 
-def test_installed_wheel_is_found_without_the_source(programs: Path) -> None:
-    """What the other tests here try is the wheel."""
+def test_installed_wheel_runs_without_the_source(programs: Path) -> None:
+    """So the other tests of this module test the wheel."""
     place = run(programs / "python", "-c", "import webhook; print(webhook.__file__)")
     assert Path(place).is_relative_to(programs.parent)
     assert run(programs / "webhook", "--version") == f"webhook, version {__version__}\n"
@@ -132,7 +132,7 @@ def test_installed_wheel_is_found_without_the_source(programs: Path) -> None:
 
 @pytest.mark.usefixtures("empty_template")
 def test_installed_wheel_migrates_serves_and_audits(server: Server, programs: Path, outside: Path) -> None:
-    """On a plain Postgres, by the commands that the README names, far from the repository."""
+    """It runs the README's commands on a plain Postgres, outside the repository."""
     webhook = programs / "webhook"
     with server.new_database("template1") as database:
         migrated = run(webhook, "migrate", "--plain-postgres", DATABASE_URL=database.superuser_url)
