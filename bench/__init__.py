@@ -1,1 +1,1 @@
-"""`make bench`: measure how fast the worker is, beside other programs, on one machine in one run."""
+"""`make bench`: measure the worker and other programs on one machine in one run."""

@@ -1,4 +1,4 @@
-"""`make bench`, `python -m bench`."""
+"""The command line of `make bench` and `python -m bench`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def _parts(_context: click.Context, _option: click.Parameter, value: str) -> tup
     "--write",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also write the report into this page, between its markers.",
+    help="Also write the report between the markers of this page.",
 )
 def main(parts: tuple[frozenset[str], list[str]], seconds: float, rounds: int, write: Path | None) -> None:
     """Measure the worker and print a report in Markdown.
 
-    Everything takes about ten minutes.
+    All scenarios together take about ten minutes.
 
     \b
     Examples:

@@ -22,7 +22,7 @@ _SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "maintenance_work
 
 
 class LostSaleError(Exception):
-    """A sale that was answered 200 is missing or doubled in the ledger, or a balance is wrong."""
+    """A sale answered 200 is missing from the ledger or recorded twice, or a balance is wrong."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Database:
 
     @property
     def worker_url(self) -> str:
-        """The URL for the worker: its login may become service_role and nothing else."""
+        """The URL for the worker: its login can only switch to service_role."""
         return _login(self.superuser_url, _WORKER)
 
     @property
@@ -42,14 +42,14 @@ class Database:
         return _login(self.superuser_url, postgres.ADMIN)
 
     def check(self, payments: str, least: int, most: int) -> None:
-        """Raise :class:`LostSaleError` unless ``least`` to ``most`` sales are there and all balances are right."""
+        """Raise :class:`LostSaleError` unless the ledger has ``least`` to ``most`` sales and correct balances."""
         with psycopg.connect(self.superuser_url) as connection:
             [count] = _row(
                 connection, "select count(*) from public.transactions where stripe_id ^@ %s and amount = 100", payments
             )
             [wrong] = _row(connection, _WRONG_BALANCES, "")
         if not least <= count <= most:
-            raise LostSaleError(f"{least} to {most} sales should be in the ledger, and {count} are")
+            raise LostSaleError(f"expected {least} to {most} sales in the ledger, found {count}")
         if wrong:
             raise LostSaleError(f"{wrong} users have a wrong balance")
 
@@ -68,7 +68,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Server:
-    """The server, which makes new databases."""
+    """The server, which creates new databases."""
 
     superuser_url: str
 
@@ -85,7 +85,7 @@ class Server:
 def running() -> Iterator[Server]:
     """Yield the running server."""
     with tempfile.TemporaryDirectory() as parent:
-        Path(parent).chmod(0o711)  # for nobody, the user of a Postgres that root starts
+        Path(parent).chmod(0o711)  # for the user nobody, which runs Postgres if root starts it
         folder = Path(parent) / "postgres"
         with postgres.running(folder) as url, psycopg.connect(url, autocommit=True) as connection:
             for name, value in _SETTINGS.items():

@@ -1,4 +1,4 @@
-"""Programs that the bench needs and Python does not provide. Missing ones are installed where that is possible."""
+"""Programs that the bench needs in addition to Python packages. Missing ones are installed if possible."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def report(sections: Sequence[Section], seconds: float, rounds: int) -> str:
 
 
 def replace_report(file: Path, text: str) -> None:
-    """Replace the report in ``file`` between its markers; keep the hand-written text around it."""
+    """Replace the report between the markers of ``file``; keep the hand-written text around it."""
     before, _, rest = file.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
     file.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")

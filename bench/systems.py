@@ -74,7 +74,7 @@ SYSTEMS = (
 
 @dataclass(frozen=True)
 class Running:
-    """A system that is ready."""
+    """A running system that answers requests."""
 
     url: str
     seconds_to_start: float
@@ -107,7 +107,7 @@ def _wait_until_ready(url: str, process: supervise.SupervisedProcess) -> None:
         with suppress(OSError), urllib.request.urlopen(url, timeout=_START_TIMEOUT):  # noqa: S310
             return
         time.sleep(0.005)
-    raise RuntimeError(f"nothing answers at {url}")
+    raise RuntimeError(f"no answer from {url}")
 
 
 def _children(pid: int) -> list[int]:

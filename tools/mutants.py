@@ -1,7 +1,7 @@
 """`make mutants`: remove each safeguard of settlement and spending in turn, and check that the tests fail.
 
-A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on it, and at least nine
-runs in ten have to fail. The last row is the project itself, where every run has to pass.
+A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on each mutant, and at
+least nine runs in ten have to fail. The last row is the unchanged project, on which every run has to pass.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def is_red(mutant: Mutant | None) -> bool:
 def _mutate(file: Path, mutant: Mutant) -> None:
     text = file.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
-        raise SystemExit(f"{mutant.name}: {mutant.file} does not contain its text exactly once")
+        raise SystemExit(f"{mutant.name}: {mutant.file} must contain the text to replace exactly once")
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
-"""`make postgres-versions`: run the tests of the SQL on each Postgres from 15 to 18, and print a line for each.
+"""`make postgres-versions`: run the SQL tests on Postgres 15, 16, 17 and 18, and print a line for each version.
 
-15, 16 and 17 are npm packages for Linux on x64, pinned in tools/postgres. 18 is the embedded one.
+15, 16 and 17 are npm packages for Linux on x64, pinned in tools/postgres. 18 is the embedded Postgres.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SUITE = (
 
 
 def main(versions: list[str]) -> bool:
-    """Print a line and the failures for each version, and return whether nothing failed."""
+    """Print a line and the failures for each version, and return whether all versions passed."""
     passed = [passes(version) for version in versions or VERSIONS]
     return all(passed)
 
@@ -80,7 +80,7 @@ def passes(version: str) -> bool:
 
 
 def programs_of(version: str) -> Path:
-    """Return the directory of the programs, where the user of Postgres can read them."""
+    """Return the directory of the programs, where the user that runs Postgres can read them."""
     if version == "18":
         return cluster.programs()
     package = NPM / f"postgres-{version}"

@@ -1,4 +1,4 @@
-"""The schema reference: what the database catalog says about our tables, types and functions, as Markdown."""
+"""The schema reference in Markdown: tables, types and functions, as listed in the database catalog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 SCHEMAS = {
-    "public": "Exposed through Supabase's API. What else a project keeps in it is not ours.",
+    "public": "Exposed through Supabase's API. A project may keep other objects in it, which are not listed here.",
     "billing": "Facts about payments, parked events, and the functions that settle them. Never exposed through an API.",
 }
 
@@ -51,7 +51,7 @@ _COLUMNS = """
     order by attnum
 """
 
-# Postgres 18 lists "not null" as constraints, too. It stands with the columns.
+# Postgres 18 also lists "not null" as constraints. The reference lists it with the columns instead.
 _CONSTRAINTS = """
     select conname as name, pg_get_constraintdef(oid) as definition
     from pg_constraint
@@ -180,7 +180,7 @@ def _function(cursor: psycopg.Cursor[Any], schema: str, row: Any) -> Iterator[st
 
 
 def _grants(cursor: psycopg.Cursor[Any], acl: str | None) -> list[str]:
-    """Return what each role but the owner may do, such as ``service_role: insert, select``."""
+    """Return the permissions of each role except the owner, such as ``service_role: insert, select``."""
     return [grant for (grant,) in cursor.execute(_GRANTS, {"acl": acl}).fetchall()] if acl else []
 
 

@@ -1,4 +1,4 @@
-"""Run Supabase's CLI and the other tools of src/. `make types` runs this program: it generates the TypeScript types."""
+"""Run Supabase's CLI and the other tools of src/. As a program, generate the TypeScript types: `make types`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(tool: str, *arguments: str, folder: Path = SRC, text: str = "") -> subpr
 
 
 def remote(url: str) -> str:
-    """Return the option for a database. Without sslmode, a warning about TLS would land in the output."""
+    """Return the option that selects a database. Without sslmode, the output would contain a TLS warning."""
     return f"--remote={url}?sslmode=disable"
 
 
@@ -59,7 +59,7 @@ def generated_types(url: str) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o711)  # for nobody, the user of a Postgres that root starts
+        Path(folder).chmod(0o711)  # for the user nobody, which runs Postgres if root starts it
         with postgres.running(Path(folder, "data"), durable=False) as url:
             postgres.prepare(url, "only-here")
             migrate(url)

@@ -25,7 +25,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a load measured: sales a second, and response times in milliseconds."""
+    """The measurements of a load: sales a second, and response times in milliseconds."""
 
     rate: float
     p50: float
@@ -52,7 +52,7 @@ def _deliver(
         deliveries = write_deliveries(Path(folder) / "deliveries", count, users)
         counts = json.loads(output_of(command(str(deliveries.path), str(deliveries.body_length))).splitlines()[-1])
     if counts["rejected"] or counts["broken"] or counts["ran_out"]:
-        raise LoadError(f"not a clean run: {counts}")
+        raise LoadError(f"deliveries were rejected, interrupted or used up: {counts}")
     if database:
         # Deliveries in flight at the end may have been recorded as well.
         database.check(deliveries.payments, least=counts["answered"], most=counts["sent"])

@@ -1,7 +1,7 @@
 -- A script for wrk: sends each signed body of a file once, and prints the counts and times as one line of JSON.
 --
--- Usage: wrk … -s deliver.lua URL -- FILE BODY_LENGTH. A record of the file is the Stripe-Signature header, a line end
--- and the body. Use one thread (-t 1): each thread would read the file from its start.
+-- Usage: wrk … -s deliver.lua URL -- FILE BODY_LENGTH. Each record of the file is a Stripe-Signature header, a line
+-- break and the body. Use one thread (-t 1): each thread would read the file from its start.
 
 local threads = {}
 

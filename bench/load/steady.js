@@ -1,7 +1,7 @@
 // Sends each signed body of a file once, at a steady rate, and prints the counts and times as JSON.
 //
 // Usage: node steady.js URL FILE BODY_LENGTH RATE SECONDS CONNECTIONS. The file is the one that deliver.lua reads.
-// A response time counts from when the delivery was due. So a slow answer also counts against the deliveries it delays.
+// A response time counts from the moment when the delivery was due, so it includes the wait behind a slow answer.
 "use strict";
 
 const fs = require("node:fs");

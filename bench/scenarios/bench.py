@@ -1,4 +1,4 @@
-"""What every scenario gets: the database server, and how long to measure."""
+"""The input of every scenario: the database server and the length of each measurement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Bench:
-    """The server, and how long to measure."""
+    """The database server, the length and number of rounds, and the competitors."""
 
     server: Server
     seconds: float

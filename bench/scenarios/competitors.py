@@ -1,4 +1,4 @@
-"""The worker beside its competitors, and beside two upper limits."""
+"""The worker compared with its competitors and with two upper limits."""
 
 from __future__ import annotations
 
