@@ -62,7 +62,8 @@ def dev_command(port: int) -> None:
     Example:
       webhook dev --port 4242
 
-    If DATABASE_URL is set, that database is used instead. The directory .dev keeps data and secrets between starts.
+    If DATABASE_URL is set, that database is used instead. Data and secrets are kept in the directory .dev. If Postgres
+    cannot run there, because root started it in a private directory, the data is in /var/lib/stripe-credits-webhook.
     """
     server.run(port)
 
@@ -87,7 +88,7 @@ def demo_command(*, refund: bool) -> None:
     type=click.Choice(migrate.HISTORIES),
     default="billing",
     show_default=True,
-    help="The table of applied migrations: our own, or the Supabase CLI's if the project has no other migrations.",
+    help="Table of applied migrations. supabase: that of the Supabase CLI, for projects without other migrations.",
 )
 @click.option("--plain-postgres", is_flag=True, help="First add what Supabase has and plain Postgres lacks.")
 def migrate_command(history: str, *, plain_postgres: bool) -> None:
@@ -169,9 +170,9 @@ def discard_command(event_ids: tuple[str, ...], reason: str, by: str | None) -> 
     Example:
       webhook discard evt_123 --reason "a test purchase"
 
-    The payload is deleted. `webhook parked EVENT_ID` shows who discarded the event, when and why. It never returns to
-    the list. If Stripe delivers it again and it can be settled by then, it is settled. So are other events of its
-    sale. If one of the given events is not parked, none is discarded and the exit code is 2.
+    The payload is deleted. `webhook parked EVENT_ID` shows who discarded the event, when and why. A discarded event
+    never returns to the list. If Stripe delivers it again and it can be settled by then, it is settled. So are other
+    events of its sale. If one of the given events is not parked, none is discarded and the exit code is 2.
     """
     parked.discard(event_ids, reason, by)
     return OK
@@ -197,8 +198,8 @@ def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run
     It finds sales, refunds and disputes whose webhooks never arrived, also refunds and disputes of older sales. It
     needs STRIPE_API_KEY. It is safe beside live deliveries, and can run as often as you like.
 
-    Exit codes: 0 = nothing was missing, 1 = something was missing and is recorded now (with --dry-run: would be),
-    2 = not everything could be compared.
+    Exit codes: 0 = nothing was missing, 1 = something was missing and is now recorded or parked (with --dry-run: would
+    be), 2 = not everything could be compared.
     """
     return reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json)
 

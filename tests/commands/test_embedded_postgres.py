@@ -127,13 +127,38 @@ def test_running_below_a_closed_directory_keeps_mode_and_data(closed: Path, home
 
 @as_root
 def test_running_after_the_data_was_deleted_starts_with_none(closed: Path, home: Path) -> None:
-    """An operator who deletes .dev deletes only a link."""
+    """An operator who deletes .dev deletes only a link. The old data stays, and its path was printed."""
     with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
         connection.execute("create table deleted ()")
     (closed / "data").unlink()
     with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
         assert connection.execute("select to_regclass('deleted')").fetchone() == (None,)
-    assert len(list(home.iterdir())) == 1
+    assert len([each for each in home.iterdir() if each.is_dir()]) == 2
+
+
+@as_root
+@pytest.mark.usefixtures("home")
+def test_running_in_a_moved_checkout_keeps_its_data(closed: Path) -> None:
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("create table moved ()")
+    moved = closed / "moved"
+    moved.mkdir()
+    (closed / "data").rename(moved / "data")
+    with postgres.running(moved / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("select from moved")
+
+
+@as_root
+@pytest.mark.usefixtures("home")
+def test_running_in_a_copied_checkout_has_its_own_data(closed: Path) -> None:
+    """Two checkouts must not start two servers on one directory."""
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("create table copied ()")
+    (closed / "copy").symlink_to((closed / "data").readlink())
+    with postgres.running(closed / "copy") as url, psycopg.connect(url) as connection:
+        assert connection.execute("select to_regclass('copied')").fetchone() == (None,)
+    with postgres.running(closed / "data") as url, psycopg.connect(url) as connection:
+        connection.execute("select from copied")
 
 
 @as_root

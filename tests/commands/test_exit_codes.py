@@ -107,7 +107,7 @@ def test_run_that_is_stopped_tells_where_in_whole_lines(
     assert told["not_finished"][0] == "interrupted"
     assert "disputes: not read; interrupted" in told["not_finished"]
     assert "webhook: disputes: not read; interrupted" in errors
-    assert "run it again with the same --since" in errors
+    assert "run it again with --since 20" in errors
     assert "Traceback" not in errors
 
 
@@ -135,11 +135,11 @@ def test_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("command", [["audit"], [*RECONCILE]])
-def test_command_that_meets_a_defect_gives_no_answer(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+def test_command_with_a_bug_exits_with_2(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     """Exit code 2, with a traceback for whoever mends it, and a line for whoever ran it."""
     for module in (audit, cli.reconcile):
         monkeypatch.setattr(module, "run", lambda *_, **__: json.loads(""))
     result = CliRunner().invoke(cli.commands, command)
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
-    assert result.stderr.endswith("webhook: a defect: JSONDecodeError\n")
+    assert result.stderr.endswith("webhook: bug: JSONDecodeError\n")

@@ -305,6 +305,16 @@ def test_parked_event_named_as_json_keeps_the_numbers_of_its_payload(
     assert webhook("parked", EVENT, "--json").stdout.endswith(', "payload": {"huge": 1e999, "exact": 0.10}}\n')
 
 
+def test_parked_event_with_line_breaks_is_one_line_as_json(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    """Stripe pretty-prints the events that it delivers."""
+    park(session_event(credits=None))
+    admin.execute("update billing.parked_events set payload = %s", ['{\r\n  "id": "a\u2028b"\n}'])
+    [line] = webhook("parked", EVENT, "--json").stdout.split("\n")[:-1]
+    assert json.loads(line)["payload"] == {"id": "a\u2028b"}
+
+
 def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:

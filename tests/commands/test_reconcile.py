@@ -786,7 +786,7 @@ def test_right_that_the_key_lacks_is_named_and_the_rest_is_done(shop: Shop) -> N
     result = shop.reconcile("--since", "1d")
     assert (result.exit_code, shop.balance()) == (2, 100)
     assert "disputes: not read; the key lacks a permission: add Disputes: Read" in result.stderr
-    assert "run it again with the same --since" in result.stderr
+    assert "run it again with --since 20" in result.stderr
     assert shop.reconcile().exit_code == 2
 
 

@@ -75,13 +75,16 @@ def test_create_with_an_existing_endpoint_names_it_and_fails(webhook: Command, s
 
 def test_create_force_with_an_existing_endpoint_adds_one(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints["we_old"] = endpoint("we_old")
-    assert webhook("endpoint", "create", "--url", URL, "--force").code == 0
+    done = webhook("endpoint", "create", "--url", URL, "--force")
+    assert done.code == 0
     assert len(stripe.endpoints) == 2
+    assert "Add it to STRIPE_WEBHOOK_SECRET, after a comma" in done.err
 
 
 def test_create_connect_requests_events_of_connected_accounts(webhook: Command, stripe: Stripe) -> None:
-    webhook("endpoint", "create", "--url", URL, "--connect")
+    done = webhook("endpoint", "create", "--url", URL, "--connect")
     assert stripe.writes[0][1]["connect"] == "true"
+    assert "Add it to STRIPE_WEBHOOK_SECRET, after a comma" in done.err
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,12 @@ def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe,
         ({"enabled_events": ["*"]}, ["unneeded events: * includes far more than the worker reads"]),
         (
             {"api_version": "2022-08-01"},
-            ["API version 2022-08-01 is older than 2022-11-15: create --force, then delete this one"],
+            [
+                (
+                    "API version 2022-08-01 is older than 2022-11-15: create another with --force, use both secrets, "
+                    "and delete this one after its retries (3 days)"
+                )
+            ],
         ),
     ],
 )

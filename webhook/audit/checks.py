@@ -41,7 +41,7 @@ class Finding:
 
 
 Comparison = Callable[[Ledger], Iterator[Finding]]
-"""Yields further findings, given the ledger."""
+"""Takes the ledger and yields further findings."""
 
 
 def _text(value: Any) -> str:

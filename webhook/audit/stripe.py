@@ -125,7 +125,7 @@ def _money_of_dispute(source: JSONObject) -> int:
     try:
         interpretation = dispute(source)
     except UnexpectedShapeError:
-        return 0  # Its event is parked, which is a finding of its own.
+        return 0  # Its event is parked, and reported as such.
     return sum(fact.money_amount for fact in _facts_of(interpretation) if isinstance(fact, Reversal))
 
 

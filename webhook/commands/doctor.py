@@ -158,7 +158,7 @@ def _signing_secrets(environ: Environment) -> Findings:
         for line in signing_secrets.usage_lines(environ):
             yield Finding(OK, line)
     except SettingsError:
-        yield Finding(SKIPPED, "deliveries per signing secret: a setting above is not usable")
+        yield Finding(SKIPPED, "deliveries per signing secret: not read, because a setting above is missing or bad")
     except MetricsUnavailableError as error:
         yield Finding(SKIPPED, f"deliveries per signing secret: {error}")
 
@@ -190,7 +190,7 @@ def _mode(settings: StripeSettings, environ: Environment) -> Findings:
         yield Finding(SKIPPED, "API key mode: no usable STRIPE_LIVEMODE")
         return
     if settings.livemode is None:
-        yield Finding(SKIPPED, "API key mode: the key's prefix contains no mode")
+        yield Finding(SKIPPED, "API key mode: the key does not start with a prefix that names the mode")
     elif settings.livemode != livemode:
         key_mode, mode = ("live", "test") if settings.livemode else ("test", "live")
         yield Finding(FAIL, f"API key mode: STRIPE_API_KEY is for {key_mode} mode, STRIPE_LIVEMODE is for {mode} mode")
@@ -221,7 +221,7 @@ def _endpoint(operator: StripeOperator) -> Findings:
         yield Finding(SKIPPED, f"endpoint: the key lacks a permission: add {READ_PERMISSION}")
         return
     except AmbiguousEndpointError as error:
-        yield Finding(SKIPPED, f"endpoint: {error} webhook endpoint check ENDPOINT_ID")
+        yield Finding(SKIPPED, f"endpoint: {error}: run webhook endpoint check ENDPOINT_ID")
         return
     except EndpointError as error:
         yield Finding(FAIL, f"endpoint: {error}")

@@ -25,6 +25,8 @@ OLDEST_VERSION = "2022-11-15"
 READ_PERMISSION, WRITE_PERMISSION = "Webhook Endpoints: Read", "Webhook Endpoints: Write"
 
 _PATH = "/webhook"
+_REPLACE = "create another with --force, use both secrets, and delete this one after its retries (3 days)"
+"""Stripe's retries to an endpoint end when it is deleted: https://docs.stripe.com/webhooks#retries."""
 _LOCAL_HOSTS = ("localhost", ".localhost", ".local", ".internal")
 
 
@@ -50,7 +52,7 @@ def create(url: str, api_key: str | None = None, *, force: bool = False, connect
         created = operator.create_endpoint(
             url=url, enabled_events=list(HANDLED_EVENTS), api_version=api_version, connect=connect or None
         )
-    _print_new(created)
+    _print_new(created, is_additional=bool(same) or connect)
 
 
 def check(id_or_url: str | None = None, api_key: str | None = None) -> bool:
@@ -73,7 +75,7 @@ def differences(endpoint: JSONObject) -> list[str]:
     if "*" not in events:
         found += [f"missing event: {event}" for event in HANDLED_EVENTS if event not in events]
     if version and version < OLDEST_VERSION:
-        found.append(f"API version {version} is older than {OLDEST_VERSION}: create --force, then delete this one")
+        found.append(f"API version {version} is older than {OLDEST_VERSION}: {_REPLACE}")
     found += [
         "unneeded events: * includes far more than the worker reads" if event == "*" else f"unneeded event: {event}"
         for event in events
@@ -93,7 +95,7 @@ def find(endpoints: Sequence[JSONObject], id_or_url: str | None = None) -> JSONO
         found = [each for each in endpoints if urlsplit(str(each.get("url"))).path.endswith(_PATH)]
     if not found:
         which = "with this id or URL" if id_or_url else f"whose URL ends with {_PATH}"
-        raise EndpointError(f"no endpoint {which} in the key's account and mode: webhook endpoint create")
+        raise EndpointError(f"no endpoint {which} in the key's account and mode: run webhook endpoint create --url URL")
     if len(found) > 1:
         raise AmbiguousEndpointError(f"which of these? {', '.join(str(each.get('id')) for each in found)}")
     return found[0]
@@ -120,15 +122,19 @@ def _is_public(host: str) -> bool:
         return "." in host and not host.rstrip(".").endswith(_LOCAL_HOSTS)
 
 
-def _print_new(endpoint: JSONObject) -> None:
-    """Print the id and the signing secret on standard output, and the next steps on standard error."""
+def _print_new(endpoint: JSONObject, *, is_additional: bool) -> None:
+    """Print the id and the signing secret on standard output, and the next steps on standard error.
+
+    With an additional endpoint the worker needs the secrets of both.
+    """
     if not (isinstance(endpoint.get("id"), str) and isinstance(endpoint.get("secret"), str)):
         raise StripeUnavailableError("Stripe's answer does not contain a new endpoint")
     click.echo(f"endpoint  {endpoint['id']}")
     click.echo(f"secret    {endpoint['secret']}")
+    step = "Add it to STRIPE_WEBHOOK_SECRET, after a comma," if is_additional else "Set STRIPE_WEBHOOK_SECRET to it"
     click.echo(
         f"Created in {'live' if endpoint.get('livemode') else 'test'} mode. Stripe never shows the secret again.\n"
-        "Set STRIPE_WEBHOOK_SECRET to it for the worker, and restart the worker. Then run:\n"
+        f"{step} for the worker, and restart the worker. Then run:\n"
         f"webhook endpoint check {endpoint['id']}",
         err=True,
     )

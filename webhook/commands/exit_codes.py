@@ -26,24 +26,24 @@ def returned_exit_code(
     """Return a decorator: the command exits with the code that it returns, or with 2 and one line if it fails.
 
     It is for commands whose exit code 1 is a result. Python would exit with 1 on any exception. Errors that are not
-    ``expected`` are defects: their traceback is printed too.
+    ``expected`` are bugs: their traceback is printed too.
     """
     in_one_line: tuple[type[Exception], ...] = (*expected, OSError)  # OSError: for example a closed pipe or a full disk
 
     def decorate(command: Callable[Parameters, int]) -> Callable[Parameters, None]:
         @wraps(command)
         def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-            _interrupt_on_termination()
             try:
-                code = command(*args, **kwargs)
+                with _interrupted_by_termination():
+                    code = command(*args, **kwargs)
             except (SettingsError, click.ClickException):
                 raise  # they exit with 2 anyway
             except KeyboardInterrupt:
                 code = _fail("interrupted")
             except in_one_line as error:
                 code = _fail(str(error))
-            except Exception as error:  # noqa: BLE001 - a defect
-                code = _fail(f"a defect: {type(error).__name__}", traceback.format_exc())
+            except Exception as error:  # noqa: BLE001 - a bug
+                code = _fail(f"bug: {type(error).__name__}", traceback.format_exc())
             _discard_unwritable_output()
             sys.exit(code)
 
@@ -70,11 +70,17 @@ def _fail(message: str, details: str = "") -> int:
     return NO_ANSWER
 
 
-def _interrupt_on_termination() -> None:
+@contextmanager
+def _interrupted_by_termination() -> Iterator[None]:
     """Handle SIGTERM and SIGHUP like Ctrl-C. An ignored signal, as under nohup, stays ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    signals = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    try:
+        for each in signals:
+            signal.signal(each, signal.default_int_handler)
+        yield
+    finally:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _discard_unwritable_output() -> None:
@@ -82,7 +88,7 @@ def _discard_unwritable_output() -> None:
 
     Python would otherwise write it again at exit, fail again, and exit with 120.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if the shell closed it
         try:
             stream.flush()
         except OSError:

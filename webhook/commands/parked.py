@@ -52,8 +52,10 @@ def show(event_id: str, *, as_json: bool) -> None:
     if event is None:
         raise NotParkedError(f"never parked: {event_id}")
     if as_json:
-        # The payload is stored as JSON text. To parse and print it again could change its numbers.
-        click.echo(f'{json.dumps(_fields(event))[:-1]}, "payload": {event.payload or "null"}}}')
+        # The payload is stored as JSON text. To parse and print it again could change its numbers. JSON strings contain
+        # no line break.
+        payload = (event.payload or "null").replace("\r", " ").replace("\n", " ")
+        click.echo(f'{json.dumps(_fields(event))[:-1]}, "payload": {payload}}}')
     else:
         _describe(event)
 
@@ -133,7 +135,7 @@ def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI 
         return Outcome("duplicate")
     outcome = settle(read_event(event.payload), event.payload, ledger, scope, stripe)
     if outcome.name == "ignored" and outcome.missing_setting:
-        # The settings were different when it was parked. Without the missing one, its relevance is unknown.
+        # The settings were different when it was parked. The missing one could show that it is about credits.
         return Outcome("parked", f"{outcome.reason}: set {outcome.missing_setting}")
     if outcome.name == "ignored":
         ledger.resolve(event.id)

@@ -1,8 +1,9 @@
 """Deliveries per signing secret, from the metrics of a worker on this machine.
 
 During a rotation STRIPE_WEBHOOK_SECRET is ``<new>,<old>``, and Stripe may sign a delivery with both. The worker tries
-the secrets in this order, so such a delivery counts for the first.
-https://docs.stripe.com/webhooks#roll-endpoint-secrets
+the secrets in this order, so such a delivery counts for the first. https://docs.stripe.com/webhooks#roll-endpoint-secrets
+
+Only the operator knows whether a secret is old or belongs to another endpoint. So no line says that a secret can go.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from webhook.settings import Environment, read_metrics_token, read_server_settin
 
 _TIMEOUT = (1.0, 3.0)
 """Seconds to connect, and to wait for data."""
-_LONGEST_OVERLAP = 24 * 3600
-"""Seconds for which a rolled secret stays valid at most."""
+_SEVERAL = (
+    "signing secrets: the old one of a rotation can go once the new one is used and the count of the old one stays the "
+    "same, on every machine"
+)
 
 
 class MetricsUnavailableError(Exception):
@@ -40,15 +43,17 @@ class Usage:
 
 
 def usage_lines(environ: Environment = os.environ) -> list[str]:
-    """Return one line per secret of STRIPE_WEBHOOK_SECRET.
+    """Return one line per secret of STRIPE_WEBHOOK_SECRET; for several, one more on when an old one can go.
 
     Raises :class:`MetricsUnavailableError`, or :class:`webhook.settings.SettingsError`.
     """
     names = [ordinal(position) for position in range(len(read_webhook_secrets(environ)))]
-    metrics = _fetch_metrics(read_server_settings(environ).port, read_metrics_token(environ))
-    usage = _usage_by_name(metrics)
-    first = usage.get(names[0], Usage())
-    return [_line(name, usage.get(name, Usage()), None if name == names[0] else first) for name in names]
+    usage = _usage_by_name(_fetch_metrics(read_server_settings(environ).port, read_metrics_token(environ)))
+    if set(usage) != set(names):
+        raise MetricsUnavailableError(
+            f"the worker has {len(usage)} secrets, STRIPE_WEBHOOK_SECRET has {len(names)}: restart the worker"
+        )
+    return [*(_line(name, usage[name]) for name in names), *([_SEVERAL] if len(names) > 1 else [])]
 
 
 def _fetch_metrics(port: int, token: str | None) -> list[Metric]:
@@ -61,7 +66,7 @@ def _fetch_metrics(port: int, token: str | None) -> list[Metric]:
     except requests.RequestException:
         raise MetricsUnavailableError(f"no worker answers at {url}") from None
     if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise MetricsUnavailableError(f"{url} requires another METRICS_TOKEN")
+        raise MetricsUnavailableError(f"{url} rejects METRICS_TOKEN")
     if response.status_code != HTTPStatus.OK:
         raise MetricsUnavailableError(f"{url} answers {response.status_code}")
     try:
@@ -75,8 +80,8 @@ def _fetch_metrics(port: int, token: str | None) -> list[Metric]:
 
 def _usage_by_name(metrics: Iterable[Metric]) -> dict[str, Usage]:
     found: dict[str, Usage] = {}
-    for sample in (sample for metric in metrics for sample in metric.samples):
-        usage = found.setdefault(sample.labels.get("secret", ""), Usage())
+    for sample in (sample for metric in metrics for sample in metric.samples if "secret" in sample.labels):
+        usage = found.setdefault(sample.labels["secret"], Usage())
         match sample.name:
             case "webhook_verified_deliveries_total":
                 usage.deliveries = int(sample.value)
@@ -87,17 +92,7 @@ def _usage_by_name(metrics: Iterable[Metric]) -> dict[str, Usage]:
     return found
 
 
-def _line(name: str, usage: Usage, first: Usage | None) -> str:
+def _line(name: str, usage: Usage) -> str:
     last = f"{datetime.fromtimestamp(usage.last_used, UTC):%Y-%m-%d %H:%M:%S} UTC" if usage.last_used else "never"
     noun = "delivery" if usage.deliveries == 1 else "deliveries"
-    line = f"signing secret {name}: {usage.deliveries} {noun} since the worker started, last used {last}"
-    return f"{line}: {_advice(usage, first)}" if first else line
-
-
-def _advice(usage: Usage, first: Usage) -> str:
-    """Return whether a secret after the ``first`` can be removed."""
-    if not first.last_used:
-        return "it can be removed once the first is used" if not usage.last_used else "keep it until the first is used"
-    if usage.last_used > first.last_used - _LONGEST_OVERLAP:
-        return "keep it until only the first is used for a day"
-    return "it can be removed"
+    return f"signing secret {name}: {usage.deliveries} {noun} since the worker started, last used {last}"

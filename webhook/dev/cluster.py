@@ -36,13 +36,17 @@ def data_directory(directory: Path) -> Path:
     Raises :class:`PostgresError`.
     """
     reachable = reachable_directory(directory)
-    if not (reachable / "PG_VERSION").exists():
+    try:
+        is_new = not (reachable / "PG_VERSION").exists()
+    except PermissionError:
+        raise PostgresError(f"{directory} belongs to another user: delete it, or set DATABASE_URL") from None
+    if is_new:
         _create(reachable)
     return reachable
 
 
 def _create(directory: Path) -> None:
-    """Create the files of a new server. They appear as a whole, by renaming, even after an interruption."""
+    """Create the files of a new server, atomically."""
     new = directory.with_name(f"{directory.name}.new")
     password = directory.with_name(f"{directory.name}.password")
     shutil.rmtree(new, ignore_errors=True)

@@ -99,7 +99,7 @@ def _wait_for(lock: int) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read. It appears as a whole, by renaming."""
+    """Write a file that only this user can read. The write is atomic."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)

@@ -28,7 +28,7 @@ class SupervisedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the program, without the sign of a signal; None while it runs."""
+        """The exit code of the program, or the number of the signal that ended it; None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:

@@ -11,13 +11,14 @@ that were not used for some weeks.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import click
@@ -57,21 +58,46 @@ def readable_root(root: Path, trees: Sequence[str], name: str) -> Path:
 def reachable_directory(directory: Path) -> Path:
     """Return the path by which the user of Postgres reaches ``directory``; its parent exists.
 
-    If the user cannot enter the parent, ``directory`` becomes a symbolic link to a directory below :data:`HOME`. To
-    delete the link deletes the files at the next start. Raises :class:`PostgresError`.
+    If the user cannot enter the parent, ``directory`` becomes a symbolic link to a directory below :data:`HOME`. A link
+    that moves with its checkout keeps its data. No data is deleted, not even after its link was. Raises
+    :class:`PostgresError`.
     """
     user = unprivileged_user()
     if not user or _can_enter(user, directory.parent.resolve()):
         return directory.resolve()
     if directory.is_dir() and not directory.is_symlink():
         raise PostgresError(f"Postgres would run as {user}, who cannot enter {directory}: delete it, or {_REMEDY}")
-    target = _home() / f"data-{sha256(bytes(directory.absolute())).hexdigest()[:16]}"
-    if not directory.is_symlink() or directory.readlink() != target:
-        shutil.rmtree(target, ignore_errors=True)  # of a link that was deleted
-        directory.unlink(missing_ok=True)
-        directory.symlink_to(target)
-        click.echo(f"The user {user} cannot enter {directory.parent}: the database is in {target}")
+    if not (directory.is_symlink() and _belongs_to(directory, directory.readlink())):
+        _link(directory, _home() / f"data-{secrets.token_hex(8)}")
+    target = directory.readlink()
+    if not target.exists():
+        click.echo(f"The user {user} cannot enter {directory.parent}. The database is in {target}: delete it there.")
     return target
+
+
+def _link(directory: Path, target: Path) -> None:
+    directory.unlink(missing_ok=True)
+    directory.symlink_to(target)
+    _origin(target).write_text(str(directory.absolute()), encoding="utf-8")
+
+
+def _origin(target: Path) -> Path:
+    """Return the file that stores the path of the link to ``target``."""
+    return target.with_name(f"{target.name}.origin")
+
+
+def _belongs_to(link: Path, target: Path) -> bool:
+    """Return whether the data is this link's own. It is not if the link was copied with its checkout."""
+    _home()
+    try:
+        origin = Path(_origin(target).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    if origin != link.absolute():
+        if origin.is_symlink() and origin.readlink() == target:
+            return False
+        _link(link, target)
+    return target.parent == HOME
 
 
 def _can_enter(user: str, directory: Path) -> bool:
@@ -100,9 +126,9 @@ def _succeeds(user: str, script: str, *arguments: Path) -> bool:
 def _home() -> Path:
     """Return :data:`HOME`, created if missing; raise :class:`PostgresError` if others than root can change it."""
     try:
-        if not HOME.exists():
-            HOME.mkdir(parents=True)
-            HOME.chmod(0o755)  # whatever the umask is
+        with suppress(FileExistsError):
+            HOME.mkdir(mode=0o755, parents=True)
+            HOME.chmod(0o755)  # the umask may have removed permissions
         status = HOME.lstat()
     except OSError as error:
         raise PostgresError(f"cannot create {HOME}: {error.strerror}: {_REMEDY}") from None
@@ -112,7 +138,7 @@ def _home() -> Path:
 
 
 def _copy(root: Path, trees: Sequence[str], copy: Path) -> None:
-    """Copy the trees, readable for everybody. The copy appears as a whole, by renaming."""
+    """Copy the trees atomically, readable for everybody."""
     new = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     try:
         for tree in trees:

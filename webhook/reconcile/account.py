@@ -21,12 +21,12 @@ _PRICE_PERMISSIONS = "Prices: Read, Products: Read"
 
 
 class UnreadableObjectError(Exception):
-    """An object is not one, or Stripe can never resolve what it refers to, such as a deleted price."""
+    """A listed object has no id, or refers to something that Stripe cannot return, such as a deleted price."""
 
 
 @dataclass(frozen=True)
 class AccountReader:
-    """Reads and interprets objects. Every read raises :class:`StripeUnavailableError`."""
+    """Reads and interprets objects. A read may raise :class:`StripeUnavailableError`."""
 
     stripe: StripeReader
     scope: EventScope
@@ -84,7 +84,7 @@ class AccountReader:
         except StripeUnavailableError as error:
             if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
                 raise UnreadableObjectError(f"{type(lookup).__name__}: {error}") from error
-            # Raised without its status: else the permission for the list would be reported as missing.
+            # Without its status: with it, the permission for the list would be reported as missing.
             raise StripeUnavailableError(str(error.with_permission_hint(_PRICE_PERMISSIONS))) from error
 
 

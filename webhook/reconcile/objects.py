@@ -115,7 +115,7 @@ def paid_at(source: JSONObject) -> int:
 
 
 def _could_grant(interpreted: InterpretedObject) -> bool:
-    """Whether it could grant credits, now or after a retry. Reversals never do, nor does the user of a customer."""
+    """Whether it could grant credits, now or after a retry. Reversals and customers never do."""
     if interpreted.kind in (REFUNDS.name, DISPUTES.name):
         return False
     match interpreted.interpretation:
@@ -126,7 +126,7 @@ def _could_grant(interpreted: InterpretedObject) -> bool:
 
 
 def _resolve_from_object(source: JSONObject, resolve: Resolve) -> Resolve:
-    """Return ``resolve``, spared the request for line items if the object contains all of them."""
+    """Return ``resolve`` without the request for line items, if the object contains all of them."""
 
     def resolve_lookup(lookup: Lookup) -> Any:
         match lookup, source.get("line_items"):

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Progress is the share of time that the lists have covered: they go back in time, and their length is unknown."""
+    """The progress of a run: the share of the window that the lists have covered. Their length is unknown."""
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}

@@ -58,7 +58,7 @@ class Recorder:
                 case "recorded":
                     self.report.add(Item("missing", each.kind, result.object_id, each.payment_id, result.credits))
                 case "unsettled" if each.payment_id:
-                    # Without a payment it only names a customer's user. Parked, it would outlive that user's erasure.
+                    # Without a payment it only names a customer's user. Parked, it would outlive their erasure.
                     self._park(each, str(result.outcome.reason), each.payment_id)
                 case "left_alone":
                     self.report.skipped += each.is_paid_sale

@@ -49,6 +49,7 @@ class Report:
     def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
         self._run: dict[str, Any] = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
         self._run["gap"] = None
+        self._since = since
         self._as_json = as_json
         self._read: Counter[str] = Counter()
         self._items: Counter[tuple[str, str]] = Counter()
@@ -139,7 +140,8 @@ class Report:
             state = f"read back to {datetime.fromtimestamp(reached, UTC):{_TIME}}" if reached else "not read"
             lines.append(f"{source}: {state}; {error}")
         if not self.is_complete:
-            lines.append("not finished: run it again with the same --since; objects already recorded take little time")
+            since = f"{self._since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"  # a relative time would begin later
+            lines.append(f"not finished: run it again with --since {since}; objects already recorded take little time")
         return lines
 
     def _count(self, status: str) -> int:

@@ -23,7 +23,7 @@ from webhook.stripe_api.bulk import StripeReader
 _OVERLAP = timedelta(hours=1)
 """A run starts this long before the end of the last one: new objects may appear late in Stripe's lists."""
 _OPEN_FOR = timedelta(days=180)
-"""How long after it was recorded an unpaid sale is looked up."""
+"""How long after its recording an unpaid sale is looked up again."""
 
 
 class ReconcileError(Exception):
@@ -51,8 +51,8 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
 def window(since: datetime | None, until: datetime | None, covered_until: datetime | None) -> tuple[datetime, datetime]:
     """Return the start and end of the window, or raise :class:`ReconcileError`.
 
-    Without ``since`` it starts where earlier runs ended. The first run requires it: sales made before the worker are
-    granted only on an operator's word.
+    Without ``since`` it starts where earlier runs ended. The first run requires it: it may grant sales from
+    before the worker was installed.
     """
     now = datetime.now(UTC)
     # The future is not read, so it must not be noted as covered.
@@ -73,7 +73,7 @@ def _default_since(covered_until: datetime | None) -> datetime:
 
 
 def _execute(reconciliation: Reconciliation, covered_until: datetime | None) -> BaseException | None:
-    """Run the reconciliation, and return what ended it early: the report still has to be printed."""
+    """Run the reconciliation, and return the error that ended it early: the report still has to be printed."""
     try:
         if covered_until and covered_until < reconciliation.since:
             reconciliation.report.warn_of_gap(covered_until, reconciliation.since)

@@ -118,7 +118,7 @@ class AccountSources:
     def _current_state(self, source: JSONObject) -> list[JSONObject]:
         kind = KIND_BY_NAME.get(str(source.get("object")))
         if kind is None:
-            # The payment of an invoice never changes. The refunds of a charge are listed themselves.
+            # An invoice payment never names another payment. The refunds of a charge are listed themselves.
             return [source] if source.get("object") == INVOICE_PAYMENT else []
         if kind is PAYMENT_INTENTS and uses_manual_capture(source):
             # The capture paid the session, which names the credits and may be older than the window.

@@ -1,4 +1,4 @@
-"""Bulk reads for `reconcile` and `audit`: they wait and retry if Stripe is busy, where the worker fails at once."""
+"""Bulk reads for `reconcile` and `audit`: they wait and retry for minutes if Stripe is busy."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _RETRY_SECONDS = 180
 _MAX_BACKOFF = 20
 """Seconds between two attempts."""
 _MAX_RETRY_AFTER = 60
-"""Seconds between two attempts if Stripe requests a longer wait."""
+"""The longest wait that Stripe's Retry-After can cause, in seconds."""
 
 
 class StripeReader(StripeAPI):
     """Reads objects and lists as plain JSON and retries failed requests; safe to share between threads.
 
-    Every read raises :class:`StripeUnavailableError` once its retries are used up.
+    A read raises :class:`StripeUnavailableError` once its retries are used up.
     """
 
     def __init__(self, settings: StripeSettings) -> None:

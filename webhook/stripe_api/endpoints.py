@@ -10,7 +10,7 @@ from webhook.stripe_api.transport import OPERATOR_TIMEOUT, all_pages, new_client
 
 
 class StripeOperator:
-    """Reads and creates endpoints, as plain JSON; every method raises :class:`StripeUnavailableError`."""
+    """Reads and creates endpoints, as plain JSON. Methods may raise :class:`StripeUnavailableError`."""
 
     def __init__(self, settings: StripeSettings) -> None:
         self._client = new_client(settings, OPERATOR_TIMEOUT)

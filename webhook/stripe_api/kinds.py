@@ -21,7 +21,7 @@ class Kind:
     """What a restricted key needs."""
     path: str
     look_back: timedelta
-    """How long after its creation an object may still change: so far before the window objects are listed."""
+    """How far before the window objects are listed. Later changes are found by events and open objects."""
     expand: tuple[str, ...] = ()
     """Fields to expand: https://docs.stripe.com/expand."""
     expand_older: tuple[str, ...] = ()
