@@ -11,10 +11,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from support.commands import invoke
 from support.databases import PASSWORD, WORKER, Database, Server, login, new_folder
-from webhook.cli import commands, main
+from webhook.cli import main
 from webhook.dev import postgres
 from webhook.ledger import migrate as migrate_module
 from webhook.ledger.migrate import MigrationError, apply_plain_postgres, connect, migrate
@@ -33,7 +34,7 @@ def with_query(url: str, parameters: str) -> str:
 
 
 def webhook_migrate(url: str, *options: str) -> Result:
-    return CliRunner().invoke(commands, ["migrate", *options], env={"DATABASE_URL": url, "MIGRATION_DATABASE_URL": ""})
+    return invoke("migrate", *options, DATABASE_URL=url, MIGRATION_DATABASE_URL="")
 
 
 @pytest.fixture
