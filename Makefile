@@ -37,6 +37,8 @@ help: ## Print this list
 
 setup: $(STAMP) ## Install everything into .venv
 
+tools: $(TOOLS) ## Install Node.js and the tools that some tests need
+
 dev: $(STAMP) ## Serve on this machine, with its own Postgres
 	@.venv/bin/webhook dev
 
@@ -67,24 +69,22 @@ types: $(TOOLS) ## Generate src/types/supabase.ts from the schema
 ##@ Longer checks
 
 # Apart from make test: it takes a third more of the processor.
-coverage: $(STAMP) ## Run all tests, and list the lines that none runs
+coverage: $(STAMP) ## Run all tests and report their coverage
 	.venv/bin/pytest -n auto --cov --cov-report=term-missing:skip-covered
-
-tools: $(TOOLS) ## Install Node.js and the tools that some tests need
 
 settlement: $(STAMP) ## Test the settlement with 20,000 examples
 	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
 
-soak: $(STAMP) ## Send 200,000 deliveries: does a process grow?
+soak: $(STAMP) ## Send 200,000 deliveries; memory must not grow
 	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py
 
-mutants: $(STAMP) ## Remove each safeguard: do tests fail? RUNS=10
+mutants: $(STAMP) ## Remove each safeguard; a test must fail. RUNS=10
 	.venv/bin/python -m tools.mutants
 
 postgres-versions: $(POSTGRES) ## Test the SQL on Postgres 15 to 18; VERSIONS='15 16'
 	@.venv/bin/python -m tools.postgres_versions $(VERSIONS)
 
-bench: $(STAMP) ## Compare the worker's speed with others; BENCH=--help
+bench: $(STAMP) ## Benchmark against others; options: BENCH=--help
 	@PATH="$$PATH:$(CURDIR)/.venv/bin" uv run --frozen --group bench python -m bench $(BENCH)
 
 # A version that cannot be looked up fails, too.

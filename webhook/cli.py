@@ -62,8 +62,8 @@ def dev_command(port: int) -> None:
     Example:
       webhook dev --port 4242
 
-    If DATABASE_URL is set, that database is used instead. Data and secrets are kept in the directory .dev. If Postgres
-    cannot run there, because root started it in a private directory, the data is in /var/lib/stripe-credits-webhook.
+    If DATABASE_URL is set, that database is used instead. Data and secrets are kept in the directory .dev. If
+    root runs this in a directory that only root can enter, the data is in /var/lib/stripe-credits-webhook.
     """
     server.run(port)
 
@@ -77,7 +77,7 @@ def demo_command(*, refund: bool) -> None:
     Example:
       webhook demo --refund
 
-    No Stripe account is needed.
+    It finds the worker by the directory .dev of the current directory. No Stripe account is needed.
     """
     demo.run(refund=refund)
 
@@ -88,9 +88,9 @@ def demo_command(*, refund: bool) -> None:
     type=click.Choice(migrate.HISTORIES),
     default="billing",
     show_default=True,
-    help="Table of applied migrations. supabase: that of the Supabase CLI, for projects without other migrations.",
+    help="Where applied migrations are recorded. supabase: in the CLI's table, if the project has no other migrations.",
 )
-@click.option("--plain-postgres", is_flag=True, help="First add what Supabase has and plain Postgres lacks.")
+@click.option("--plain-postgres", is_flag=True, help="First add Supabase's roles, auth.users and auth.uid().")
 def migrate_command(history: str, *, plain_postgres: bool) -> None:
     """Bring the database schema up to date.
 
@@ -135,7 +135,8 @@ def parked_command(event_id: str | None, *, as_json: bool) -> None:
     Example:
       webhook parked evt_123
 
-    On a pipe, each event is one line: id, reason and age, separated by tabs. A resolved event shows its resolution.
+    If the output is not a terminal, each event is one line: id, reason and age, separated by tabs. A resolved event
+    shows its resolution. The exit code is 1 if EVENT_ID was never parked.
     """
     if event_id:
         parked.show(event_id, as_json=as_json)
@@ -153,15 +154,21 @@ def retry_command(event_ids: tuple[str, ...]) -> int:
     Example:
       webhook retry
 
-    It tries the given events, by default all. Exit codes: 0 = none is parked any more, 1 = some are, 2 = not known.
+    It tries the given events, by default all. Exit codes: 0 = none is parked any more, 1 = some are, 2 = an error, or a
+    given event is not parked.
     """
     return OK if parked.retry(event_ids) else FOUND
 
 
 @commands.command("discard")
 @click.argument("event_ids", nargs=-1, required=True, metavar="EVENT_ID...")
-@click.option("--reason", required=True, type=TextParameter(), help="Stored for good: enter no personal data.")
-@click.option("--by", metavar="NAME", type=TextParameter(), help="Your name. Default: the user of this machine.")
+@click.option("--reason", required=True, type=TextParameter(), help="Why. It is kept for ever: enter no personal data.")
+@click.option(
+    "--by",
+    metavar="NAME",
+    type=TextParameter(),
+    help="Your name. Default: the system user. The database login is added.",
+)
 @returned_exit_code(*_ERRORS)
 def discard_command(event_ids: tuple[str, ...], reason: str, by: str | None) -> int:
     """Remove parked events from the list without settling them.
@@ -171,8 +178,8 @@ def discard_command(event_ids: tuple[str, ...], reason: str, by: str | None) -> 
       webhook discard evt_123 --reason "a test purchase"
 
     The payload is deleted. `webhook parked EVENT_ID` shows who discarded the event, when and why. A discarded event
-    never returns to the list. If Stripe delivers it again and it can be settled by then, it is settled. So are other
-    events of its sale. If one of the given events is not parked, none is discarded and the exit code is 2.
+    never returns to the list. If Stripe delivers it again, it is settled if possible. Other events of its sale are not
+    affected. If one of the given events is not parked, none is discarded and the exit code is 2.
     """
     parked.discard(event_ids, reason, by)
     return OK
@@ -182,9 +189,13 @@ def discard_command(event_ids: tuple[str, ...], reason: str, by: str | None) -> 
 @click.option(
     "--since",
     type=TimeParameter(),
-    help="Start: 3d, 12h, 2w, or a date. Default: the end of the last run. Earlier payments are not granted.",
+    help="Start: 3d, 12h, 2w, or a date. Default: the end of the last run. Sales paid before it are not granted.",
 )
-@click.option("--until", type=TimeParameter(), help="End. Default: now. Use 5m to leave out webhooks still in flight.")
+@click.option(
+    "--until",
+    type=TimeParameter(),
+    help="End. Default: now. 5m = five minutes ago, which leaves out webhooks in flight.",
+)
 @click.option("--dry-run", is_flag=True, help="Report what is missing and change nothing.")
 @_json_option
 @returned_exit_code(*_ERRORS)
@@ -211,14 +222,14 @@ def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run
 @_json_option
 @returned_exit_code(*_ERRORS)
 def audit_command(since: datetime | None, until: datetime | None, *, stripe: bool, as_json: bool) -> int:
-    """Check that the ledger adds up and matches Stripe's events.
+    """Check that the ledger adds up and matches the recorded facts.
 
     \b
     Example:
       webhook audit --stripe --since 7d
 
     It changes nothing and can run beside live deliveries. It checks balances, the rows of each sale, generations and
-    parked events. A finding is one line: user, payment or row, problem, expected value and found value.
+    parked events. A finding is one line: check, subject, problem, expected value and found value.
 
     Exit codes: 0 = nothing was found, 1 = something was found, 2 = not everything could be checked.
     """
@@ -237,7 +248,7 @@ def doctor_command() -> None:
       webhook doctor
 
     It changes nothing and prints no secret. Each check is one line that starts with ok, fail or skipped. The exit code
-    is 1 if a check fails. If a worker runs on PORT, it also reports the deliveries per signing secret.
+    is 1 if a check fails. If a worker runs on PORT (default 8000), it also reports the deliveries per signing secret.
     """
     sys.exit(OK if doctor.run() else FOUND)
 

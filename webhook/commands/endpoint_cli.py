@@ -26,7 +26,7 @@ def endpoint_commands() -> None:
 _api_key_option = click.option(
     "--api-key",
     metavar="KEY",
-    help="Used once and never stored. Default: STRIPE_API_KEY, which other users cannot see.",
+    help="Not stored. Prefer STRIPE_API_KEY: other users of this machine can see options.",
 )
 
 
@@ -34,7 +34,7 @@ _api_key_option = click.option(
 @click.option("--url", required=True, metavar="https://…/webhook", help="The public URL of the worker.")
 @_api_key_option
 @click.option("--force", is_flag=True, help="Create another endpoint for a URL that has one.")
-@click.option("--connect", is_flag=True, help="For the events of connected accounts (STRIPE_ACCOUNT) only.")
+@click.option("--connect", is_flag=True, help="Receive only events of connected accounts (STRIPE_ACCOUNT).")
 def endpoint_create_command(url: str, api_key: str | None, *, force: bool, connect: bool) -> None:
     """Create an endpoint and print its id and signing secret.
 
@@ -42,7 +42,7 @@ def endpoint_create_command(url: str, api_key: str | None, *, force: bool, conne
     Example:
       webhook endpoint create --url https://credits.example.com/webhook
 
-    It receives the events that this worker reads. The key needs the permission Webhook Endpoints: Write.
+    The endpoint receives the events that this worker reads. The key needs the permission Webhook Endpoints: Write.
     """
     endpoint.create(url, api_key, force=force, connect=connect)
 

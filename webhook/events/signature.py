@@ -47,15 +47,14 @@ def verify(body: bytes, signature: str | None, secrets: Iterable[str]) -> tuple[
         text = body.decode()
     except UnicodeDecodeError:
         raise InvalidDeliveryError(Rejection.NOT_UTF8) from None
-    cause = "no signing secret"
+    is_old = False
     for position, secret in enumerate(secrets):
         try:
             WebhookSignature.verify_header(text, header, secret, TOLERANCE)
         except SignatureVerificationError as error:
-            cause = str(error.args[0])
+            is_old |= str(error.args[0]).startswith("Timestamp")  # the signature itself matched this secret
         else:
             return text, position
-    is_old = cause.startswith("Timestamp")
     raise InvalidDeliveryError(Rejection.OLD_SIGNATURE if is_old else Rejection.WRONG_SIGNATURE)
 
 
