@@ -1,4 +1,4 @@
-"""`webhook audit`: silent on a ledger that was settled, and loud about each way to corrupt one."""
+"""`webhook audit` prints nothing for a settled ledger, and a finding for each kind of corruption."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ LINK = {"kind": "link", "id": "inpay_1", "invoice_id": "in_1"}
 
 @pytest.fixture
 def audit(database: Database, monkeypatch: pytest.MonkeyPatch) -> Audit:
-    """The command, on a pipe."""
+    """`webhook audit` with its output on a pipe."""
     monkeypatch.setenv("DATABASE_URL", database.url)
     return partial(invoke, "audit")
 
 
 @pytest.fixture
 def worker(database: Database, admin: Admin) -> Iterator[Worker]:
-    """The worker's own connection, to a ledger of two users."""
+    """A connection as the worker to a ledger with two users."""
     sign_up(admin, ALICE, BOB)
     with connected(database, "service_role", login="webhook_worker") as worker:
         yield worker
@@ -53,7 +53,7 @@ def worker(database: Database, admin: Admin) -> Iterator[Worker]:
 
 @pytest.fixture
 def shop(worker: Worker) -> Worker:
-    """Alice bought 100 credits, a quarter of which was refunded, and spent 10, which were given back."""
+    """The worker's connection. Alice bought 100 credits, 25 were refunded, and a generation of 10 was refunded."""
     record(worker, sale("pi_1", ALICE))
     record(worker, refund("re_1", "pi_1", 250))
     add(worker, ALICE, -10, type="GENERATION", id=GENERATION)
@@ -63,7 +63,7 @@ def shop(worker: Worker) -> Worker:
 
 @pytest.fixture
 def corrupt(database: Database, shop: Worker) -> Corrupt:
-    """Run what no trigger, foreign key or grant could stop; balances then follow, unless told not to."""
+    """Run statements without triggers, foreign keys and grants, then by default set balances to the ledger's sums."""
     del shop
 
     def corrupt(*statements: str, balances: bool = True) -> None:
@@ -81,7 +81,7 @@ def corrupt(database: Database, shop: Worker) -> Corrupt:
 
 
 def findings(audit: Audit) -> list[str]:
-    """The lines, with whether there are any as the exit code says."""
+    """Return the lines, and check that the exit code is 1 if there are any."""
     result = audit()
     lines = result.stdout.splitlines()
     assert (result.exit_code, result.stderr) == (1 if lines else 0, "")
@@ -105,7 +105,7 @@ def test_audit_of_any_history_finds_nothing(
     assert findings(audit) == []
 
 
-def test_audit_beside_live_traffic_finds_nothing(audit: Audit, database: Database, worker: Worker) -> None:
+def test_audit_during_live_traffic_finds_nothing(audit: Audit, database: Database, worker: Worker) -> None:
     del worker
     done = threading.Event()
 
@@ -137,7 +137,7 @@ def test_audit_of_a_settled_ledger_finds_nothing(audit: Audit, shop: Worker) -> 
     assert findings(audit) == []
 
 
-def test_audit_on_a_terminal_says_that_nothing_was_found(
+def test_audit_on_a_terminal_without_findings_prints_a_line(
     audit: Audit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del audit
@@ -146,29 +146,27 @@ def test_audit_on_a_terminal_says_that_nothing_was_found(
     assert capsys.readouterr().out == "Nothing found.\n"
 
 
-def test_audit_names_a_balance_that_is_not_its_rows_sum(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_a_balance_that_differs_from_its_rows(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.users set credits_balance = 80 where id = '{ALICE}'", balances=False)
     assert findings(audit) == [
         f"balance: user {ALICE}: balance is not the sum of its ledger rows: expected 75, found 80"
     ]
 
 
-def test_audit_names_a_balance_without_rows(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_a_balance_without_ledger_rows(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.users set credits_balance = 80 where id = '{BOB}'", balances=False)
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 0, found 80"]
 
 
-def test_audit_names_a_balance_that_lacks_the_rows_of_a_table_inheriting_the_ledger(
-    audit: Audit, shop: Worker, admin: Admin
-) -> None:
-    """No trigger sees the rows that the owner adds so, but they count in the ledger's sums and are told."""
+def test_audit_reports_rows_of_a_table_inheriting_the_ledger(audit: Audit, shop: Worker, admin: Admin) -> None:
+    """No trigger sees the rows that the owner adds there, but the ledger's sums include them."""
     assert shop
     admin.execute("create table public.mine () inherits (public.transactions)")
     admin.execute("insert into public.mine (user_id, amount, type) values (%s, 5, 'PURCHASE')", [BOB])
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 5, found 0"]
 
 
-def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_rows_of_a_missing_user(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"delete from public.users where id = '{ALICE}'")
     assert findings(audit) == [
         f"balance: user {ALICE}: ledger rows of a user that does not exist: expected 75, found nothing",
@@ -189,7 +187,7 @@ def test_audit_names_rows_of_a_user_that_is_not_there(audit: Audit, corrupt: Cor
         ("update billing.reversals set money_amount = 2000", 0, 75),
     ],
 )
-def test_audit_names_a_sale_whose_rows_are_not_what_its_facts_say(
+def test_audit_reports_credits_that_do_not_match_the_facts(
     corrupted: str, expected: int, found: int, audit: Audit, corrupt: Corrupt
 ) -> None:
     corrupt(corrupted)
@@ -198,13 +196,13 @@ def test_audit_names_a_sale_whose_rows_are_not_what_its_facts_say(
     assert lines == [f"settlement: payment pi_1, user {ALICE}: {message}"]
 
 
-def test_audit_names_credits_of_a_sale_that_is_not_paid(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_credits_of_an_unpaid_sale(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("update billing.sales set paid = false")
     message = "credits of a sale that is not paid: expected 0, found 75"
     assert findings(audit) == [f"settlement: payment pi_1, user {ALICE}: {message}"]
 
 
-def test_audit_names_both_users_of_a_sale_that_went_to_the_wrong_one(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_both_users_of_a_misassigned_sale(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.transactions set user_id = '{BOB}' where stripe_id = 'pi_1'")
     message = "credits do not match the facts: expected"
     assert sorted(findings(audit)) == [
@@ -213,7 +211,7 @@ def test_audit_names_both_users_of_a_sale_that_went_to_the_wrong_one(audit: Audi
     ]
 
 
-def test_audit_names_rows_whose_sale_has_lost_its_facts(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_rows_of_a_sale_without_facts(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("delete from billing.sales")
     message = "no facts of its sale are known: expected 0, found"
     assert sorted(findings(audit)) == [
@@ -222,7 +220,7 @@ def test_audit_names_rows_whose_sale_has_lost_its_facts(audit: Audit, corrupt: C
     ]
 
 
-def test_audit_names_a_row_whose_refund_is_not_known(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_a_row_of_an_unknown_refund(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("delete from billing.reversals")
     assert findings(audit) == [
         f"settlement: payment pi_1, user {ALICE}: credits do not match the facts: expected 100, found 75",
@@ -230,7 +228,7 @@ def test_audit_names_a_row_whose_refund_is_not_known(audit: Audit, corrupt: Corr
     ]
 
 
-def test_audit_names_a_purchase_that_bears_another_sales_id(audit: Audit, shop: Worker, corrupt: Corrupt) -> None:
+def test_audit_reports_a_purchase_with_another_sales_id(audit: Audit, shop: Worker, corrupt: Corrupt) -> None:
     record(shop, sale("pi_2", ALICE, paid=False))
     corrupt("update public.transactions set stripe_id = 'pi_2' where stripe_id = 'pi_1'")
     assert findings(audit) == [
@@ -238,14 +236,15 @@ def test_audit_names_a_purchase_that_bears_another_sales_id(audit: Audit, shop: 
     ]
 
 
-def test_audit_names_a_purchase_by_hand_that_its_refunds_could_not_settle(audit: Audit, shop: Worker) -> None:
+def test_audit_reports_a_manual_purchase_without_its_money(audit: Audit, shop: Worker) -> None:
+    """Refunds of this purchase could not be settled."""
     add(shop, BOB, 100, stripe_id="pi_2", payment_id="pi_2")
     message = "a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency"
     assert findings(audit) == [f"row: payment pi_2, user {BOB}, row pi_2: {message}, found no money_amount, currency"]
 
 
 @pytest.mark.parametrize("column", ["payment_id", "money_amount", "currency"])
-def test_audit_names_a_row_of_stripes_that_lacks_something(column: str, audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_an_incomplete_row_from_stripe(column: str, audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.transactions set {column} = null where stripe_id = 're_1'")
     message = (
         f"a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency, found no {column}"
@@ -254,19 +253,19 @@ def test_audit_names_a_row_of_stripes_that_lacks_something(column: str, audit: A
 
 
 @pytest.mark.parametrize(
-    ("kind", "amount", "columns", "lacks"),
+    ("kind", "amount", "columns", "missing"),
     [
         ("PURCHASE", 40, {}, "stripe_id, payment_id, money_amount, currency"),
         ("REFUND", -40, {}, "stripe_id, payment_id, money_amount, currency"),
         ("REFUND", -40, {"payment_id": "pi_1", "money_amount": "1", "currency": "usd"}, "stripe_id"),
     ],
 )
-def test_audit_names_a_row_that_says_that_an_event_told_of_it_and_nothing_else(  # noqa: PLR0913, PLR0917 - fixtures
-    kind: str, amount: int, columns: dict[str, str], lacks: str, audit: Audit, shop: Worker
+def test_audit_reports_an_incomplete_row_with_an_event_id(  # noqa: PLR0913, PLR0917 - fixtures
+    kind: str, amount: int, columns: dict[str, str], missing: str, audit: Audit, shop: Worker
 ) -> None:
     row = add(shop, ALICE, amount, type=kind, event_id="evt_made_up", **columns)
     message = "a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency, found no "
-    assert [line for line in findings(audit) if line.endswith(f"row {row}: {message}{lacks}")]
+    assert [line for line in findings(audit) if line.endswith(f"row {row}: {message}{missing}")]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +277,7 @@ def test_audit_names_a_row_that_says_that_an_event_told_of_it_and_nothing_else( 
         ("type = 'GENERATION' where stripe_id = 're_1'", "re_1", "its type does not match its cause"),
     ],
 )
-def test_audit_names_a_row_that_contradicts_the_facts_of_its_sale(
+def test_audit_reports_a_row_with_wrong_money_or_type(
     corrupted: str, row: str, message: str, audit: Audit, corrupt: Corrupt
 ) -> None:
     corrupt(f"update public.transactions set {corrupted}")
@@ -286,7 +285,7 @@ def test_audit_names_a_row_that_contradicts_the_facts_of_its_sale(
     assert line.startswith(f"row: payment pi_1, user {ALICE}, row {row}: {message}: expected ")
 
 
-def test_audit_names_a_refund_that_is_typed_as_a_purchase(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_a_refund_of_type_purchase(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(
         "alter table public.transactions drop constraint transactions_amount_sign",
         "update public.transactions set type = 'PURCHASE' where stripe_id = 're_1'",
@@ -295,31 +294,32 @@ def test_audit_names_a_refund_that_is_typed_as_a_purchase(audit: Audit, corrupt:
     assert findings(audit) == [f"row: payment pi_1, user {ALICE}, row re_1: {message}"]
 
 
-def test_audit_of_a_sale_whose_money_a_closer_source_told_later_finds_nothing(audit: Audit, shop: Worker) -> None:
+def test_audit_of_money_corrected_by_a_later_fact_finds_nothing(audit: Audit, shop: Worker) -> None:
+    """The later fact is from a source closer to the money, and its amount or currency differs."""
     record(shop, sale("pi_1", ALICE, version=3, money_amount=1100, currency="eur"))
     record(shop, sale("pi_2", BOB))
     record(shop, sale("pi_2", BOB, version=3, money_amount=500))
     assert [line for line in findings(audit) if not line.startswith("currency")] == []
 
 
-LOST = "a paid sale is not settled, and no event of it is parked: expected a ledger row or a parked event"
+UNSETTLED = "a paid sale is not settled, and no event of it is parked: expected a ledger row or a parked event"
 
 
-@pytest.mark.parametrize("lacking", [{"user_id": None}, {"credits": None}])
-def test_audit_names_a_paid_sale_that_nobody_settled_or_parked(
-    lacking: dict[str, Any], audit: Audit, shop: Worker, corrupt: Corrupt
+@pytest.mark.parametrize("missing", [{"user_id": None}, {"credits": None}])
+def test_audit_reports_a_paid_sale_neither_settled_nor_parked(
+    missing: dict[str, Any], audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
-    record(shop, sale("pi_2", BOB) | lacking)
+    record(shop, sale("pi_2", BOB) | missing)
     assert findings(audit) == []
     corrupt(LONG_AGO)
-    assert findings(audit) == [f"settlement: payment pi_2: {LOST}, found nothing"]
+    assert findings(audit) == [f"settlement: payment pi_2: {UNSETTLED}, found nothing"]
 
 
 @pytest.mark.parametrize("end", ["select 1", "select billing.discard(array['evt_2'], 'Ann', 'a test')"])
-def test_audit_of_a_paid_sale_whose_event_waits_or_was_discarded_is_silent_about_it(
+def test_audit_ignores_a_sale_with_a_parked_or_discarded_event(
     end: str, audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
-    """Parked under the invoice, and paid by another id of it."""
+    """The event is parked under the invoice's id, and the sale has the id of its payment."""
     record(shop, LINK | {"payment_id": "pi_2"})
     record(shop, sale("pi_2", None))
     shop.execute("select billing.park('evt_2', 'some.type', 'missing_user', 'in_1', '{}')")
@@ -328,15 +328,13 @@ def test_audit_of_a_paid_sale_whose_event_waits_or_was_discarded_is_silent_about
     assert not [line for line in findings(audit) if not line.startswith("parked")]
 
 
-def test_audit_of_a_captured_payment_that_names_nothing_finds_nothing(
-    audit: Audit, shop: Worker, corrupt: Corrupt
-) -> None:
+def test_audit_of_a_capture_without_metadata_finds_nothing(audit: Audit, shop: Worker, corrupt: Corrupt) -> None:
     record(shop, sale("pi_2", None, version=3, credits=None))
     corrupt(LONG_AGO)
     assert findings(audit) == []
 
 
-def test_audit_names_a_reversal_in_another_currency_than_its_sale(audit: Audit, shop: Worker) -> None:
+def test_audit_reports_a_reversal_in_another_currency(audit: Audit, shop: Worker) -> None:
     record(shop, refund("re_2", "pi_1", 1) | {"currency": "eur"})
     message = "a reversal in another currency than its sale took all its credits: expected usd, found eur"
     assert findings(audit) == [f"currency: payment pi_1, row re_2: {message}"]
@@ -345,9 +343,9 @@ def test_audit_names_a_reversal_in_another_currency_than_its_sale(audit: Audit, 
 @pytest.mark.parametrize(
     ("sold", "moved"),
     [({}, {"money_amount": 0, "version": 2}), ({"money_amount": 0}, {}), ({"paid": False}, {})],
-    ids=["it failed", "the sale was free", "the sale is not paid"],
+    ids=["failed refund", "free sale", "unpaid sale"],
 )
-def test_audit_of_a_reversal_in_another_currency_that_takes_nothing_finds_nothing(
+def test_audit_ignores_other_currencies_that_take_no_credits(
     sold: dict[str, Any], moved: dict[str, Any], audit: Audit, shop: Worker
 ) -> None:
     record(shop, sale("pi_2", BOB, **sold))
@@ -380,14 +378,14 @@ def test_audit_of_a_reversal_in_another_currency_that_takes_nothing_finds_nothin
         ),
     ],
 )
-def test_audit_names_a_generation_that_was_not_given_back_once_and_whole(
+def test_audit_reports_a_wrong_refund_of_a_generation(
     corrupted: str, messages: list[str], audit: Audit, corrupt: Corrupt
 ) -> None:
     corrupt(corrupted)
     assert findings(audit) == [f"generation: {message}" for message in messages]
 
 
-def test_audit_counts_the_events_that_wait_by_their_reason(audit: Audit, admin: Admin) -> None:
+def test_audit_counts_parked_events_by_reason(audit: Audit, admin: Admin) -> None:
     for event_id, reason, age in (
         ("evt_1", "unreadable", 1),
         ("evt_2", "unreadable", 50),
@@ -404,19 +402,19 @@ def test_audit_counts_the_events_that_wait_by_their_reason(audit: Audit, admin: 
     assert missing.startswith("parked: reason missing_user, oldest 02:00:0")
 
 
-def test_audit_of_events_that_were_settled_or_discarded_finds_nothing(audit: Audit, shop: Worker) -> None:
+def test_audit_of_settled_or_discarded_events_finds_nothing(audit: Audit, shop: Worker) -> None:
     for event_id in ("evt_1", "evt_2"):
         shop.execute("select billing.park(%s, 'some.type', 'unreadable', null, '{}')", [event_id])
     shop.execute("select billing.resolve('evt_1'), billing.discard(array['evt_2'], 'Ann', 'a test')")
     assert findings(audit) == []
 
 
-def test_audit_of_reversals_whose_sale_is_not_known_finds_nothing(audit: Audit, worker: Worker) -> None:
+def test_audit_of_a_reversal_without_a_sale_finds_nothing(audit: Audit, worker: Worker) -> None:
     record(worker, refund("re_1", "pi_none", 250))
     assert findings(audit) == []
 
 
-def test_audit_of_what_was_entered_by_hand_finds_nothing(audit: Audit, shop: Worker) -> None:
+def test_audit_of_manual_entries_finds_nothing(audit: Audit, shop: Worker) -> None:
     by_hand = {"stripe_id": "pi_2", "payment_id": "pi_2", "money_amount": "1000", "currency": "usd"}
     add(shop, BOB, 100, **by_hand)
     add(shop, BOB, 20)
@@ -425,7 +423,7 @@ def test_audit_of_what_was_entered_by_hand_finds_nothing(audit: Audit, shop: Wor
     assert findings(audit) == []
 
 
-def test_audit_names_a_sale_by_hand_whose_refund_was_here_before_it(audit: Audit, shop: Worker) -> None:
+def test_audit_reports_a_manual_sale_entered_after_its_refund(audit: Audit, shop: Worker) -> None:
     record(shop, refund("re_2", "pi_2", 100))
     add(shop, BOB, 100, stripe_id="pi_2", payment_id="pi_2", money_amount="1000", currency="usd")
     message = "credits do not match the facts: expected 90, found 100"
@@ -469,7 +467,7 @@ def test_audit_of_linked_payments_that_disagree_finds_nothing(
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])
-def test_audit_names_the_rows_of_an_invoice_that_lost_the_link_to_its_payment(
+def test_audit_reports_rows_of_an_invoice_with_a_missing_link(
     names: str, audit: Audit, shop: Worker, corrupt: Corrupt
 ) -> None:
     record(shop, sale("in_1", BOB, version=2))
@@ -485,7 +483,7 @@ def test_audit_names_the_rows_of_an_invoice_that_lost_the_link_to_its_payment(
     ]
 
 
-def test_audit_as_json_is_one_finding_per_line(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_as_json_prints_one_finding_per_line(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("update billing.sales set paid = false", f"update public.users set credits_balance = 1 where id = '{BOB}'")
     corrupt(f"update public.users set credits_balance = 1 where id = '{BOB}'", balances=False)
     result = audit("--json")
@@ -509,13 +507,13 @@ def test_audit_as_json_is_one_finding_per_line(audit: Audit, corrupt: Corrupt) -
     ]
 
 
-def test_audit_as_json_with_nothing_found_is_empty(audit: Audit, shop: Worker) -> None:
+def test_audit_as_json_without_findings_prints_nothing(audit: Audit, shop: Worker) -> None:
     del shop
     result = audit("--json")
     assert (result.stdout, result.exit_code) == ("", 0)
 
 
-def test_audit_of_an_older_schema_cannot_tell(audit: Audit, admin: Admin) -> None:
+def test_audit_of_an_older_schema_exits_with_2(audit: Audit, admin: Admin) -> None:
     admin.execute(
         "create or replace function billing.schema_version() returns text language sql return '20261122000005'"
     )
@@ -525,14 +523,14 @@ def test_audit_of_an_older_schema_cannot_tell(audit: Audit, admin: Admin) -> Non
     assert result.stderr.endswith(": run webhook migrate\n")
 
 
-def test_audit_without_a_database_cannot_tell(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_without_a_database_exits_with_2(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     result = audit()
     assert (result.stdout, result.exit_code, result.stderr.count("\n")) == ("", 2, 1)
     assert result.stderr.startswith("webhook: no connection: ")
 
 
-def test_audit_that_breaks_off_cannot_tell(audit: Audit, database: Database) -> None:
+def test_audit_with_a_failing_query_exits_with_2(audit: Audit, database: Database) -> None:
     with psycopg.connect(database.superuser_url, autocommit=True) as connection:
         connection.execute("revoke select on billing.parked_events from service_role")
     result = audit()

@@ -1,4 +1,4 @@
-"""`webhook doctor`: what it finds wrong, and that it looks on."""
+"""`webhook doctor` reports each failed check, and still runs the other checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Admin = psycopg.Connection[Any]
 
 
 class Metrics(ThreadingHTTPServer):
-    """Answers as GET /metrics of a worker, and keeps the headers of the last request."""
+    """Responds as GET /metrics of a worker, and keeps the Authorization header of the last request."""
 
     status, body, authorization = 200, "", ""
 
@@ -44,7 +44,7 @@ class Metrics(ThreadingHTTPServer):
             """Print nothing."""
 
     def show(self, **secrets: tuple[int, float]) -> None:
-        """Show so many deliveries per secret, and when it was last used."""
+        """Set the number of deliveries and the time of the last use of each secret."""
         self.body = "# TYPE webhook_verified_deliveries_total counter\n"
         for secret, (count, _) in secrets.items():
             self.body += f'webhook_verified_deliveries_total{{secret="{secret}"}} {count}.0\n'
@@ -66,7 +66,7 @@ def metrics(stripe_api: Mock) -> Iterator[Metrics]:
 
 @pytest.fixture
 def doctor(database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command, with all that it needs but a key."""
+    """The command, with all settings that it needs except an API key."""
     for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", "MIGRATION_DATABASE_URL", "METRICS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PORT", str(metrics.server_port))
@@ -78,7 +78,7 @@ def doctor(database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def keyed(doctor: Command, monkeypatch: pytest.MonkeyPatch, stripe_api: Mock) -> Command:
-    """The command with a key that may read everything, and an endpoint as wanted."""
+    """The command with an API key that has every permission, and a correct endpoint."""
     monkeypatch.setenv("STRIPE_API_KEY", KEY)
     stripe_api.assert_all_requests_are_fired = False
     for each in LISTS:
@@ -88,7 +88,7 @@ def keyed(doctor: Command, monkeypatch: pytest.MonkeyPatch, stripe_api: Mock) ->
 
 
 def lines(doctor: Command, verdict: str) -> list[str]:
-    """What it says of this verdict; its exit code is right, and its output holds no secret."""
+    """Return the lines with this verdict. Check that the exit code fits and that no secret is printed."""
     done = doctor("doctor")
     found = [tuple(line.split(maxsplit=1)) for line in done.out.splitlines()]
     assert done.code == (1 if "fail" in {name for name, _ in found} else 0)
@@ -96,7 +96,7 @@ def lines(doctor: Command, verdict: str) -> list[str]:
     return [text for name, text in found if name == verdict]
 
 
-def test_doctor_of_a_healthy_worker_finds_nothing_wrong(keyed: Command) -> None:
+def test_doctor_of_a_healthy_worker_reports_no_failure(keyed: Command) -> None:
     assert lines(keyed, "fail") == lines(keyed, "skipped") == []
     assert f"schema: {expected_version()}" in lines(keyed, "ok")
 
@@ -125,49 +125,49 @@ def test_doctor_without_a_key_skips_stripe(doctor: Command) -> None:
         ("DATABASE_URL", "postgresql://worker:hunter2/more@db.example.com/postgres"),
     ],
 )
-def test_doctor_of_a_bad_variable_names_it_and_looks_on(
+def test_doctor_with_an_invalid_variable_names_it_and_continues(
     doctor: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    [wrong] = lines(doctor, "fail")
-    assert wrong.startswith(f"{name} ")
-    assert "hunter2" not in wrong
+    [failed] = lines(doctor, "fail")
+    assert failed.startswith(f"{name} ")
+    assert "hunter2" not in failed
     assert any(line.startswith(("parked", "database")) for line in (*lines(doctor, "ok"), *lines(doctor, "skipped")))
 
 
 # The database
 
 
-def test_doctor_with_the_database_away_says_so_and_looks_on(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_without_a_database_reports_it_and_continues(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://worker:only-for-tests@127.0.0.1:1/none")
-    [wrong] = lines(keyed, "fail")
-    assert wrong.startswith("database: not reachable as service_role: no connection")
+    [failed] = lines(keyed, "fail")
+    assert failed.startswith("database: not reachable as service_role: no connection")
     assert "endpoint: we_1" in lines(keyed, "ok")
 
 
-def test_doctor_with_a_login_that_may_not_become_service_role_says_so(
+def test_doctor_with_a_login_without_service_role_reports_it(
     doctor: Command, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         superuser.execute("drop role if exists stranger")
         superuser.execute("create role stranger login password 'only-for-tests'")
         monkeypatch.setenv("DATABASE_URL", login(database.url, "stranger"))
-        [wrong] = lines(doctor, "fail")
+        [failed] = lines(doctor, "fail")
         superuser.execute("drop role stranger")
-    assert "SQLSTATE 42501" in wrong
-    assert "grant service_role" in wrong
+    assert "SQLSTATE 42501" in failed
+    assert "grant service_role" in failed
 
 
-def test_doctor_of_an_empty_database_says_migrate(
+def test_doctor_of_an_empty_database_suggests_migrate(
     doctor: Command, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database.url)
-    wrong = lines(doctor, "fail")
-    assert "database: SQLSTATE 3F000 InvalidSchemaName: run webhook migrate" in wrong
-    assert "permissions: service_role lacks execute on billing.record(): grant it" in wrong
+    failed = lines(doctor, "fail")
+    assert "database: SQLSTATE 3F000 InvalidSchemaName: run webhook migrate" in failed
+    assert "permissions: service_role lacks execute on billing.record(): grant it" in failed
 
 
-def test_doctor_of_an_older_schema_says_migrate(doctor: Command, admin: Admin) -> None:
+def test_doctor_of_an_older_schema_suggests_migrate(doctor: Command, admin: Admin) -> None:
     admin.execute("create or replace function billing.schema_version() returns text language sql return '2020'")
     assert lines(doctor, "fail") == [f"schema: 2020, expected {expected_version()}: run webhook migrate"]
 
@@ -179,7 +179,7 @@ def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, 
 
 
 @pytest.mark.parametrize(
-    ("statement", "right"),
+    ("statement", "privilege"),
     [
         ("revoke execute on function billing.record(jsonb) from service_role", "execute on billing.record()"),
         ("revoke insert on public.transactions from service_role", "insert on public.transactions"),
@@ -194,13 +194,13 @@ def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, 
         ),
     ],
 )
-def test_doctor_of_a_right_that_is_missing_names_it(doctor: Command, admin: Admin, statement: str, right: str) -> None:
+def test_doctor_of_a_missing_privilege_names_it(doctor: Command, admin: Admin, statement: str, privilege: str) -> None:
     admin.execute(statement)
-    assert lines(doctor, "fail") == [f"permissions: service_role lacks {right}: grant it"]
+    assert lines(doctor, "fail") == [f"permissions: service_role lacks {privilege}: grant it"]
 
 
 @pytest.mark.parametrize(
-    ("role", "statement", "right"),
+    ("role", "statement", "privilege"),
     [
         ("service_role", "update on public.transactions", "update on public.transactions"),
         ("service_role", "update (amount) on public.transactions", "update on public.transactions"),
@@ -220,11 +220,11 @@ def test_doctor_of_a_right_that_is_missing_names_it(doctor: Command, admin: Admi
         ("anon", "execute on function public.refund_generation(uuid)", "execute on public.refund_generation(uuid)"),
     ],
 )
-def test_doctor_of_a_right_too_much_names_it(
-    doctor: Command, admin: Admin, role: str, statement: str, right: str
+def test_doctor_of_an_excess_privilege_names_it(
+    doctor: Command, admin: Admin, role: str, statement: str, privilege: str
 ) -> None:
     admin.execute(f"grant {statement} to {role}")
-    assert lines(doctor, "fail") == [f"permissions: {role} has {right}: revoke it"]
+    assert lines(doctor, "fail") == [f"permissions: {role} has {privilege}: revoke it"]
 
 
 def test_doctor_with_parked_events_counts_them(doctor: Command, database: Database) -> None:
@@ -293,7 +293,7 @@ def test_doctor_sends_the_metrics_token(doctor: Command, metrics: Metrics, monke
     assert metrics.authorization == "Bearer hidden"
 
 
-def test_doctor_reaches_the_worker_without_the_machines_proxy(doctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_requests_the_metrics_without_a_proxy(doctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -301,7 +301,7 @@ def test_doctor_reaches_the_worker_without_the_machines_proxy(doctor: Command, m
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "reason"),
     [
         (401, "", "rejects METRICS_TOKEN"),
         (404, "", "answers 404"),
@@ -310,11 +310,11 @@ def test_doctor_reaches_the_worker_without_the_machines_proxy(doctor: Command, m
     ],
 )
 def test_doctor_without_usable_metrics_skips_the_signing_secrets(
-    doctor: Command, metrics: Metrics, status: int, body: str, told: str
+    doctor: Command, metrics: Metrics, status: int, body: str, reason: str
 ) -> None:
     metrics.status, metrics.body = status, body
     [skipped] = [line for line in lines(doctor, "skipped") if "signing secret" in line]
-    assert skipped == f"deliveries per signing secret: http://127.0.0.1:{metrics.server_port}/metrics {told}"
+    assert skipped == f"deliveries per signing secret: http://127.0.0.1:{metrics.server_port}/metrics {reason}"
 
 
 def test_doctor_without_a_worker_skips_the_signing_secrets(doctor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,18 +327,18 @@ def test_doctor_without_a_worker_skips_the_signing_secrets(doctor: Command, monk
 # Stripe
 
 
-def test_doctor_with_a_key_of_the_other_mode_says_so(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_with_a_key_of_the_other_mode_reports_it(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_LIVEMODE", "true")
     assert lines(keyed, "fail") == ["API key mode: STRIPE_API_KEY is for test mode, STRIPE_LIVEMODE is for live mode"]
 
 
-def test_doctor_with_a_key_that_names_no_mode_says_so(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_with_a_key_without_a_mode_skips_that_check(keyed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_API_KEY", "rk_doctors")
     assert lines(keyed, "skipped") == ["API key mode: the key does not start with a prefix that names the mode"]
 
 
 @pytest.mark.parametrize(
-    ("path", "right"),
+    ("path", "permission"),
     [
         ("checkout/sessions", "Checkout Sessions: Read"),
         ("prices", "Prices: Read"),
@@ -347,25 +347,24 @@ def test_doctor_with_a_key_that_names_no_mode_says_so(keyed: Command, monkeypatc
         ("refunds", "Charges and Refunds: Read"),
     ],
 )
-def test_doctor_with_a_key_that_lacks_a_right_names_it_and_looks_on(
-    keyed: Command, stripe_api: Mock, path: str, right: str
+def test_doctor_with_a_missing_permission_names_it_and_continues(
+    keyed: Command, stripe_api: Mock, path: str, permission: str
 ) -> None:
     stripe_api.replace("GET", f"{BASE}/v1/{path}", status=403, json={"error": {"message": f"{KEY} may not"}})
-    [wrong] = lines(keyed, "fail")
-    assert right in wrong
+    [failed] = lines(keyed, "fail")
+    assert permission in failed
     assert "endpoint: we_1" in lines(keyed, "ok")
 
 
-def test_doctor_with_a_key_that_lacks_what_thin_events_and_reconcile_need_skips_that(
-    keyed: Command, stripe_api: Mock
-) -> None:
+def test_doctor_without_disputes_permission_skips_that_check(keyed: Command, stripe_api: Mock) -> None:
+    """Only thin events and reconcile need it."""
     stripe_api.replace("GET", f"{BASE}/v1/disputes", status=403, json={"error": {"message": "no"}})
     assert lines(keyed, "fail") == []
     assert len(lines(keyed, "skipped")) == 1
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("failure", "cause"),
     [
         ({"status": 401, "json": {"error": {"message": f"Invalid key {KEY}"}}}, "Stripe does not accept this key"),
         ({"status": 429, "json": {"error": {"message": "later"}}}, "try again in a minute"),
@@ -373,36 +372,36 @@ def test_doctor_with_a_key_that_lacks_what_thin_events_and_reconcile_need_skips_
         ({"body": requests.ReadTimeout(KEY)}, "no answer"),
     ],
 )
-def test_doctor_that_stripe_does_not_answer_says_why_once(
-    keyed: Command, stripe_api: Mock, trouble: dict[str, Any], told: str
+def test_doctor_with_a_failing_stripe_reports_the_cause_once(
+    keyed: Command, stripe_api: Mock, failure: dict[str, Any], cause: str
 ) -> None:
-    stripe_api.replace("GET", f"{BASE}/v1/checkout/sessions", **trouble)
-    [wrong] = lines(keyed, "fail")
-    assert told in wrong
-    assert wrong.count("Stripe: ") == 1
+    stripe_api.replace("GET", f"{BASE}/v1/checkout/sessions", **failure)
+    [failed] = lines(keyed, "fail")
+    assert cause in failed
+    assert failed.count("Stripe: ") == 1
     assert lines(keyed, "skipped") == ["the other checks at Stripe"]
 
 
-def test_doctor_with_a_key_that_may_not_see_endpoints_says_so(keyed: Command, stripe_api: Mock) -> None:
+def test_doctor_without_endpoint_permission_skips_the_endpoint(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, status=403, json={"error": {"message": "no"}})
     assert lines(keyed, "fail") == []
     assert lines(keyed, "skipped") == ["endpoint: the key lacks a permission: add Webhook Endpoints: Read"]
 
 
-def test_doctor_that_stripe_stops_answering_says_why(keyed: Command, stripe_api: Mock) -> None:
+def test_doctor_with_a_failing_endpoint_list_reports_it(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, status=500, json={"error": {"message": "oh"}})
     assert len(lines(keyed, "fail")) == 1
 
 
-def test_doctor_of_an_endpoint_that_differs_tells_each_difference(keyed: Command, stripe_api: Mock) -> None:
+def test_doctor_of_a_wrong_endpoint_reports_each_difference(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, json=page(endpoint(status="disabled", enabled_events=["*"])))
     assert len(lines(keyed, "fail")) == 2
 
 
-def test_doctor_without_an_endpoint_says_how_to_make_one(keyed: Command, stripe_api: Mock) -> None:
+def test_doctor_without_an_endpoint_suggests_endpoint_create(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, json=page())
-    [wrong] = lines(keyed, "fail")
-    assert wrong.endswith("run webhook endpoint create --url URL")
+    [failed] = lines(keyed, "fail")
+    assert failed.endswith("run webhook endpoint create --url URL")
 
 
 def test_doctor_with_several_endpoints_names_them(keyed: Command, stripe_api: Mock) -> None:

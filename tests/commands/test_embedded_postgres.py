@@ -1,4 +1,4 @@
-"""The embedded Postgres: it keeps its data, and never outlives its starter."""
+"""The embedded Postgres keeps its data, and stops when the process that started it ends."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from webhook.dev.unprivileged import readable_root, unprivileged_user
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """The data of a server that each test starts anew."""
+    """The data directory of a server. Each test starts the server again."""
     with new_folder() as folder:
         yield folder / "data"
 
 
-def test_running_again_on_a_folder_finds_its_data(folder: Path) -> None:
+def test_running_again_on_a_folder_keeps_its_data(folder: Path) -> None:
     with postgres.running(folder) as url, psycopg.connect(url) as connection:
         connection.execute("create table if not exists kept ()")
     with postgres.running(folder) as url, psycopg.connect(url) as connection:
         connection.execute("select from kept")
 
 
-def test_running_listens_on_loopback_alone_and_wants_a_password(folder: Path) -> None:
+def test_running_listens_on_loopback_and_requires_a_password(folder: Path) -> None:
     with postgres.running(folder) as url:
         with psycopg.connect(url) as connection:
             assert connection.execute("show listen_addresses").fetchone() == ("127.0.0.1",)
@@ -44,7 +44,7 @@ def test_running_listens_on_loopback_alone_and_wants_a_password(folder: Path) ->
             psycopg.connect(url, password="guessed")
 
 
-def test_running_where_all_but_the_server_was_killed_takes_its_place(folder: Path) -> None:
+def test_running_replaces_a_server_whose_supervisor_was_killed(folder: Path) -> None:
     with postgres.running(folder):
         pid = (folder / "postmaster.pid").read_text(encoding="utf-8").split()[0]
         holder = subprocess.run(["/bin/ps", "-o", "ppid=", "-p", pid], capture_output=True, text=True, check=True)
@@ -53,14 +53,14 @@ def test_running_where_all_but_the_server_was_killed_takes_its_place(folder: Pat
             psycopg.connect(url).close()
 
 
-def test_running_where_even_the_server_was_killed_recovers(folder: Path) -> None:
+def test_running_after_the_server_was_killed_recovers(folder: Path) -> None:
     with postgres.running(folder):
         os.kill(int((folder / "postmaster.pid").read_text(encoding="utf-8").split()[0]), signal.SIGKILL)
         with postgres.running(folder) as url:
             psycopg.connect(url).close()
 
 
-def test_running_that_cannot_start_says_why(folder: Path) -> None:
+def test_running_that_cannot_start_reports_the_cause(folder: Path) -> None:
     settings = folder / "postgresql.auto.conf"
     settings.write_text("no_such_setting = 1\n")
     try:
@@ -70,13 +70,13 @@ def test_running_that_cannot_start_says_why(folder: Path) -> None:
         settings.write_text("")
 
 
-def test_programs_without_the_package_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_without_the_package_suggest_make_setup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(PostgresError, match="make setup"):
         programs()
 
 
-def test_free_port_is_the_preferred_one_unless_it_is_taken() -> None:
+def test_free_port_is_the_preferred_one_unless_it_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         assert free_port(taken) != taken
@@ -163,7 +163,7 @@ def test_running_in_a_copied_checkout_has_its_own_data(closed: Path) -> None:
 
 @as_root
 @pytest.mark.usefixtures("home")
-def test_running_on_unreachable_data_reports_that(closed: Path) -> None:
+def test_running_on_unreachable_data_reports_it(closed: Path) -> None:
     (closed / "data").mkdir()
     with pytest.raises(PostgresError, match="cannot enter"), postgres.running(closed / "data"):
         pass
@@ -187,7 +187,7 @@ def test_programs_in_a_closed_directory_are_copied_once(closed: Path, home: Path
 
 @as_root
 @pytest.mark.usefixtures("home")
-def test_programs_that_everybody_can_read_are_not_copied() -> None:
+def test_programs_that_all_users_can_read_are_not_copied() -> None:
     with new_folder() as folder:
         (folder / "tree").mkdir()
         assert readable_root(folder, ("tree",), "program-1") == folder
@@ -211,7 +211,7 @@ def test_copies_behind_a_link_are_rejected(closed: Path, home: Path) -> None:
         readable_root(closed, ("tree",), "program-1")
 
 
-def test_leash_of_a_killed_starter_stops_its_program() -> None:
+def test_supervised_process_stops_when_its_starter_is_killed() -> None:
     script = (
         "import os, signal\n"
         "from webhook.dev import supervise\n"
@@ -222,7 +222,7 @@ def test_leash_of_a_killed_starter_stops_its_program() -> None:
     subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=20, check=False)
 
 
-def test_leash_tells_how_its_program_ended() -> None:
+def test_supervised_process_reports_its_exit_code() -> None:
     held = supervise.start(["/bin/sh", "-c", "exit 7"], environment={"PATH": os.defpath})
     held.process.wait(20)
     assert held.exit_code == 7

@@ -1,4 +1,4 @@
-"""``webhook migrate``: the schema, applied by an admin that is no superuser."""
+"""``webhook migrate`` applies the schema as an admin that is not a superuser."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def webhook_migrate(url: str, *options: str) -> Result:
 
 @pytest.fixture
 def bare(server: Server) -> Iterator[Database]:
-    """A plain Postgres database: nothing of Supabase's in it."""
+    """A plain Postgres database, without Supabase's objects."""
     with server.new_database("template1") as database:
         yield database
 
 
-def test_migrate_empty_database_applies_every_file_and_then_none(empty_database: Database) -> None:
+def test_migrate_twice_applies_every_file_once(empty_database: Database) -> None:
     assert migrate(empty_database.admin_url).applied == FILES
     again = migrate(empty_database.admin_url)
     assert (again.applied, again.version) == ((), expected_version())
 
 
-def test_migrate_database_with_accounts_brings_them_in(empty_database: Database) -> None:
+def test_migrate_with_existing_accounts_adds_them_to_users(empty_database: Database) -> None:
     account = uuid4()
     with psycopg.connect(empty_database.admin_url) as connection:
         connection.execute("insert into auth.users (id, email) values (%s, 'old@example.com')", [account])
@@ -59,7 +59,7 @@ def test_migrate_database_with_accounts_brings_them_in(empty_database: Database)
     assert rows == [(account, "old@example.com", 0)]
 
 
-def test_migrate_by_several_at_once_applies_every_file_once(empty_database: Database) -> None:
+def test_migrate_run_concurrently_applies_every_file_once(empty_database: Database) -> None:
     with ThreadPoolExecutor(5) as pool:
         done = list(pool.map(migrate, [empty_database.admin_url] * 5))
     assert sorted(name for each in done for name in each.applied) == sorted(FILES)
@@ -74,7 +74,7 @@ def test_migrate_by_several_at_once_applies_every_file_once(empty_database: Data
         "options=-c%20search_path%3Dnowhere%20-c%20statement_timeout%3D60000",
     ],
 )
-def test_migrate_takes_every_parameter_that_psycopg_takes(empty_database: Database, parameters: str) -> None:
+def test_migrate_accepts_every_parameter_of_psycopg(empty_database: Database, parameters: str) -> None:
     assert migrate(with_query(empty_database.admin_url, parameters)).applied == FILES
 
 
@@ -90,9 +90,10 @@ def test_migrate_with_special_characters_in_the_login_works(server: Server, empt
             connection.execute("""drop role "o'dd @/:%" """)
 
 
-def test_migrate_ignores_dbmate_settings_of_the_folder_and_the_environment(
+def test_migrate_ignores_dbmate_settings(
     empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It ignores those of the environment and those of a .env file in the working directory."""
     (tmp_path / ".env").write_text("DBMATE_MIGRATIONS_TABLE=public.elsewhere\nDATABASE_URL=postgresql://nowhere/x\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DBMATE_MIGRATIONS_DIR", "/nowhere")
@@ -102,7 +103,7 @@ def test_migrate_ignores_dbmate_settings_of_the_folder_and_the_environment(
     assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
 
 
-def test_migrate_history_supabase_fills_the_table_of_its_cli(empty_database: Database) -> None:
+def test_migrate_history_supabase_fills_the_supabase_cli_table(empty_database: Database) -> None:
     migrate(empty_database.admin_url, history="supabase")
     rows = query(
         empty_database.admin_url, "select version, statements, name from supabase_migrations.schema_migrations"
@@ -111,7 +112,7 @@ def test_migrate_history_supabase_fills_the_table_of_its_cli(empty_database: Dat
     assert migrate(empty_database.admin_url, history="supabase").applied == ()
 
 
-def test_migrate_history_supabase_with_rows_of_the_cli_keeps_them(empty_database: Database) -> None:
+def test_migrate_history_supabase_keeps_rows_of_the_supabase_cli(empty_database: Database) -> None:
     with psycopg.connect(empty_database.admin_url) as connection:
         connection.execute("create schema supabase_migrations")
         connection.execute(
@@ -127,7 +128,7 @@ def test_migrate_history_supabase_with_rows_of_the_cli_keeps_them(empty_database
 
 
 @pytest.mark.parametrize(("first", "then"), [("supabase", "billing"), ("billing", "supabase")])
-def test_migrate_with_the_other_history_refuses(empty_database: Database, first: str, then: str) -> None:
+def test_migrate_with_the_other_history_fails(empty_database: Database, first: str, then: str) -> None:
     migrate(empty_database.admin_url, history=first)
     with pytest.raises(MigrationError, match=f"not by the {then} history"):
         migrate(empty_database.admin_url, history=then)
@@ -135,7 +136,7 @@ def test_migrate_with_the_other_history_refuses(empty_database: Database, first:
 
 @pytest.fixture(params=["billing", "supabase_migrations"])
 def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Database:
-    """A database with the schema of before the first release, as one of the two histories lists it."""
+    """A database with the schema from before the first release, as listed in one of the two histories."""
     with psycopg.connect(empty_database.admin_url) as connection:
         connection.execute(f"create schema {request.param}")
         connection.execute(f"create table {request.param}.schema_migrations (version text primary key)")
@@ -146,8 +147,8 @@ def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Da
 
 
 @pytest.mark.parametrize("history", ["billing", "supabase"])
-def test_migrate_with_the_schema_of_before_the_release_refuses(old_database: Database, history: str) -> None:
-    """Nothing is applied, whichever history is asked for, and the line says what to do."""
+def test_migrate_with_a_prerelease_schema_fails(old_database: Database, history: str) -> None:
+    """Nothing is applied with either history, and the error suggests a new database."""
     with pytest.raises(MigrationError) as raised:
         webhook_migrate(old_database.admin_url, "--history", history)
     assert str(raised.value) == (
@@ -157,8 +158,8 @@ def test_migrate_with_the_schema_of_before_the_release_refuses(old_database: Dat
     assert query(old_database.admin_url, "select to_regclass('public.users')") == [(None,)]
 
 
-def test_migrate_plain_postgres_with_the_schema_of_before_the_release_adds_no_role(bare: Database) -> None:
-    """It is refused before anything of Supabase's is added."""
+def test_migrate_plain_postgres_with_a_prerelease_schema_fails(bare: Database) -> None:
+    """It fails before it adds any of Supabase's objects."""
     with psycopg.connect(bare.superuser_url) as connection:
         connection.execute("create schema billing create table schema_migrations (version text primary key)")
         connection.execute("insert into billing.schema_migrations values ('20261122000001')")
@@ -167,8 +168,8 @@ def test_migrate_plain_postgres_with_the_schema_of_before_the_release_adds_no_ro
     assert query(bare.superuser_url, "select to_regnamespace('auth')") == [(None,)]
 
 
-def test_migrate_with_a_foreign_history_of_the_same_days_goes_on(empty_database: Database) -> None:
-    """A project's own migrations are not taken for ours."""
+def test_migrate_with_another_projects_history_applies_all_files(empty_database: Database) -> None:
+    """Another project's migrations can have the same dates as this schema's."""
     with psycopg.connect(empty_database.admin_url) as connection:
         connection.execute("create schema supabase_migrations")
         connection.execute("create table supabase_migrations.schema_migrations (version text primary key)")
@@ -176,14 +177,14 @@ def test_migrate_with_a_foreign_history_of_the_same_days_goes_on(empty_database:
     assert migrate(empty_database.admin_url).applied == FILES
 
 
-def test_migrate_with_a_history_that_it_may_not_read_goes_on(empty_database: Database) -> None:
-    """Another role's table is no history of ours."""
+def test_migrate_with_an_unreadable_history_applies_all_files(empty_database: Database) -> None:
+    """The table belongs to another role, so this schema's history is not in it."""
     with psycopg.connect(empty_database.superuser_url) as superuser:
         superuser.execute("create schema supabase_migrations create table schema_migrations (version text primary key)")
     assert migrate(empty_database.admin_url).applied == FILES
 
 
-def test_migrate_with_a_broken_file_names_it_and_keeps_nothing_of_it(
+def test_migrate_with_a_broken_file_names_it_and_rolls_back(
     empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "-- migrate:up\ncreate table public.half (a int);\nselect no_such_column;\n-- migrate:down\n"
@@ -197,17 +198,18 @@ def test_migrate_with_a_broken_file_names_it_and_keeps_nothing_of_it(
     assert query(empty_database.admin_url, "select to_regclass('public.half')") == [(None,)]
 
 
-def test_migrate_plain_postgres_without_what_supabase_has_says_how(bare: Database) -> None:
+def test_migrate_on_plain_postgres_suggests_the_option(bare: Database) -> None:
     with pytest.raises(MigrationError, match="--plain-postgres"):
         migrate(bare.superuser_url)
 
 
-def test_migrate_plain_postgres_by_a_superuser_applies_everything_twice_over(bare: Database) -> None:
+def test_migrate_plain_postgres_by_a_superuser_is_idempotent(bare: Database) -> None:
     assert migrate(bare.superuser_url, plain_postgres=True).applied == FILES
     assert migrate(bare.superuser_url, plain_postgres=True).applied == ()
 
 
-def test_migrate_plain_postgres_without_rights_says_which_in_one_line(bare: Database) -> None:
+def test_migrate_plain_postgres_without_permission_reports_it(bare: Database) -> None:
+    """The error is one line."""
     with pytest.raises(MigrationError, match=r"^--plain-postgres needs a superuser, or .*permission denied") as raised:
         migrate(login(bare.superuser_url, WORKER), plain_postgres=True)
     assert "\n" not in str(raised.value)
@@ -215,7 +217,7 @@ def test_migrate_plain_postgres_without_rights_says_which_in_one_line(bare: Data
 
 @pytest.fixture
 def creator_url() -> Iterator[str]:
-    """The URL of an admin with attributes of its own, no superuser's help, on a server that has no other roles."""
+    """The URL of an admin with ``createrole`` and ``bypassrls``, on a server without other roles."""
     with new_folder() as folder, postgres.running(folder / "data", durable=False) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"create role creator login createrole bypassrls password '{PASSWORD}'")
@@ -223,14 +225,15 @@ def creator_url() -> Iterator[str]:
         yield urlunsplit(urlsplit(login(url, "creator"))._replace(path="/creators"))
 
 
-def test_migrate_plain_postgres_by_an_admin_with_the_attributes_is_enough(creator_url: str) -> None:
+def test_migrate_plain_postgres_by_a_createrole_admin_works(creator_url: str) -> None:
+    """Afterwards the admin cannot switch to supabase_auth_admin, the owner of auth.users."""
     assert migrate(creator_url, plain_postgres=True).applied == FILES
     assert migrate(creator_url, plain_postgres=True).applied == ()
     memberships = "select from pg_auth_members where roleid = 'supabase_auth_admin'::regrole and set_option"
     assert query(creator_url, memberships) == []
 
 
-def test_plain_postgres_leaves_the_admin_all_of_auth_users_but_its_ownership(admin: psycopg.Connection) -> None:
+def test_plain_postgres_admin_writes_but_does_not_own_auth_users(admin: psycopg.Connection) -> None:
     admin.execute("insert into auth.users (id) values (gen_random_uuid())")
     assert admin.execute("update auth.users set email = 'new@example.com'").rowcount == 1
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
@@ -238,7 +241,7 @@ def test_plain_postgres_leaves_the_admin_all_of_auth_users_but_its_ownership(adm
     assert admin.execute("delete from auth.users").rowcount == 1
 
 
-def test_plain_postgres_on_supabase_itself_is_refused(server: Server, bare: Database) -> None:
+def test_plain_postgres_on_supabase_itself_is_rejected(server: Server, bare: Database) -> None:
     server.connection.execute("create role supabase_admin")
     try:
         with connect(bare.superuser_url) as connection, pytest.raises(MigrationError, match="is Supabase"):
@@ -256,14 +259,16 @@ def test_plain_postgres_on_supabase_itself_is_refused(server: Server, bare: Data
         ({}, None),
     ],
 )
-def test_auth_uid_is_who_the_token_names(admin: psycopg.Connection, claims: dict[str, str], uid: int | None) -> None:
+def test_auth_uid_is_the_subject_of_the_token(
+    admin: psycopg.Connection, claims: dict[str, str], uid: int | None
+) -> None:
     for name, value in claims.items():
         admin.execute("select set_config(%s, %s, false)", [name, value])
     [(found,)] = admin.execute("select auth.uid()").fetchall()
     assert (found and found.int) == uid
 
 
-def test_command_migrate_prints_what_it_applied_and_the_version(empty_database: Database) -> None:
+def test_command_migrate_prints_applied_files_and_the_version(empty_database: Database) -> None:
     first, again = webhook_migrate(empty_database.admin_url), webhook_migrate(empty_database.admin_url)
     assert first.output.splitlines() == [f"Applied {name}" for name in FILES] + again.output.splitlines()
     assert (again.exit_code, again.output) == (0, f"Schema {expected_version()} is up to date\n")
@@ -277,7 +282,7 @@ def test_command_migrate_prints_what_it_applied_and_the_version(empty_database: 
         ("", 2, "DATABASE_URL is not set"),
     ],
 )
-def test_command_migrate_that_fails_says_why_in_one_line(
+def test_command_migrate_that_fails_prints_the_cause_in_one_line(
     url: str, exit_code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["webhook", "migrate"])

@@ -1,4 +1,4 @@
-"""`webhook parked`, `retry` and `discard`, as an operator types them."""
+"""`webhook parked`, `webhook retry` and `webhook discard`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVENT = session_event()["id"]
 
 @pytest.fixture
 def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
-    """The command, on a pipe."""
+    """Run a command with its output on a pipe."""
     monkeypatch.setenv("DATABASE_URL", database.url)
     monkeypatch.setenv("STRIPE_LIVEMODE", "false")
     return invoke
@@ -36,7 +36,7 @@ def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
 
 @pytest.fixture
 def deliver(ledger: Ledger) -> Callable[[dict[str, Any]], str]:
-    """Deliver an event, and return its outcome."""
+    """Deliver an event and return its outcome."""
     return lambda event: deliver_to(ledger, event).name
 
 
@@ -58,23 +58,23 @@ def sign_up(admin: psycopg.Connection[Any]) -> None:
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
 
 
-def test_parked_on_a_pipe_prints_id_reason_and_age_separated_by_tabs(webhook: Webhook, park: Park) -> None:
+def test_parked_on_a_pipe_prints_tab_separated_fields(webhook: Webhook, park: Park) -> None:
     park(session_event())
     assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t0s\n"
 
 
-def test_parked_oldest_event_comes_first(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+def test_parked_lists_the_oldest_event_first(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
     for event_id in ("evt_b", "evt_a"):
         park(session_event(event_id=event_id))
     admin.execute("update billing.parked_events set parked_at = now() - interval '50 hours' where event_id = 'evt_a'")
     assert webhook("parked").stdout == "evt_a\tunknown_user\t2d 2h\nevt_b\tunknown_user\t0s\n"
 
 
-def test_parked_with_nothing_waiting_prints_nothing_on_a_pipe(webhook: Webhook) -> None:
+def test_parked_with_no_events_on_a_pipe_prints_nothing(webhook: Webhook) -> None:
     assert (webhook("parked").stdout, webhook("parked").exit_code) == ("", 0)
 
 
-def test_parked_on_a_terminal_is_a_table_that_says_what_to_do(
+def test_parked_on_a_terminal_prints_a_table_and_remedies(
     webhook: Webhook, park: Park, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del webhook
@@ -87,7 +87,7 @@ def test_parked_on_a_terminal_is_a_table_that_says_what_to_do(
     assert remedy == f"unknown_user: {parked.REMEDIES['unknown_user']}"
 
 
-def test_parked_on_a_terminal_with_nothing_waiting_says_so(
+def test_parked_with_no_events_on_a_terminal_prints_a_line(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del webhook
@@ -96,7 +96,7 @@ def test_parked_on_a_terminal_with_nothing_waiting_says_so(
     assert capsys.readouterr().out == "Nothing is parked.\n"
 
 
-def test_parked_event_named_is_shown_whole(webhook: Webhook, park: Park) -> None:
+def test_parked_with_an_event_id_prints_the_whole_event(webhook: Webhook, park: Park) -> None:
     park(session_event())
     fields, payload = webhook("parked", EVENT).stdout.split("{", 1)
     assert [line.split()[0] for line in fields.splitlines()] == ["event", "type", "reason", "age", "to"]
@@ -121,7 +121,9 @@ def test_retry_after_the_sign_up_settles_the_event(
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
 
 
-def test_retry_that_settles_drops_the_payload(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+def test_retry_that_settles_an_event_deletes_its_payload(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
     park(session_event())
     sign_up(admin)
     webhook("retry", EVENT)
@@ -129,14 +131,14 @@ def test_retry_that_settles_drops_the_payload(webhook: Webhook, park: Park, admi
     assert webhook("parked").stdout == ""
 
 
-def test_retry_of_what_cannot_be_settled_leaves_it_parked(webhook: Webhook, park: Park) -> None:
+def test_retry_that_cannot_settle_an_event_leaves_it_parked(webhook: Webhook, park: Park) -> None:
     park(session_event(user_id=None))
     result = webhook("retry")
     assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\tmissing_user\n", 1)
     assert webhook("parked").stdout.startswith(f"{EVENT}\tmissing_user")
 
 
-def test_retry_after_a_grant_by_hand_settles_the_event(
+def test_retry_after_a_manual_grant_settles_the_event(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     sign_up(admin)
@@ -150,7 +152,7 @@ def test_retry_after_a_grant_by_hand_settles_the_event(
     assert webhook("parked").stdout == ""
 
 
-def test_retry_of_what_is_not_about_credits_any_more_ends_its_waiting(
+def test_retry_of_an_event_with_zero_credits_resolves_it(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
@@ -170,9 +172,9 @@ def test_retry_of_what_is_not_about_credits_any_more_ends_its_waiting(
             "no_credits: set STRIPE_LIVEMODE",
         ),
     ],
-    ids=["another account's", "no key", "the other mode's key"],
+    ids=["connected account", "no API key", "API key of the other mode"],
 )
-def test_retry_with_settings_that_cannot_see_what_an_event_is_about_leaves_it_parked(  # noqa: PLR0913, PLR0917 - fixtures
+def test_retry_with_missing_settings_leaves_the_event_parked(  # noqa: PLR0913, PLR0917 - fixtures
     webhook: Webhook,
     admin: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -180,7 +182,7 @@ def test_retry_with_settings_that_cannot_see_what_an_event_is_about_leaves_it_pa
     environment: dict[str, str],
     reason: str,
 ) -> None:
-    """Its payload stays; exit code 1, and the reason says what to set."""
+    """The payload is kept, and the reason names the setting."""
     admin.execute(
         "select billing.park(%s, 'checkout.session.completed', 'missing_user', 'pi_1', %s)", [EVENT, json.dumps(event)]
     )
@@ -191,7 +193,7 @@ def test_retry_with_settings_that_cannot_see_what_an_event_is_about_leaves_it_pa
     assert admin.execute("select from billing.parked_events where payload is not null").rowcount == 1
 
 
-def test_retry_in_the_right_mode_settles_what_came_in_the_wrong_one(
+def test_retry_in_live_mode_settles_a_parked_live_event(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     park(session_event() | {"livemode": True})
@@ -200,7 +202,9 @@ def test_retry_in_the_right_mode_settles_what_came_in_the_wrong_one(
     assert webhook("retry").stdout == f"{EVENT}\trecorded\n"
 
 
-def test_retry_of_named_events_leaves_the_others(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
+def test_retry_of_one_event_leaves_the_others_parked(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
     for event_id in ("evt_a", "evt_b"):
         park(session_event(event_id=event_id, payment_intent=f"pi_{event_id}"))
     sign_up(admin)
@@ -208,7 +212,7 @@ def test_retry_of_named_events_leaves_the_others(webhook: Webhook, park: Park, a
     assert webhook("parked").stdout.startswith("evt_a\t")
 
 
-def test_retry_that_meets_trouble_settles_the_others_and_says_so(
+def test_retry_with_a_failed_lookup_settles_the_other_events(
     webhook: Webhook,
     park: Park,
     admin: psycopg.Connection[Any],
@@ -227,11 +231,11 @@ def test_retry_that_meets_trouble_settles_the_others_and_says_so(
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
 
 
-def waiting(admin: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+def still_parked(admin: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return admin.execute("select event_id from billing.parked_events where resolved_at is null").fetchall()
 
 
-def test_retry_with_nothing_waiting_is_a_success(webhook: Webhook) -> None:
+def test_retry_with_no_parked_events_succeeds(webhook: Webhook) -> None:
     result = webhook("retry")
     assert (result.stdout, result.stderr, result.exit_code) == ("", "0 settled, 0 still parked\n", 0)
 
@@ -245,7 +249,7 @@ def test_retry_of_two_events_of_one_sale_settles_both(
     assert webhook("retry").stdout == "evt_a\trecorded\nevt_b\tduplicate\n"
 
 
-def test_retry_on_a_terminal_shows_a_bar_and_the_lines(
+def test_retry_on_a_terminal_shows_progress_and_results(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     del webhook
@@ -259,7 +263,7 @@ def test_retry_on_a_terminal_shows_a_bar_and_the_lines(
     assert "1/1" in err
 
 
-# The halves of a surrogate pair alone, and a null: valid in JSON's text, unknown to Postgres' own.
+# A null character and half of a surrogate pair: JSON can contain them, Postgres's text type cannot.
 AWKWARD = {"nul": "\0", "half": "\ud800", "euro": "€"}
 
 
@@ -269,7 +273,7 @@ def awkward_event() -> dict[str, Any]:
     return event
 
 
-def test_parked_as_json_is_a_line_per_event_without_its_payload(webhook: Webhook, park: Park) -> None:
+def test_parked_as_json_prints_a_line_without_the_payload(webhook: Webhook, park: Park) -> None:
     park(session_event())
     [line] = webhook("parked", "--json").stdout.splitlines()
     event = json.loads(line)
@@ -288,16 +292,16 @@ def test_parked_as_json_is_a_line_per_event_without_its_payload(webhook: Webhook
     }
 
 
-def test_parked_as_json_with_nothing_waiting_prints_nothing(webhook: Webhook) -> None:
+def test_parked_as_json_with_no_events_prints_nothing(webhook: Webhook) -> None:
     assert webhook("parked", "--json").stdout == ""
 
 
-def test_parked_event_named_as_json_has_its_payload(webhook: Webhook, park: Park) -> None:
+def test_parked_event_as_json_includes_its_payload(webhook: Webhook, park: Park) -> None:
     park(awkward_event())
     assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] == awkward_event()
 
 
-def test_parked_event_named_as_json_keeps_the_numbers_of_its_payload(
+def test_parked_event_as_json_keeps_the_numbers_of_its_payload(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
@@ -305,7 +309,7 @@ def test_parked_event_named_as_json_keeps_the_numbers_of_its_payload(
     assert webhook("parked", EVENT, "--json").stdout.endswith(', "payload": {"huge": 1e999, "exact": 0.10}}\n')
 
 
-def test_parked_event_with_line_breaks_is_one_line_as_json(
+def test_parked_event_with_line_breaks_is_one_line_of_json(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     """Stripe pretty-prints the events that it delivers."""
@@ -315,7 +319,7 @@ def test_parked_event_with_line_breaks_is_one_line_as_json(
     assert json.loads(line)["payload"] == {"id": "a\u2028b"}
 
 
-def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
+def test_discard_unlists_the_event_and_deletes_its_payload(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
@@ -324,7 +328,7 @@ def test_discard_takes_the_event_off_the_list_and_drops_its_payload(
     assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
 
 
-def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> None:
+def test_discard_records_operator_reason_and_time(webhook: Webhook, park: Park) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours", "--by", "Ann")
     event = json.loads(webhook("parked", EVENT, "--json").stdout)
@@ -337,7 +341,7 @@ def test_discard_keeps_who_did_it_why_and_when(webhook: Webhook, park: Park) -> 
     assert (event["payload"], event["what_to_do"]) == (None, None)
 
 
-def test_discarded_event_is_shown_with_who_did_it_and_why(webhook: Webhook, park: Park) -> None:
+def test_discarded_event_is_shown_with_operator_and_reason(webhook: Webhook, park: Park) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours", "--by", "Ann")
     *_, end, by, reason = webhook("parked", EVENT).stdout.splitlines()
@@ -345,24 +349,25 @@ def test_discarded_event_is_shown_with_who_did_it_and_why(webhook: Webhook, park
     assert (by, reason) == ("by       Ann as webhook_worker", "why      a test of ours")
 
 
-def test_discard_by_nobody_in_particular_names_the_machines_user(webhook: Webhook, park: Park) -> None:
+def test_discard_without_by_records_the_system_user(webhook: Webhook, park: Park) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours")
     user = subprocess.check_output(["id", "-un"], text=True).strip()
     assert json.loads(webhook("parked", EVENT, "--json").stdout)["discarded_by"] == f"{user} as webhook_worker"
 
 
-def test_discard_of_events_of_which_one_is_not_parked_discards_none(
+def test_discard_with_one_unknown_event_discards_none(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
     assert webhook("discard", EVENT, "evt_none", "--reason", "a test of ours").exit_code == 2
-    assert waiting(admin) == [(EVENT,)]
+    assert still_parked(admin) == [(EVENT,)]
 
 
-def test_discard_whose_answer_was_lost_can_be_asked_again(
+def test_discard_repeated_succeeds_and_keeps_the_first_reason(
     park: Park, database: Database, admin: psycopg.Connection[Any]
 ) -> None:
+    """The result of the first discard may have been lost."""
     park(session_event())
     with closing(Ledger(database.url)) as ledger:
         assert [ledger.discard([EVENT, "evt_none"], "Ann", why) for why in ("first", "second")] == [[EVENT], [EVENT]]
@@ -370,25 +375,25 @@ def test_discard_whose_answer_was_lost_can_be_asked_again(
 
 
 @pytest.mark.parametrize("reason", [(), ("",), (" ",), ("two\nlines",), ("\udcff",)])
-def test_discard_without_a_reason_is_refused(
+def test_discard_without_a_valid_reason_is_rejected(
     reason: tuple[str, ...], webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
     assert webhook("discard", EVENT, *(("--reason", *reason) if reason else ())).exit_code == 2
-    assert waiting(admin) == [(EVENT,)]
+    assert still_parked(admin) == [(EVENT,)]
 
 
-def test_discarded_event_delivered_again_stays_off_the_list(
+def test_discarded_event_redelivered_stays_discarded(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours")
     assert deliver(session_event()) == "duplicate"
-    assert waiting(admin) == []
+    assert still_parked(admin) == []
     assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
 
 
-def test_discarded_event_delivered_again_once_it_can_be_settled_is_settled(
+def test_discarded_event_redelivered_after_sign_up_is_settled(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
@@ -399,7 +404,7 @@ def test_discarded_event_delivered_again_once_it_can_be_settled_is_settled(
     assert json.loads(webhook("parked", EVENT, "--json").stdout)["discard_reason"] == "a test of ours"
 
 
-def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
+def test_discarded_event_does_not_block_its_sales_other_event(
     webhook: Webhook, park: Park, deliver: Deliver, admin: psycopg.Connection[Any]
 ) -> None:
     park(session_event())
@@ -421,7 +426,7 @@ def test_discarded_event_keeps_no_other_event_of_its_sale_from_granting(
         "null, null, 'Ann', 'why'",
     ],
 )
-def test_parked_event_half_resolved_is_refused_by_the_database(values: str, admin: psycopg.Connection[Any]) -> None:
+def test_parked_event_half_resolved_violates_a_constraint(values: str, admin: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="parked_events_resolution_whole"):
         admin.execute(f"""
             insert into billing.parked_events
@@ -444,7 +449,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (("discard", "--reason", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
     ],
 )
-def test_event_that_is_not_parked_ends_the_command_with_one_line(
+def test_command_for_an_event_not_parked_prints_one_line(
     command: tuple[str, ...], code: int, message: str, database: Database
 ) -> None:
     done = run(*command, DATABASE_URL=database.url, STRIPE_LIVEMODE="false")
@@ -454,7 +459,7 @@ def test_event_that_is_not_parked_ends_the_command_with_one_line(
 @pytest.mark.parametrize(
     ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--reason", "mine", "evt_1"), 2)]
 )
-def test_database_away_ends_the_command_with_one_line(command: tuple[str, ...], code: int) -> None:
+def test_command_without_a_database_prints_one_line(command: tuple[str, ...], code: int) -> None:
     done = run(*command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")
     assert (done.returncode, done.stderr.count("\n")) == (code, 1)
     assert done.stderr.startswith("webhook: no connection: ")
