@@ -1,4 +1,4 @@
-"""A stand-in for Stripe's API."""
+"""Fixtures for the tests of commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.stripe_stand_in import StripeStandIn, serving
 
 @pytest.fixture
 def stripe(stripe_api: responses.RequestsMock) -> Iterator[StripeStandIn]:
-    """An account without objects, over real HTTP."""
+    """A stand-in for Stripe's API over real HTTP, with an account without objects."""
     with serving(StripeStandIn()) as stand_in:
         stripe_api.add_passthru(stand_in.url)
         yield stand_in

@@ -1,4 +1,4 @@
-"""``webhook audit --stripe``: silent where the money of each payment is Stripe's, and loud where it is not."""
+"""``webhook audit --stripe`` reports each payment whose money differs from Stripe's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LINK = invoice_payment_event(id="inpay_1", invoice="in_1", payment_intent="pi_in
 @pytest.fixture
 def stripe(stripe: StripeStandIn) -> StripeStandIn:
     """An account with a sale, its refund and dispute, and a paid invoice."""
-    stripe.happened(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
+    stripe.add_events(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
     charge = {"object": "charge", "created": 1, "amount_refunded": 250, "disputed": True}
     stripe.objects["ch_1"] = charge | {"id": "ch_1"}
     stripe.objects["ch_2"] = charge | {"id": "ch_2", "amount_refunded": 0, "disputed": False}
@@ -64,8 +64,8 @@ def audit(database: Database, stripe: StripeStandIn, monkeypatch: pytest.MonkeyP
     return partial(invoke, "audit")
 
 
-def test_audit_of_payments_that_are_as_stripe_says_finds_nothing(audit: Audit, deliver: Deliver) -> None:
-    """Paid, refunded, disputed; and an invoice with its payment."""
+def test_audit_of_payments_that_match_stripe_finds_nothing(audit: Audit, deliver: Deliver) -> None:
+    """They are a sale with a refund and a dispute, and an invoice with its payment."""
     deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
     result = audit("--stripe")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -79,19 +79,17 @@ def test_audit_of_payments_that_are_as_stripe_says_finds_nothing(audit: Audit, d
     ],
     ids=["refund", "dispute"],
 )
-def test_audit_names_what_was_taken_back_and_the_ledger_does_not_know(
+def test_audit_reports_a_reversal_missing_from_the_ledger(
     audit: Audit, deliver: Deliver, lost: dict[str, Any], line: str
 ) -> None:
-    """Its webhook never came."""
+    """Its webhook was never delivered."""
     deliver(*(event for event in (SOLD, REFUNDED, DISPUTED, INVOICE, LINK) if event is not lost))
     result = audit("--stripe")
     assert (result.exit_code, result.stdout.splitlines()) == (1, [line])
 
 
-def test_audit_names_a_payment_of_an_invoice_that_the_ledger_does_not_know_as_such(
-    audit: Audit, deliver: Deliver, stripe: StripeStandIn
-) -> None:
-    """Else its refunds would take nothing, and nobody would hear of it; also the eleventh of them."""
+def test_audit_reports_an_unlinked_payment_of_an_invoice(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
+    """Without the link, refunds of the payment take no credits; payments after the tenth are checked too."""
     deliver(SOLD, REFUNDED, DISPUTED, INVOICE)
     lines = ["stripe: payment in_1: a payment of the invoice is not linked to it: expected pi_invoice, found nothing"]
     assert audit("--stripe").stdout.splitlines() == lines
@@ -103,8 +101,10 @@ def test_audit_names_a_payment_of_an_invoice_that_the_ledger_does_not_know_as_su
     assert "a payment of the invoice is not linked to it: expected pi_last, found nothing" in audit("--stripe").stdout
 
 
-def test_audit_passes_over_what_is_no_dispute(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
-    """An odd answer is no defect of ours: what is a dispute counts."""
+def test_audit_ignores_a_malformed_entry_in_the_dispute_list(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn
+) -> None:
+    """The valid disputes of the list still count."""
     deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
     listed = stripe._list  # noqa: SLF001 - to corrupt its answer
 
@@ -116,16 +116,16 @@ def test_audit_passes_over_what_is_no_dispute(audit: Audit, deliver: Deliver, st
     assert audit("--stripe").exit_code == 0
 
 
-def test_audit_names_a_refund_that_stripe_does_not_know(audit: Audit, deliver: Deliver) -> None:
-    """It failed, and nobody told."""
+def test_audit_reports_a_refund_unknown_to_stripe(audit: Audit, deliver: Deliver) -> None:
+    """It failed, and the webhook of the failure was never delivered."""
     deliver(SOLD, REFUNDED, DISPUTED, refund_event(event_id="evt_2", id="re_2", payment_intent=PAYMENT, amount=100))
     assert "money refunded, in minor units: expected 250, found 350" in audit("--stripe").stdout
 
 
-def test_audit_names_other_money_of_a_payment_and_of_an_invoice(
+def test_audit_reports_wrong_amounts_of_payments_and_invoices(
     audit: Audit, deliver: Deliver, stripe: StripeStandIn
 ) -> None:
-    """What was paid in truth."""
+    """The expected amount is Stripe's, the found one is the ledger's."""
     deliver(SOLD, REFUNDED, DISPUTED, INVOICE, LINK)
     stripe.objects[PAYMENT]["amount_received"] = 999
     stripe.objects["in_1"]["amount_paid"] = 800
@@ -136,20 +136,19 @@ def test_audit_names_other_money_of_a_payment_and_of_an_invoice(
     ]
 
 
-def test_audit_names_a_payment_that_the_ledger_takes_for_unpaid(audit: Audit, deliver: Deliver) -> None:
-    """A bank debit came in, and nobody told."""
+def test_audit_reports_a_paid_payment_recorded_as_unpaid(audit: Audit, deliver: Deliver) -> None:
+    """A bank debit succeeded, and its webhook was never delivered."""
     deliver(session_event("checkout.session.completed.unpaid", payment_intent=PAYMENT, amount=1000))
     assert f"payment {PAYMENT}: money paid, in minor units: expected 1000, found 0" in audit("--stripe").stdout
 
 
-def test_audit_leaves_payments_alone_that_the_ledger_does_not_know(audit: Audit, deliver: Deliver) -> None:
-    """They are no sales of credits, or reconciliation's matter."""
+def test_audit_ignores_payments_unknown_to_the_ledger(audit: Audit, deliver: Deliver) -> None:
+    """They do not sell credits, or reconciliation finds them."""
     deliver(REFUNDED)
     assert audit("--stripe").exit_code == 0
 
 
-def test_audit_looks_at_payments_of_its_time_alone(audit: Audit, deliver: Deliver) -> None:
-    """``--since`` and ``--until``."""
+def test_audit_checks_only_payments_between_since_and_until(audit: Audit, deliver: Deliver) -> None:
     deliver(SOLD)
     assert audit("--stripe", "--since", "3d", "--until", "1d").exit_code == 0
     assert audit("--stripe", "--since", "3d").exit_code == 1
@@ -162,10 +161,9 @@ def test_audit_looks_at_payments_of_its_time_alone(audit: Audit, deliver: Delive
         (["--stripe"], {"STRIPE_API_KEY": ""}, "STRIPE_API_KEY is not set"),
     ],
 )
-def test_audit_that_cannot_be_meant_or_asked_says_so(
+def test_audit_with_wrong_options_or_settings_names_them(
     audit: Audit, monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], message: str
 ) -> None:
-    """In one line."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     try:
@@ -175,13 +173,13 @@ def test_audit_that_cannot_be_meant_or_asked_says_so(
     assert message in text
 
 
-def test_audit_that_stripe_refuses_could_not_look(
+def test_audit_without_a_stripe_permission_exits_with_2(
     audit: Audit, deliver: Deliver, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 2, and the permission that is missing."""
+    """The error names the missing permission."""
     monkeypatch.setattr(stripe_reader, "_RETRY_SECONDS", 0.1)
     deliver(SOLD)
-    stripe.trouble = lambda path, _: 403 if path == "/v1/payment_intents" else None
+    stripe.error_status = lambda path, _: 403 if path == "/v1/payment_intents" else None
     result = audit("--stripe")
     assert result.exit_code == 2
     assert "add PaymentIntents: Read" in result.stderr
@@ -189,10 +187,8 @@ def test_audit_that_stripe_refuses_could_not_look(
 
 
 @pytest.mark.parametrize("payment", ["pi_made_up", "in_made_up", "cs_made_up", "made_up"])
-def test_audit_names_a_sale_that_stripe_does_not_know(
-    audit: Audit, deliver: Deliver, admin: Admin, payment: str
-) -> None:
-    """Somebody had the signing secret, or wrote the row and said that it was an event's."""
+def test_audit_reports_a_sale_unknown_to_stripe(audit: Audit, deliver: Deliver, admin: Admin, payment: str) -> None:
+    """The row was forged, by hand or with a leaked signing secret."""
     deliver(SOLD, REFUNDED, DISPUTED)
     admin.execute(
         "insert into public.transactions"
@@ -205,10 +201,8 @@ def test_audit_names_a_sale_that_stripe_does_not_know(
     assert len([line for line in lines if line.startswith("stripe:")]) == 1
 
 
-def test_audit_of_a_payment_made_before_its_time_asks_stripe_for_it(
-    audit: Audit, deliver: Deliver, stripe: StripeStandIn
-) -> None:
-    """It is no made-up one: it was paid late."""
+def test_audit_of_an_older_payment_looks_it_up_at_stripe(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
+    """It was created before the window and paid in it, so the sale is not forged."""
     stripe.objects[PAYMENT]["created"] = 1
     deliver(SOLD, REFUNDED, DISPUTED)
     assert audit("--stripe").exit_code == 0

@@ -1,4 +1,4 @@
-"""Exit code 1 is an answer of `reconcile` and `audit`: what keeps them from one ends with 2 and whole lines."""
+"""Exit code 1 means that `reconcile` or `audit` found something. A run that fails exits with 2, after whole lines."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ RECONCILE = ("reconcile", "--since", "1d")
 def stripe(stripe: StripeStandIn) -> StripeStandIn:
     """An account with three sales."""
     for _ in range(3):
-        stripe.happened(session_event(event_id=new_id("evt"), id=new_id("cs"), payment_intent=new_id("pi")))
+        stripe.add_events(session_event(event_id=new_id("evt"), id=new_id("cs"), payment_intent=new_id("pi")))
     return stripe
 
 
 @pytest.fixture
 def environment(database: Database, admin: Admin, stripe: StripeStandIn) -> dict[str, str]:
-    """The command's, with a user, and two findings for an audit."""
+    """The command's environment; the database has a user, and two parked events for an audit to report."""
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
     for event_id, reason in (("evt_1", "unreadable"), ("evt_2", "missing_user")):
         payload = json.dumps(session_event(event_id=event_id, user_id=None, customer=None))
@@ -51,29 +51,29 @@ def environment(database: Database, admin: Admin, stripe: StripeStandIn) -> dict
 
 
 @contextmanager
-def nobody_reads() -> Iterator[int]:
-    ours, its = os.pipe()
-    os.close(ours)
-    yield its
-    os.close(its)
+def closed_pipe() -> Iterator[int]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
 
 
 @contextmanager
 def full_disk() -> Iterator[int]:
-    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no file
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
         yield full.fileno()
 
 
-@pytest.mark.parametrize("output", [nobody_reads, full_disk])
+@pytest.mark.parametrize("output", [closed_pipe, full_disk])
 @pytest.mark.parametrize(
     "command",
     [RECONCILE, (*RECONCILE, "--json"), ("audit",), ("audit", "--json"), ("retry",)],
     ids=["reconcile", "reconcile as json", "audit", "audit as json", "retry"],
 )
-def test_command_whose_output_cannot_be_written_gives_no_answer(
+def test_command_with_unwritable_output_exits_with_2(
     environment: dict[str, str], command: tuple[str, ...], output: Any
 ) -> None:
-    """Exit code 2 and why, with no traceback."""
+    """It reports the cause without a traceback."""
     with output() as stdout:
         done = subprocess.run(
             [WEBHOOK, *command], env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE
@@ -84,38 +84,38 @@ def test_command_whose_output_cannot_be_written_gives_no_answer(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_run_that_is_stopped_tells_where_in_whole_lines(
+def test_reconcile_stopped_by_a_signal_reports_where_it_stopped(
     environment: dict[str, str], stripe: StripeStandIn, number: signal.Signals
 ) -> None:
-    """By an operator, by the host, or with the terminal; it does not wait for Stripe."""
-    asked, let_go = threading.Event(), threading.Event()
+    """It prints whole lines, and does not wait for Stripe's response."""
+    requested, released = threading.Event(), threading.Event()
 
     def hold(path: str) -> None:
         if path == "/v1/disputes":
-            asked.set()
-            let_go.wait(PATIENCE)
+            requested.set()
+            released.wait(PATIENCE)
 
     stripe.before_answer = hold
     with started(environment, *RECONCILE, "--json") as process:
-        assert asked.wait(PATIENCE)
+        assert requested.wait(PATIENCE)
         process.send_signal(number)
         output, errors = process.communicate(timeout=PATIENCE)
-    let_go.set()
-    *items, told = map(json.loads, output.splitlines())
+    released.set()
+    *items, summary = map(json.loads, output.splitlines())
     assert all(each["type"] == "item" for each in items)
-    assert (process.returncode, told["complete"]) == (2, False)
-    assert told["not_finished"][0] == "interrupted"
-    assert "disputes: not read; interrupted" in told["not_finished"]
+    assert (process.returncode, summary["complete"]) == (2, False)
+    assert summary["not_finished"][0] == "interrupted"
+    assert "disputes: not read; interrupted" in summary["not_finished"]
     assert "webhook: disputes: not read; interrupted" in errors
     assert "run it again with --since 20" in errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_audit_that_is_stopped_leaves_whole_lines(
+def test_audit_stopped_by_a_signal_exits_with_2(
     environment: dict[str, str], database: Database, number: signal.Signals
 ) -> None:
-    """While it waits for a table."""
+    """It is stopped while it waits for a table's lock, and prints no finding."""
     with psycopg.connect(database.superuser_url) as other:
         other.execute("lock table billing.parked_events in access exclusive mode")
         with started(environment, "audit", "--json") as process:
@@ -125,8 +125,8 @@ def test_audit_that_is_stopped_leaves_whole_lines(
     assert (process.returncode, output, errors) == (2, "", "webhook: interrupted\n")
 
 
-def test_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As nohup has it."""
+def test_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``nohup`` starts a command with SIGHUP ignored."""
     during = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     monkeypatch.setattr(audit, "run", lambda *_, **__: during.append(signal.getsignal(signal.SIGHUP)) or True)
@@ -136,7 +136,7 @@ def test_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("command", [["audit"], [*RECONCILE]])
 def test_command_with_a_bug_exits_with_2(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
-    """Exit code 2, with a traceback for whoever mends it, and a line for whoever ran it."""
+    """Standard error has the traceback and, as its last line, a summary for the operator."""
     for module in (audit, cli.reconcile):
         monkeypatch.setattr(module, "run", lambda *_, **__: json.loads(""))
     result = CliRunner().invoke(cli.commands, command)

@@ -1,4 +1,4 @@
-"""Reconciliation of random histories of which webhooks told a part: beside them, after them, and killed half-way."""
+"""Reconciliation of histories with missing webhooks: random ones, beside live webhooks, and after a killed run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from webhook.ledger.ledger import Ledger
 from webhook.settings import child_environment
 
 PATIENCE = 60
-"""Seconds after which a test fails rather than waits on: a Python starts slowly on a busy machine."""
+"""The timeout in seconds. Python starts slowly on a busy machine."""
 RECONCILE = ("reconcile", "--since", "1d")
 EXAMPLES = int(os.environ.get("RECONCILE_EXAMPLES", "25"))
 
@@ -50,19 +50,19 @@ def reconcile(database: Database, stripe: StripeStandIn, *arguments: str) -> int
     phases=(Phase.explicit, Phase.generate),
 )
 @given(data=st.data())
-def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
+def test_balances_after_reconciliation_equal_the_models(
     books: Books, database: Database, stripe: StripeStandIn, data: st.DataObject
 ) -> None:
-    """A random part of the events is delivered, in any order; the run adds the rest, and a second one nothing."""
+    """A random part of the events is delivered, in any order; a second run finds nothing."""
     books.open()
     history = data.draw(st.lists(sales(books.users), min_size=1, max_size=4))
     stripe.objects.clear()
     events = events_of(history)
-    stripe.happened(*events)
+    stripe.add_events(*events)
     everything = data.draw(deliveries(events))
     arrived = everything[: data.draw(st.integers(0, len(everything)))]
     if data.draw(st.booleans()):
-        stripe.forget_events()
+        stripe.delete_events()
     note(described(arrived))
     for event in arrived:
         books.deliver(event)
@@ -74,7 +74,7 @@ def test_balances_after_reconciliation_are_the_models_whatever_webhooks_arrived(
 
 
 def sold(count: int) -> list[Event]:
-    """So many sales of 100 credits to one user, of which every third is refunded in full."""
+    """Return the events of ``count`` sales of 100 credits to one user. Every third is refunded in full."""
     events = []
     for number in range(count):
         payment_id = new_id("pi")
@@ -85,7 +85,7 @@ def sold(count: int) -> list[Event]:
 
 
 def state(admin: psycopg.Connection[Any]) -> tuple[Any, ...]:
-    """The balance of the user of recorded events, and how many rows made it."""
+    """Return the balance of the recorded events' user, and the number of their ledger rows."""
     [row] = admin.execute(
         "select credits_balance, (select count(*) from public.transactions where user_id = users.id)"
         " from public.users where id = %s",
@@ -95,12 +95,10 @@ def state(admin: psycopg.Connection[Any]) -> tuple[Any, ...]:
 
 
 @pytest.mark.usefixtures("buyer")
-def test_run_beside_webhooks_for_the_same_objects_grants_each_once(
-    books: Books, database: Database, stripe: StripeStandIn
-) -> None:
-    """Four threads deliver every event twice, while one run follows another."""
+def test_run_during_webhooks_grants_each_object_once(books: Books, database: Database, stripe: StripeStandIn) -> None:
+    """Four threads deliver every event twice, while runs follow one another."""
     events = sold(90)
-    stripe.happened(*events)
+    stripe.add_events(*events)
     with ThreadPoolExecutor(4) as pool:
         delivered = [pool.submit(books.deliver, event) for event in events * 2]
         while not all(each.done() for each in delivered):
@@ -111,29 +109,29 @@ def test_run_beside_webhooks_for_the_same_objects_grants_each_once(
 
 @pytest.mark.usefixtures("buyer")
 @pytest.mark.parametrize("requests", [2, 8, 12])
-def test_run_after_one_that_was_killed_records_the_rest(
+def test_run_after_a_killed_run_records_the_rest(
     books: Books, database: Database, stripe: StripeStandIn, requests: int
 ) -> None:
-    """kill -9 at some request of it; it counts as not finished."""
-    stripe.happened(*sold(180))
-    asked, let_go = threading.Event(), threading.Event()
+    """kill -9 at one of its requests; the killed run counts as incomplete."""
+    stripe.add_events(*sold(180))
+    requested, released = threading.Event(), threading.Event()
 
     def hold(_: str) -> None:
         if len(stripe.requests) >= requests:
-            asked.set()
-            let_go.wait(PATIENCE)
+            requested.set()
+            released.wait(PATIENCE)
 
     stripe.before_answer = hold
     with started(child_environment(stripe.settings(database.url)), *RECONCILE):
-        assert asked.wait(PATIENCE)
-    let_go.set()
+        assert requested.wait(PATIENCE)
+    released.set()
     assert books.ledger.covered_until() is None
     assert reconcile(database, stripe) == 1
     assert state(books.admin) == (120 * 100, 240)
 
 
 def peak_memory(database: Database, stripe: StripeStandIn) -> int:
-    """The most that a run held, in MiB: measured by a small process, whose size a new one begins with."""
+    """Return a run's peak memory in MiB. A small process starts it, because a child counts its parent's memory."""
     measured = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -148,8 +146,8 @@ def peak_memory(database: Database, stripe: StripeStandIn) -> int:
     return int(done.stdout) // 1024
 
 
-def test_run_holds_no_more_memory_for_more_objects(database: Database, stripe: StripeStandIn) -> None:
-    """Whatever the range: a page after the other."""
+def test_run_memory_does_not_grow_with_the_number_of_objects(database: Database, stripe: StripeStandIn) -> None:
+    """The run handles one page after another."""
     intent = payment_intent_event(user_id=None, credits=None)
     few = peak_memory(database, stripe)
     for number in range(8000):

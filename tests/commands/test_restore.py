@@ -1,4 +1,4 @@
-"""A database restored from a backup, as in docs/how-to/restore.md: what was sold since comes back."""
+"""A restore from a backup, as in docs/how-to/restore.md: reconcile records the later sales."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALICE, BOB, CAROL = (str(uuid4()) for _ in range(3))
 
 
 def run(server: Server, program: str, *arguments: str) -> None:
-    """Run one of Postgres's own programs, of the server's version."""
+    """Run a program of Postgres, such as pg_dump, in the server's version."""
     major = server.connection.info.server_version // 10000
     debian = Path(f"/usr/lib/postgresql/{major}/bin")
     folder = programs() if major == 18 else debian
@@ -41,7 +41,7 @@ def days_ago(days: float) -> float:
 
 
 def sale(user_id: str, payment_id: str) -> dict[str, Any]:
-    """100 credits for 10.00."""
+    """Return a session that sells 100 credits for 10.00."""
     return session_event(
         event_id=new_id("evt"), id=new_id("cs"), payment_intent=payment_id, user_id=user_id, credits=100, amount=1000
     )
@@ -53,7 +53,7 @@ def refund(payment_id: str, amount: int) -> dict[str, Any]:
 
 @pytest.fixture
 def backup(server: Server, database: Database, stripe: StripeStandIn) -> Iterator[str]:
-    """The file of a backup made a day ago, when Alice had bought and spent and Bob had bought."""
+    """The file of a backup from a day ago. Alice had bought and spent, and Bob had bought."""
     with opened(database, stripe) as shop:
         shop.sign_up(ALICE, BOB)
         shop.happens(days_ago(5), sale(ALICE, "pi_alice"))
@@ -68,7 +68,7 @@ def backup(server: Server, database: Database, stripe: StripeStandIn) -> Iterato
 
 @pytest.fixture
 def lost(database: Database, stripe: StripeStandIn, backup: str) -> Iterator[Shop]:
-    """The shop of which there is only that backup left, once Bob was refunded, and Carol came and bought, too."""
+    """The shop at the time of its loss. After the backup, Alice and Carol bought, and Bob was refunded."""
     del backup
     with opened(database, stripe) as shop:
         shop.happens(days_ago(0.5), sale(ALICE, "pi_more"))
@@ -82,30 +82,30 @@ def lost(database: Database, stripe: StripeStandIn, backup: str) -> Iterator[Sho
 
 @pytest.fixture
 def restored(server: Server, lost: Shop, backup: str) -> Iterator[Shop]:
-    """The same shop on a new database from that backup."""
+    """The same shop on a new database, restored from that backup."""
     with server.new_database("template0") as database:
         run(server, "pg_restore", "--exit-on-error", f"--dbname={database.superuser_url}", backup)
         with opened(database, lost.stripe) as shop:
             yield shop
 
 
-def test_restored_database_is_what_was_backed_up(restored: Shop) -> None:
-    """Balances are restored with their ledger, not counted twice, and there is nothing to migrate."""
+def test_restored_database_equals_the_backup(restored: Shop) -> None:
+    """Balances are not counted twice, and there is nothing to migrate."""
     assert restored.balances() == {ALICE: 70, BOB: 100}
     assert restored.run("audit").exit_code == 0
     assert migrate(restored.database.admin_url).applied == ()
 
 
-def test_restored_database_after_reconcile_has_what_happened_since(restored: Shop) -> None:
-    """Without --since: where it begins is told by the runs of the backup, not by the later ones that were lost."""
+def test_reconcile_after_a_restore_records_later_events(restored: Shop) -> None:
+    """Without --since, it begins after the runs in the backup, not after the lost later ones."""
     assert restored.run("reconcile").exit_code == 1
     assert restored.balances() == {ALICE: 170, BOB: 75}
     [(reason,)] = restored.admin.execute("select reason from billing.parked_events")
     assert reason == "unknown_user"
 
 
-def test_restored_database_once_lost_accounts_are_back_is_whole(lost: Shop, restored: Shop) -> None:
-    """An account that is made again with its id gets what it bought."""
+def test_restored_database_with_lost_accounts_back_is_complete(lost: Shop, restored: Shop) -> None:
+    """An account that is created again with its id gets its purchases."""
     restored.run("reconcile")
     restored.sign_up(CAROL)
     assert restored.run("retry").exit_code == 0
@@ -115,10 +115,10 @@ def test_restored_database_once_lost_accounts_are_back_is_whole(lost: Shop, rest
     assert restored.run("reconcile").exit_code == 0
 
 
-def test_restored_database_is_guarded_as_before(restored: Shop) -> None:
-    """Triggers, rights and row-level security come back with the tables."""
+def test_restored_database_keeps_its_access_rules(restored: Shop) -> None:
+    """Triggers, privileges and row-level security are restored with the tables."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         restored.admin.execute("update public.users set credits_balance = 1000000")
-    told = restored.run("doctor").stdout
-    assert "ok       row-level security" in told
-    assert "ok       permissions" in told
+    report = restored.run("doctor").stdout
+    assert "ok       row-level security" in report
+    assert "ok       permissions" in report

@@ -44,7 +44,7 @@ def test_metadata_corrected_at_stripe_needs_reconcile(
     ledger.close()
     with serving(StripeStandIn()) as stripe:
         stripe_api.add_passthru(stripe.url)
-        stripe.happened(event)
+        stripe.add_events(event)
         stripe.objects[corrected]["metadata"] = CORRECTED
         operator = CliRunner(env=stripe.settings(database.url))
         assert operator.invoke(cli.commands, ["retry"]).exit_code == 1

@@ -1,4 +1,4 @@
-"""The ``webhook`` command, in this process and as one of its own."""
+"""The ``webhook`` command, run in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WEBHOOK = Path(sys.executable).with_name("webhook")
 
 
 def invoke(*arguments: str, **environment: str) -> Result:
-    """Run a command in this process, on a pipe, with these variables; its errors end the test."""
+    """Run a command in this process, on a pipe, with these variables. An exception in it fails the test."""
     return CliRunner(env=environment).invoke(cli.commands, arguments, catch_exceptions=False)
 
 
 @contextmanager
 def started(environment: Mapping[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a command as a process of its own until the block ends."""
+    """Run a command in a new process, and kill it when the block ends."""
     command = [WEBHOOK, *arguments]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -37,7 +37,7 @@ def started(environment: Mapping[str, str], *arguments: str) -> Iterator[subproc
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Command:
-    """The whole command in this process, with its exit code; ``responses`` answers for Stripe."""
+    """Runs the whole command in this process, so that ``responses`` can answer for Stripe."""
 
     monkeypatch: pytest.MonkeyPatch
 

@@ -1,4 +1,4 @@
-"""Stripe's webhook endpoints, as far as the commands use them: https://docs.stripe.com/api/webhook_endpoints."""
+"""Stripe's API for webhook endpoints, as used by the commands: https://docs.stripe.com/api/webhook_endpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = tuple[int, dict[str, str], str]
 
 
 def endpoint(name: str = "we_1", **fields: Any) -> dict[str, Any]:
-    """An endpoint as this worker wants it."""
+    """Return an endpoint that is configured correctly for this worker."""
     return {
         "id": name,
         "object": "webhook_endpoint",
@@ -37,13 +37,13 @@ def endpoint(name: str = "we_1", **fields: Any) -> dict[str, Any]:
 
 @dataclass
 class Stripe:
-    """Keeps endpoints as Stripe does, and the parameters of each write."""
+    """Stores endpoints as Stripe does, and the parameters of each write."""
 
     endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     writes: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def answer(self, mock: responses.RequestsMock) -> None:
-        """Answer the requests of this test."""
+        """Answer the requests to this mock."""
         mock.assert_all_requests_are_fired = False
         mock.add_callback("GET", ENDPOINTS, self._list)
         mock.add_callback("POST", ENDPOINTS, self._create)

@@ -93,7 +93,7 @@ class Shop:
 
     def happens(self, at: float, event: dict[str, Any]) -> None:
         """The event happens at Stripe, and its webhook is delivered."""
-        self.stripe.happened(event, at=at)
+        self.stripe.add_events(event, at=at)
         self.deliver(event)
 
     def run(self, *arguments: str, **environment: str) -> Result:

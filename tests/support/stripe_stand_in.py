@@ -37,19 +37,19 @@ LISTS = {
 
 @dataclass
 class StripeStandIn:
-    """What Stripe knows. ``objects`` are all of one account, by id."""
+    """The state of Stripe. ``objects`` has all objects of one account, by id."""
 
     account: str | None = None
     objects: dict[str, JSONObject] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    trouble: Callable[[str, int], int | None] = lambda path, number: None  # noqa: ARG005
-    """Given a path and the number of the request, the status to refuse it with; 0 hangs up without an answer."""
-    refused_queries: set[str] = field(default_factory=set)
-    """Parameters of lists that are refused with a 400 of another code than resource_missing."""
+    error_status: Callable[[str, int], int | None] = lambda path, number: None  # noqa: ARG005
+    """Returns the status of the error for a path and its number of requests; 0 closes the connection instead."""
+    rejected_parameters: set[str] = field(default_factory=set)
+    """Parameters that lists reject with a 400 whose code is not resource_missing."""
     before_answer: Callable[[str], None] = lambda path: None  # noqa: ARG005
     url: str = ""
 
-    def happened(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
+    def add_events(self, *events: JSONObject, at: float | None = None, created: float | None = None) -> None:
         """Add events of ``at`` a time (default: a minute ago) on objects ``created`` then or at another time."""
         for event in events:
             moment = int(time.time() - 60 if at is None else at)
@@ -66,7 +66,7 @@ class StripeStandIn:
             self._make_payment(source, made)
 
     def _make_payment(self, source: JSONObject, created: int) -> None:
-        """Make the PaymentIntent that a session or an invoice's payment implies, and its charge."""
+        """Add the PaymentIntent of a session or of an invoice's payment."""
         payment_id = source.get("payment_intent") or (source.get("payment") or {}).get("payment_intent")
         if source["object"] not in ("checkout.session", "invoice_payment") or not payment_id:
             return
@@ -77,12 +77,12 @@ class StripeStandIn:
         if paid and known["status"] == "processing":
             known["status"] = "succeeded"
 
-    def _knows(self, source: JSONObject) -> bool:
+    def _is_listed(self, source: JSONObject) -> bool:
         """Whether lists still have the object: Stripe keeps events for 30 days."""
         return source["object"] != "event" or source["created"] >= time.time() - 30 * DAY
 
-    def forget_events(self) -> None:
-        """Stripe made no events, or made them too long ago."""
+    def delete_events(self) -> None:
+        """Remove all events, as if Stripe had created none, or had deleted the old ones."""
         self.objects = {key: value for key, value in self.objects.items() if value["object"] != "event"}
 
     def settings(self, database_url: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ class StripeStandIn:
         return {"DATABASE_URL": database_url, "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": self.url}
 
     def answer(self, path: str, query: dict[str, str], account: str | None) -> tuple[int, JSONObject]:
-        """Return the status and the body of an answer."""
+        """Return the status and the body of a response."""
         objects = self.objects if account == self.account else {}
         if path in LISTS:
             return self._list(list(objects.values()), path, query)
@@ -101,12 +101,12 @@ class StripeStandIn:
         return 200, self._expanded(source, [value for key, value in query.items() if key.startswith("expand")])
 
     def _list(self, every: list[JSONObject], path: str, query: dict[str, str]) -> tuple[int, JSONObject]:
-        if self.refused_queries & query.keys():
+        if self.rejected_parameters & query.keys():
             return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
         if (payment_id := query.get("payment_intent")) and payment_id not in self.objects:
             return 400, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
-        every = [source for source in every if source["object"] == LISTS[path] and self._knows(source)]
-        found = [source for source in every if _is_asked_for(source, query)]
+        every = [source for source in every if source["object"] == LISTS[path] and self._is_listed(source)]
+        found = [source for source in every if _matches(source, query)]
         found.sort(key=lambda source: (source["created"], source["id"]), reverse=True)
         ids = [source["id"] for source in found]
         start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
@@ -141,7 +141,7 @@ class StripeStandIn:
                 self._expand(holder[name], rest)
 
 
-def _is_asked_for(source: JSONObject, query: dict[str, str]) -> bool:
+def _matches(source: JSONObject, query: dict[str, str]) -> bool:
     created = source["created"]
     types = [value for key, value in query.items() if key.startswith("types")]
     return (
@@ -164,7 +164,7 @@ class _QuietServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(stand_in: StripeStandIn) -> Iterator[StripeStandIn]:
-    """Serve on a port of loopback; ``url`` is what STRIPE_API_BASE has to be."""
+    """Serve on a port of loopback, and set ``url`` to the value for STRIPE_API_BASE."""
     lock = threading.Lock()
     counts: Counter[str] = Counter()
 
@@ -178,13 +178,13 @@ def serving(stand_in: StripeStandIn) -> Iterator[StripeStandIn]:
             with lock:
                 stand_in.requests.append((parts.path, query))
                 counts[parts.path] += 1
-                refusal = stand_in.trouble(parts.path, counts[parts.path])
+                error = stand_in.error_status(parts.path, counts[parts.path])
             stand_in.before_answer(parts.path)
-            if refusal == 0:
+            if error == 0:
                 self.close_connection = True
                 return
-            if refusal:
-                status, body = refusal, {"error": {"type": "api_error", "message": "refused"}}
+            if error:
+                status, body = error, {"error": {"type": "api_error", "message": "refused"}}
             else:
                 with lock:
                     status, body = stand_in.answer(parts.path, query, self.headers.get("Stripe-Account"))
