@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ import pytest
 
 from support.databases import Database, Server, new_folder
 from support.model import new_id
+from support.reconciliation import days_ago
 from support.recorded import refund_event, session_event
 from support.roles import add
 from support.shop import Shop, opened
-from support.stripe_stand_in import DAY, StripeStandIn
+from support.stripe_stand_in import StripeStandIn
 from webhook.dev.cluster import environment, programs
 from webhook.ledger.migrate import migrate
 
@@ -34,10 +34,6 @@ def run(server: Server, program: str, *arguments: str) -> None:
     command = [folder / program, *arguments]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def days_ago(days: float) -> float:
-    return time.time() - days * DAY
 
 
 def sale(user_id: str, payment_id: str) -> dict[str, Any]:
