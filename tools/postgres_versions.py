@@ -38,6 +38,7 @@ SUITE = (
     "tests/sql/test_privileges.py",
     "tests/sql/test_lints.py",
     "tests/commands/test_audit.py",
+    "tests/commands/test_audit_findings.py",
     "tests/worker/test_batches.py",
     "tests/sql/test_erase_user.py",
     "tests/sql/test_transactions.py",

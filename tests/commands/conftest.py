@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
+import psycopg
 import pytest
 import responses
 
+from support.audit import GENERATION, Audit, Corrupt, Worker
+from support.commands import invoke
 from support.databases import Database
 from support.recorded import USER_ID
+from support.roles import ALICE, BOB, add, connected, record, refund, sale, sign_up
 from support.shop import Shop, opened
 from support.stripe_stand_in import StripeStandIn, serving
 from webhook.stripe_api import bulk as stripe_reader
+
+Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
@@ -29,3 +37,47 @@ def shop(database: Database, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPa
     with opened(database, stripe) as shop:
         shop.sign_up(USER_ID)
         yield shop
+
+
+@pytest.fixture
+def audit(database: Database, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    """`webhook audit` with its output on a pipe."""
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    return partial(invoke, "audit")
+
+
+@pytest.fixture
+def worker(database: Database, admin: Admin) -> Iterator[Worker]:
+    """A connection as the worker to a ledger with two users."""
+    sign_up(admin, ALICE, BOB)
+    with connected(database, "service_role", login="webhook_worker") as worker:
+        yield worker
+
+
+@pytest.fixture
+def settled(worker: Worker) -> Worker:
+    """The worker's connection. Alice bought 100 credits, 25 were refunded, and a generation of 10 was refunded."""
+    record(worker, sale("pi_1", ALICE))
+    record(worker, refund("re_1", "pi_1", 250))
+    add(worker, ALICE, -10, type="GENERATION", id=GENERATION)
+    add(worker, ALICE, 10, type="REFUND", refunds=GENERATION)
+    return worker
+
+
+@pytest.fixture
+def corrupt(database: Database, settled: Worker) -> Corrupt:
+    """Run statements without triggers, foreign keys and grants, then by default set balances to the ledger's sums."""
+    del settled
+
+    def corrupt(*statements: str, balances: bool = True) -> None:
+        with psycopg.connect(database.superuser_url) as connection:
+            connection.execute("set session_replication_role = replica")
+            for statement in statements:
+                connection.execute(statement)
+            if balances:
+                connection.execute(
+                    "update public.users set credits_balance ="
+                    " (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)"
+                )
+
+    return corrupt

@@ -1,0 +1,253 @@
+"""`webhook audit` prints a finding for each kind of corruption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from support.audit import GENERATION, LINK, LONG_AGO, Audit, Corrupt, Worker, findings
+from support.roles import ALICE, BOB, add, record, refund, sale
+
+Admin = psycopg.Connection[Any]
+
+
+def test_audit_reports_a_balance_that_differs_from_its_rows(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.users set credits_balance = 80 where id = '{ALICE}'", balances=False)
+    assert findings(audit) == [
+        f"balance: user {ALICE}: balance is not the sum of its ledger rows: expected 75, found 80"
+    ]
+
+
+def test_audit_reports_a_balance_without_ledger_rows(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.users set credits_balance = 80 where id = '{BOB}'", balances=False)
+    assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 0, found 80"]
+
+
+def test_audit_reports_rows_of_a_table_inheriting_the_ledger(audit: Audit, settled: Worker, admin: Admin) -> None:
+    """No trigger sees the rows that the owner adds there, but the ledger's sums include them."""
+    assert settled
+    admin.execute("create table public.mine () inherits (public.transactions)")
+    admin.execute("insert into public.mine (user_id, amount, type) values (%s, 5, 'PURCHASE')", [BOB])
+    assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 5, found 0"]
+
+
+def test_audit_reports_rows_of_a_missing_user(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"delete from public.users where id = '{ALICE}'")
+    assert findings(audit) == [
+        f"balance: user {ALICE}: ledger rows of a user that does not exist: expected 75, found nothing",
+        f"settlement: payment pi_1, user {ALICE}: credits of a sale without a user or credits: expected 0, found 75",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "expected", "found"),
+    [
+        ("update public.transactions set amount = 90 where stripe_id = 'pi_1'", 75, 65),
+        ("delete from public.transactions where stripe_id = 're_1'", 75, 100),
+        ("delete from public.transactions where payment_id = 'pi_1'", 75, 0),
+        ("update billing.sales set credits = 200", 150, 75),
+        ("update billing.sales set money_amount = 250", 0, 75),
+        ("update billing.sales set money_amount = 0", 100, 75),
+        ("update billing.reversals set money_amount = 999", 1, 75),
+        ("update billing.reversals set money_amount = 2000", 0, 75),
+    ],
+)
+def test_audit_reports_credits_that_do_not_match_the_facts(
+    corrupted: str, expected: int, found: int, audit: Audit, corrupt: Corrupt
+) -> None:
+    corrupt(corrupted)
+    message = f"credits do not match the facts: expected {expected}, found {found}"
+    lines = [line for line in findings(audit) if "its money matches no fact" not in line]
+    assert lines == [f"settlement: payment pi_1, user {ALICE}: {message}"]
+
+
+def test_audit_reports_credits_of_an_unpaid_sale(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("update billing.sales set paid = false")
+    message = "credits of a sale that is not paid: expected 0, found 75"
+    assert findings(audit) == [f"settlement: payment pi_1, user {ALICE}: {message}"]
+
+
+def test_audit_reports_both_users_of_a_misassigned_sale(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.transactions set user_id = '{BOB}' where stripe_id = 'pi_1'")
+    message = "credits do not match the facts: expected"
+    assert sorted(findings(audit)) == [
+        f"settlement: payment pi_1, user {ALICE}: {message} 75, found -25",
+        f"settlement: payment pi_1, user {BOB}: {message} 0, found 100",
+    ]
+
+
+def test_audit_reports_rows_of_a_sale_without_facts(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("delete from billing.sales")
+    message = "no facts of its sale are known: expected 0, found"
+    assert sorted(findings(audit)) == [
+        f"row: payment pi_1, user {ALICE}, row pi_1: {message} 100",
+        f"row: payment pi_1, user {ALICE}, row re_1: {message} -25",
+    ]
+
+
+def test_audit_reports_a_row_of_an_unknown_refund(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt("delete from billing.reversals")
+    assert findings(audit) == [
+        f"settlement: payment pi_1, user {ALICE}: credits do not match the facts: expected 100, found 75",
+        f"row: payment pi_1, user {ALICE}, row re_1: its cause is not a fact of its sale: expected pi_1, found re_1",
+    ]
+
+
+def test_audit_reports_a_purchase_with_another_sales_id(audit: Audit, settled: Worker, corrupt: Corrupt) -> None:
+    record(settled, sale("pi_2", ALICE, paid=False))
+    corrupt("update public.transactions set stripe_id = 'pi_2' where stripe_id = 'pi_1'")
+    assert findings(audit) == [
+        f"row: payment pi_1, user {ALICE}, row pi_2: its cause is not a fact of its sale: expected pi_1, found pi_2"
+    ]
+
+
+def test_audit_reports_a_manual_purchase_without_its_money(audit: Audit, settled: Worker) -> None:
+    """Refunds of this purchase could not be settled."""
+    add(settled, BOB, 100, stripe_id="pi_2", payment_id="pi_2")
+    message = "a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency"
+    assert findings(audit) == [f"row: payment pi_2, user {BOB}, row pi_2: {message}, found no money_amount, currency"]
+
+
+@pytest.mark.parametrize("column", ["payment_id", "money_amount", "currency"])
+def test_audit_reports_an_incomplete_row_from_stripe(column: str, audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(f"update public.transactions set {column} = null where stripe_id = 're_1'")
+    message = (
+        f"a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency, found no {column}"
+    )
+    assert findings(audit) == [f"row: payment pi_1, user {ALICE}, row re_1: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "columns", "missing"),
+    [
+        ("PURCHASE", 40, {}, "stripe_id, payment_id, money_amount, currency"),
+        ("REFUND", -40, {}, "stripe_id, payment_id, money_amount, currency"),
+        ("REFUND", -40, {"payment_id": "pi_1", "money_amount": "1", "currency": "usd"}, "stripe_id"),
+    ],
+)
+def test_audit_reports_an_incomplete_row_with_an_event_id(  # noqa: PLR0913, PLR0917 - fixtures
+    kind: str, amount: int, columns: dict[str, str], missing: str, audit: Audit, settled: Worker
+) -> None:
+    row = add(settled, ALICE, amount, type=kind, event_id="evt_made_up", **columns)
+    message = "a row from Stripe is incomplete: expected stripe_id, payment_id, money_amount and currency, found no "
+    assert [line for line in findings(audit) if line.endswith(f"row {row}: {message}{missing}")]
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "row", "message"),
+    [
+        ("money_amount = 1 where stripe_id = 'pi_1'", "pi_1", "its money matches no fact"),
+        ("currency = 'eur' where stripe_id = 'pi_1'", "pi_1", "its money matches no fact"),
+        ("type = 'REFUND' where stripe_id = 'pi_1'", "pi_1", "its type does not match its cause"),
+        ("type = 'GENERATION' where stripe_id = 're_1'", "re_1", "its type does not match its cause"),
+    ],
+)
+def test_audit_reports_a_row_with_wrong_money_or_type(
+    corrupted: str, row: str, message: str, audit: Audit, corrupt: Corrupt
+) -> None:
+    corrupt(f"update public.transactions set {corrupted}")
+    [line] = findings(audit)
+    assert line.startswith(f"row: payment pi_1, user {ALICE}, row {row}: {message}: expected ")
+
+
+def test_audit_reports_a_refund_of_type_purchase(audit: Audit, corrupt: Corrupt) -> None:
+    corrupt(
+        "alter table public.transactions drop constraint transactions_amount_sign",
+        "update public.transactions set type = 'PURCHASE' where stripe_id = 're_1'",
+    )
+    message = "its type does not match its cause: expected REFUND, found PURCHASE"
+    assert findings(audit) == [f"row: payment pi_1, user {ALICE}, row re_1: {message}"]
+
+
+UNSETTLED = "a paid sale is not settled, and no event of it is parked: expected a ledger row or a parked event"
+
+
+@pytest.mark.parametrize("missing", [{"user_id": None}, {"credits": None}])
+def test_audit_reports_a_paid_sale_neither_settled_nor_parked(
+    missing: dict[str, Any], audit: Audit, settled: Worker, corrupt: Corrupt
+) -> None:
+    record(settled, sale("pi_2", BOB) | missing)
+    assert findings(audit) == []
+    corrupt(LONG_AGO)
+    assert findings(audit) == [f"settlement: payment pi_2: {UNSETTLED}, found nothing"]
+
+
+def test_audit_reports_a_reversal_in_another_currency(audit: Audit, settled: Worker) -> None:
+    record(settled, refund("re_2", "pi_1", 1) | {"currency": "eur"})
+    message = "a reversal in another currency than its sale took all its credits: expected usd, found eur"
+    assert findings(audit) == [f"currency: payment pi_1, row re_2: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "messages"),
+    [
+        (
+            f"""
+            drop index public.transactions_refunds_key;
+            insert into public.transactions (user_id, amount, type, refunds)
+            values ('{ALICE}', 10, 'REFUND', '{GENERATION}')
+            """,
+            [f"user {ALICE}, row {GENERATION}: it was not given back exactly once and in full: expected 10, found 20"],
+        ),
+        (
+            "update public.transactions set amount = 11 where refunds is not null",
+            [f"user {ALICE}, row {GENERATION}: it was not given back exactly once and in full: expected 10, found 11"],
+        ),
+        (
+            f"update public.transactions set user_id = '{BOB}' where refunds is not null",
+            [f"user {BOB}, row {GENERATION}: it was given back to another user: expected 0, found 10"],
+        ),
+        (
+            "delete from public.transactions where type = 'GENERATION'",
+            [f"user {ALICE}, row {GENERATION}: it gives back a row that is not a generation: expected 0, found 10"],
+        ),
+    ],
+)
+def test_audit_reports_a_wrong_refund_of_a_generation(
+    corrupted: str, messages: list[str], audit: Audit, corrupt: Corrupt
+) -> None:
+    corrupt(corrupted)
+    assert findings(audit) == [f"generation: {message}" for message in messages]
+
+
+def test_audit_counts_parked_events_by_reason(audit: Audit, admin: Admin) -> None:
+    for event_id, reason, age in (
+        ("evt_1", "unreadable", 1),
+        ("evt_2", "unreadable", 50),
+        ("evt_3", "missing_user", 2),
+    ):
+        admin.execute(
+            "insert into billing.parked_events (event_id, event_type, reason, payload, parked_at)"
+            " values (%s, 'some.type', %s, '{}', now() - %s * interval '1 hour')",
+            [event_id, reason, age],
+        )
+    unreadable, missing = reversed(findings(audit))
+    assert unreadable.startswith("parked: reason unreadable, oldest 2 days 02:00:0")
+    assert unreadable.endswith(": events are parked, see webhook parked: expected 0, found 2")
+    assert missing.startswith("parked: reason missing_user, oldest 02:00:0")
+
+
+def test_audit_reports_a_manual_sale_entered_after_its_refund(audit: Audit, settled: Worker) -> None:
+    record(settled, refund("re_2", "pi_2", 100))
+    add(settled, BOB, 100, stripe_id="pi_2", payment_id="pi_2", money_amount="1000", currency="usd")
+    message = "credits do not match the facts: expected 90, found 100"
+    assert findings(audit) == [f"settlement: payment pi_2, user {BOB}: {message}"]
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_audit_reports_rows_of_an_invoice_with_a_missing_link(
+    names: str, audit: Audit, settled: Worker, corrupt: Corrupt
+) -> None:
+    record(settled, sale("in_1", BOB, version=2))
+    for name in names:
+        record(settled, LINK | {"payment_id": f"pi_{name}"})
+        record(settled, refund(f"re_{name}", f"pi_{name}", 100))
+    assert findings(audit) == []
+    corrupt("delete from billing.payment_links where payment_id = 'pi_a'")
+    kept = 100 - 10 * len(names)
+    assert findings(audit) == [
+        f"settlement: payment in_1, user {BOB}: credits do not match the facts: expected {kept + 10}, found {kept}",
+        f"row: payment in_1, user {BOB}, row re_a: its cause is not a fact of its sale: expected in_1, found pi_a",
+    ]
