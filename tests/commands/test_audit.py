@@ -109,9 +109,10 @@ def test_audit_of_a_capture_without_metadata_finds_nothing(audit: Audit, settled
     [({}, {"money_amount": 0, "version": 2}), ({"money_amount": 0}, {}), ({"paid": False}, {})],
     ids=["failed refund", "free sale", "unpaid sale"],
 )
-def test_audit_ignores_other_currencies_that_take_no_credits(
+def test_audit_ignores_a_reversal_that_takes_no_credits(
     sold: dict[str, Any], moved: dict[str, Any], audit: Audit, settled: Worker
 ) -> None:
+    """The reversal is in another currency than its sale."""
     record(settled, sale("pi_2", BOB, **sold))
     record(settled, refund("re_2", "pi_2", 1) | {"currency": "eur"} | moved)
     assert findings(audit) == []

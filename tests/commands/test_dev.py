@@ -231,7 +231,7 @@ def test_lock_in_an_unwritable_folder_reports_it(folder: Path, monkeypatch: pyte
         pass
 
 
-def test_lock_held_by_a_leftover_process_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_waits_for_a_leftover_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed ``webhook dev`` can leave a process that still holds the lock."""
     monkeypatch.chdir(folder)
     with locked() as lock:

@@ -134,8 +134,8 @@ def test_object_that_grants_nothing_counts_before_the_window(shop: Shop, event: 
     assert list(shop.missing("--since", "2d")) == [event["data"]["object"]["id"]]
 
 
-def test_run_over_an_earlier_time_keeps_the_end_of_the_latest(shop: Shop) -> None:
-    """The next run without ``--since`` begins there."""
+def test_run_over_an_earlier_time_does_not_move_the_next_start(shop: Shop) -> None:
+    """The next run without ``--since`` still begins at the end of the latest run."""
     shop.reconcile("--since", "9d", "--until", "2d")
     covered = shop.ledger.covered_until()
     shop.reconcile("--since", "9d", "--until", "5d")
@@ -167,8 +167,8 @@ def test_payment_completed_at_an_unknown_time_is_skipped(shop: Shop, complete: C
     assert shop.balance() == 100
 
 
-def test_manual_capture_without_credits_is_not_skipped(shop: Shop) -> None:
-    """An earlier ``--since`` would not grant it."""
+def test_manual_capture_without_credits_is_not_counted(shop: Shop) -> None:
+    """The run does not count it as skipped, because an earlier ``--since`` would not grant it."""
     captured = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_foreign")
     shop.stripe.add_events(captured, at=days_ago(10))
     assert shop.found("--since", "3d")["skipped"] == 0
