@@ -1,1 +1,1 @@
-"""The other commands of `webhook`, one module each."""
+"""The other commands of `webhook`, one module for each group."""
