@@ -25,7 +25,7 @@ from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_s
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import child_environment
 
-PATIENCE = 60
+WAIT_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Dev:
         return found[1]
 
     def get(self, path: str) -> int:
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=WAIT_TIMEOUT)) as connection:
             connection.request("GET", path)
             return connection.getresponse().status
 
     def stop(self, by: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """Return the exit code and the output after the signal."""
         self.process.send_signal(by)
-        output, _ = self.process.communicate(timeout=PATIENCE)
+        output, _ = self.process.communicate(timeout=WAIT_TIMEOUT)
         return self.process.returncode, output
 
 
@@ -80,13 +80,13 @@ def serving(folder: Path, port: int = 0, **variables: str) -> Iterator[Dev]:
             yield Dev(process, folder, port, "".join(lines))
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=WAIT_TIMEOUT)
 
 
 def failing(folder: Path, port: int = 0, **variables: str) -> tuple[int, str]:
     """Return the exit code and the error message."""
     arguments = command(port or free_port(), folder, **variables)
-    done = subprocess.run(**arguments, capture_output=True, timeout=PATIENCE, check=False)  # type: ignore[call-overload]
+    done = subprocess.run(**arguments, capture_output=True, timeout=WAIT_TIMEOUT, check=False)  # type: ignore[call-overload]
     return done.returncode, done.stderr
 
 
@@ -249,7 +249,7 @@ def demo(folder: Path, *arguments: str) -> tuple[int, list[str], str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=WAIT_TIMEOUT,
         check=False,
     )
     return done.returncode, re.findall(r"\S+ → \S+(?= credits)", done.stdout), done.stderr

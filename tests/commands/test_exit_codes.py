@@ -28,7 +28,7 @@ from webhook.settings import child_environment
 
 Admin = psycopg.Connection[Any]
 
-PATIENCE = 60
+WAIT_TIMEOUT = 60
 RECONCILE = ("reconcile", "--since", "1d")
 
 
@@ -76,7 +76,12 @@ def test_command_with_unwritable_output_exits_with_2(
     """It reports the cause without a traceback."""
     with output() as stdout:
         done = subprocess.run(
-            [WEBHOOK, *command], env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=PATIENCE
+            [WEBHOOK, *command],
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=WAIT_TIMEOUT,
         )
     errors = done.stderr.decode()
     assert (done.returncode, "Traceback" in errors, "Exception ignored" in errors) == (2, False, False)
@@ -93,13 +98,13 @@ def test_reconcile_stopped_by_a_signal_reports_where_it_stopped(
     def hold(path: str) -> None:
         if path == "/v1/disputes":
             requested.set()
-            released.wait(PATIENCE)
+            released.wait(WAIT_TIMEOUT)
 
     stripe.before_answer = hold
     with started(environment, *RECONCILE, "--json") as process:
-        assert requested.wait(PATIENCE)
+        assert requested.wait(WAIT_TIMEOUT)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=WAIT_TIMEOUT)
     released.set()
     *items, summary = map(json.loads, output.splitlines())
     assert all(each["type"] == "item" for each in items)
@@ -121,7 +126,7 @@ def test_audit_stopped_by_a_signal_exits_with_2(
         with started(environment, "audit", "--json") as process:
             eventually(lambda: sessions(other, WAITS))
             process.send_signal(number)
-            output, errors = process.communicate(timeout=PATIENCE)
+            output, errors = process.communicate(timeout=WAIT_TIMEOUT)
     assert (process.returncode, output, errors) == (2, "", "webhook: interrupted\n")
 
 

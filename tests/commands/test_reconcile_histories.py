@@ -27,7 +27,7 @@ from webhook import cli
 from webhook.ledger.ledger import Ledger
 from webhook.settings import child_environment
 
-PATIENCE = 60
+WAIT_TIMEOUT = 60
 """The timeout in seconds. Python starts slowly on a busy machine."""
 RECONCILE = ("reconcile", "--since", "1d")
 EXAMPLES = int(os.environ.get("RECONCILE_EXAMPLES", "25"))
@@ -119,11 +119,11 @@ def test_run_after_a_killed_run_records_the_rest(
     def hold(_: str) -> None:
         if len(stripe.requests) >= requests:
             requested.set()
-            released.wait(PATIENCE)
+            released.wait(WAIT_TIMEOUT)
 
     stripe.before_answer = hold
     with started(child_environment(stripe.settings(database.url)), *RECONCILE):
-        assert requested.wait(PATIENCE)
+        assert requested.wait(WAIT_TIMEOUT)
     released.set()
     assert books.ledger.covered_until() is None
     assert reconcile(database, stripe) == 1

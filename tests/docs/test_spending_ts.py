@@ -14,7 +14,7 @@ import pytest
 
 from support.roles import ALICE
 from support.spending_page import GENERATION, snippets
-from support.waiting import PATIENCE
+from support.waiting import WAIT_TIMEOUT
 from tools.supabase_cli import SRC, needs_tools
 
 pytestmark = needs_tools
@@ -41,7 +41,7 @@ def supabase() -> Iterator[Callable[..., tuple[str, Calls]]]:
             def do_POST(self) -> None:
                 calls.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 if (response := next(remaining)) is None:
-                    ended.wait(PATIENCE)
+                    ended.wait(WAIT_TIMEOUT)
                     return
                 self.send_response(response[0])
                 self.end_headers()
@@ -83,7 +83,7 @@ def node(url: str, script: str) -> subprocess.CompletedProcess[str]:
             cwd=SRC,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=WAIT_TIMEOUT,
             check=False,
         )
     finally:

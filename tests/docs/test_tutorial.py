@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support.databases import Database
 from support.project import DOCS, PROJECT
-from support.waiting import PATIENCE
+from support.waiting import WAIT_TIMEOUT
 from support.worker import SECRET, working
 
 PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def test_tutorial_commands_print_the_shown_output(database: Database, tmp_path: 
             env=environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE * 3,
+            timeout=WAIT_TIMEOUT * 3,
             check=False,
         )
     printed = done.stdout.split(f"{END}\n")

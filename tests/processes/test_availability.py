@@ -19,7 +19,7 @@ from support.databases import PASSWORD, WORKER, Database
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.pg_proxy import PgProxy, proxied
 from support.postgres_server import TERMINATE, PostgresServer
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import SECRET, Answer, Worker, read_answer, sale, working
 from webhook.ledger.migrate import migrate
 
@@ -344,7 +344,7 @@ def test_delivery_whose_backend_is_terminated_is_recorded(
     with in_flight(shared_database, proxied_worker, sale(user_id, user_id), user_id) as answer:
         superuser.execute(TERMINATE)
         eventually(lambda: sessions(superuser, WAITS))
-    assert answer.result(PATIENCE).outcome == "recorded"
+    assert answer.result(WAIT_TIMEOUT).outcome == "recorded"
 
 
 def begin_shutdown(worker: Worker) -> None:
@@ -360,7 +360,7 @@ def test_delivery_in_flight_at_sigterm_is_answered_200(
     with working(database.url, tmp_path, processes=1) as worker:
         with in_flight(database, worker, sale(user_id, user_id), user_id) as answer:
             begin_shutdown(worker)
-        assert (answer.result(PATIENCE).status, answer.result().outcome) == (200, "recorded")
+        assert (answer.result(WAIT_TIMEOUT).status, answer.result().outcome) == (200, "recorded")
 
 
 def test_delivery_after_sigterm_is_refused(database: Database, admin: psycopg.Connection, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_delivery_after_sigterm_is_refused(database: Database, admin: psycopg.Co
         with in_flight(database, worker, sale(user_id, user_id), user_id):
             begin_shutdown(worker)
             late = sender.submit(worker.deliver, sale(late_user_id, late_user_id))
-        assert isinstance(late.exception(PATIENCE), ConnectionError)
+        assert isinstance(late.exception(WAIT_TIMEOUT), ConnectionError)
     assert amounts(admin, late_user_id) == []
 
 
@@ -397,7 +397,7 @@ def test_redelivery_after_a_killed_process_records_once(
         with in_flight(database, worker, event, user_id) as answer:
             for pid in worker.pids:
                 os.kill(pid, signal.SIGKILL)
-            assert isinstance(answer.exception(PATIENCE), ConnectionError)
+            assert isinstance(answer.exception(WAIT_TIMEOUT), ConnectionError)
         eventually(lambda: worker.answers("/readyz"))
         assert worker.deliver(event).status == 200
     assert amounts(admin, user_id) == [100]

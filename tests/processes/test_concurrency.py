@@ -14,7 +14,7 @@ import pytest
 from support.databases import Database
 from support.ledger_queries import WAITS, amounts, held, lock_of, new_user, sessions
 from support.recorded import VERSIONS, payment_intent_event, session_event
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import BATCHES, Answer, Worker, deliver_at_once, sale, working
 
 SESSION_EVENTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
@@ -39,7 +39,7 @@ def deliver_behind(
         answers = sender.submit(deliver_at_once, events, workers)
         eventually(lambda: answers.done() or sessions(lock_holder, WAITS) >= len(workers) * BATCHES)
         lock_holder.rollback()
-        return answers.result(PATIENCE)
+        return answers.result(WAIT_TIMEOUT)
 
 
 def one_sale(user_id: str, number: int) -> dict[str, Any]:

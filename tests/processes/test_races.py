@@ -20,7 +20,7 @@ from support.ledger_queries import amounts, new_user
 from support.model import Event, Payment, Refund, Sale, SaleTerms, events_of, expected_balances, new_id
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
 from support.strategies import deliveries, sales
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import Worker, working
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import SESSION, Facts, as_json
@@ -161,7 +161,7 @@ def test_invoice_and_refund_that_waited_for_a_link_leave_0(shared_database: Data
         linking.commit()
         # Each call runs as far as it can before either commits.
         eventually(lambda: sum(each.done() for each in called) + waiting(owner) == 2)
-        for done in as_completed(called, timeout=PATIENCE):
+        for done in as_completed(called, timeout=WAIT_TIMEOUT):
             called[done].commit()
     assert sum(amounts(owner, user)) == 0
 
@@ -207,7 +207,7 @@ def test_calls_with_two_users_in_opposite_order_never_deadlock(shared_database: 
         return json.dumps([{"event_id": new_id("evt"), "facts": [as_json(fact) for fact in facts]}])
 
     connections, rounds = 8, 40
-    start = threading.Barrier(connections, timeout=PATIENCE)
+    start = threading.Barrier(connections, timeout=WAIT_TIMEOUT)
     with ThreadPoolExecutor(connections) as pool:
         ordered = [users if number % 2 else users[::-1] for number in range(connections)]
         calls = [[call(order) for _ in range(rounds)] for order in ordered]

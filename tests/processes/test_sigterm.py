@@ -18,7 +18,7 @@ import pytest
 
 from support.databases import Database, Server
 from support.ledger_queries import WAITS, held, lock_of, new_user, sessions
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import Worker, read_answer, sale, signed, working
 from webhook.server.connection_limits import TIMEOUT as CLIENT_TIMEOUT
 
@@ -42,7 +42,7 @@ class Load:
 
     def lane(self, *, kept_alive: bool) -> None:
         """Deliver sales one by one until the load has ended."""
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=WAIT_TIMEOUT)
         while not self.ended_at:
             name = uuid4().hex
             try:
@@ -150,7 +150,7 @@ def test_connection_after_sigterm_is_refused_while_draining(database: Database, 
             worker.terminate()
             eventually(lambda: is_refused(worker), 3)
             assert not answer.done()
-        assert answer.result(PATIENCE).outcome == "recorded"
+        assert answer.result(WAIT_TIMEOUT).outcome == "recorded"
 
 
 def test_worker_that_is_starting_exits_soon_after_sigterm(database: Database, tmp_path: Path) -> None:

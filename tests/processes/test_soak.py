@@ -24,7 +24,7 @@ import pytest
 from support.databases import Server
 from support.ledger_queries import new_user
 from support.recorded import recorded, sign
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import SECRET, Worker, sale, working
 
 DELIVERIES = int(os.environ.get("SOAK_DELIVERIES", "20000"))
@@ -91,7 +91,7 @@ class Soak:
 
     def connect(self) -> socket.socket:
         place = urlsplit(self.worker.url)
-        return socket.create_connection((str(place.hostname), place.port or 0), timeout=PATIENCE)
+        return socket.create_connection((str(place.hostname), place.port or 0), timeout=WAIT_TIMEOUT)
 
     def sample(self) -> None:
         master = self.worker.master

@@ -24,7 +24,7 @@ from support.generations import (
 )
 from support.ledger_queries import WAITS, sessions, wrong_balances
 from support.roles import ALICE, BOB, add, balance, connected, execute, record, refund, sale, sign_up
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 
 CALLERS = 12
 ROUNDS = 25
@@ -74,7 +74,7 @@ def result_of(call: Call, connection: psycopg.Connection) -> int | str:
 
 def run_rounds(connections: Sequence[psycopg.Connection], rounds: Sequence[Sequence[Call]]) -> list[Results]:
     """Return the results of each round. All connections start a round at the same moment."""
-    start = Barrier(len(connections), timeout=PATIENCE)
+    start = Barrier(len(connections), timeout=WAIT_TIMEOUT)
 
     def run_calls(number: int) -> Results:
         results = []
@@ -192,7 +192,7 @@ def test_authorize_after_waiting_for_a_purchase_spends_it(callers: list[psycopg.
     with callers[0].transaction():
         record(callers[0], sale("pi_1", ALICE, credits=50))
         spending = waiting(spend(ALICE, 150), callers[1])
-    assert spending.result(PATIENCE) == 0
+    assert spending.result(WAIT_TIMEOUT) == 0
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -203,7 +203,7 @@ def test_authorize_after_waiting_for_another_spends_the_rest(
     with callers[0].transaction(force_rollback=not committed):
         authorize(callers[0], ALICE, 60, new_generation())
         spending = waiting(spend(ALICE, 60), callers[1])
-    assert spending.result(PATIENCE) == ("CR001" if committed else 40)
+    assert spending.result(WAIT_TIMEOUT) == ("CR001" if committed else 40)
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -219,7 +219,7 @@ def test_authorize_waits_for_an_uncommitted_id(
     with callers[0].transaction(force_rollback=not committed):
         authorize(callers[0], ALICE, 60, generation)
         spending = waiting(spend(BOB, 60, generation), callers[1])
-    assert spending.result(PATIENCE) == (GENERATION_MISMATCH[0] if committed else 40)
+    assert spending.result(WAIT_TIMEOUT) == (GENERATION_MISMATCH[0] if committed else 40)
     assert wrong_balances(owner) == []
 
 
@@ -233,7 +233,7 @@ def test_refund_after_waiting_for_an_erase_is_refused(
         execute(owner, f"select from public.users where id = '{ALICE}' for update")
         refunding = waiting(give_back(generation), callers[0])
         execute(owner, f"select billing.erase_user('{ALICE}')")
-    assert refunding.result(PATIENCE) == UNKNOWN_GENERATION[0]
+    assert refunding.result(WAIT_TIMEOUT) == UNKNOWN_GENERATION[0]
 
 
 def test_authorize_does_not_wait_for_another_users_row(

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from support.databases import Database
 from support.roles import ALICE, BOB, CAROL, add, balance, connected, contents, execute, sign_up
-from support.waiting import PATIENCE
+from support.waiting import WAIT_TIMEOUT
 from webhook.ledger.migrate import migrate
 
 HIGHEST = 2**53 - 1
@@ -199,7 +199,7 @@ def test_parallel_inserts_for_many_users_are_all_counted(database: Database, led
 
     def write(number: int) -> None:
         with connected(database, "service_role") as connection:
-            connection.execute(f"set statement_timeout = '{PATIENCE}s'")
+            connection.execute(f"set statement_timeout = '{WAIT_TIMEOUT}s'")
             start.wait()
             for turn in range(LONG_INSERTS_EACH):
                 shuffled = Random(number * LONG_INSERTS_EACH + turn).sample(users, MANY_USERS)

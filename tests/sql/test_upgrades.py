@@ -22,7 +22,7 @@ from support.ledger_queries import amounts, new_user, wrong_balances
 from support.privileges import privileges
 from support.project import PROJECT
 from support.roles import ALICE, BOB, CAROL, add, balance, connected, execute, record, refund, sale, sign_up
-from support.waiting import PATIENCE
+from support.waiting import WAIT_TIMEOUT
 from webhook.ledger import migrate as migrate_module
 from webhook.ledger.migrate import MigrationError, migrate
 from webhook.ledger.schema import sql_folder
@@ -241,7 +241,7 @@ def test_deliveries_during_the_upgrade_are_all_recorded(
                 apply(file)
         finally:
             upgraded.set()
-        statuses = [status for lane in delivering for status in lane.result(PATIENCE)]
+        statuses = [status for lane in delivering for status in lane.result(WAIT_TIMEOUT)]
     assert {*statuses} == {200}
     assert amounts(owner, user) == [1] * len(statuses)
 

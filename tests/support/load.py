@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from support.model import Payment, Refund, Sale, SaleTerms, events_of, new_id
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import signed
 
 LANES = 12
@@ -153,12 +153,12 @@ def fact_of(event: dict[str, Any]) -> str:
 
 def _pauses() -> Iterator[float]:
     """Seconds between the attempts; AssertionError after the timeout."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     pause = 0.05
     while time.monotonic() < deadline:
         yield pause
         pause = min(pause * 2, 0.4)
-    raise AssertionError(f"not acknowledged within {PATIENCE} s")
+    raise AssertionError(f"not acknowledged within {WAIT_TIMEOUT} s")
 
 
 @contextmanager

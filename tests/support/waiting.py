@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE = 20
+WAIT_TIMEOUT = 20
 """The default timeout of tests, in seconds."""
 
 
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+def eventually(condition: Callable[[], object], seconds: float = WAIT_TIMEOUT) -> None:
     """Wait until ``condition`` returns a true value; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

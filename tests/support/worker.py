@@ -22,7 +22,7 @@ import psutil
 from support.delivery import SECRET
 from support.ports import free_port
 from support.recorded import session_event, sign
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.dev import supervise
 from webhook.settings import child_environment
 
@@ -67,7 +67,7 @@ class Worker:
         [master] = psutil.Process(self.process.process.pid).children()
         return master
 
-    def get(self, path: str, seconds: float = PATIENCE) -> Answer:
+    def get(self, path: str, seconds: float = WAIT_TIMEOUT) -> Answer:
         with self.connected(seconds) as connection:
             connection.request("GET", path)
             return read_answer(connection)
@@ -78,14 +78,14 @@ class Worker:
             connection.request("GET", "/metrics")
             return samples(connection.getresponse().read().decode())
 
-    def deliver(self, event: dict[str, Any], seconds: float = PATIENCE) -> Answer:
+    def deliver(self, event: dict[str, Any], seconds: float = WAIT_TIMEOUT) -> Answer:
         with self.connected(seconds) as connection:
             return _post(connection, event)
 
     def deliver_rounds(self, rounds: Sequence[Sequence[dict[str, Any]]]) -> list[Answer]:
         """Deliver the rounds in order over kept-alive connections; the events of one round are sent together."""
         lanes = max(len(each) for each in rounds)
-        start = threading.Barrier(lanes, timeout=PATIENCE)
+        start = threading.Barrier(lanes, timeout=WAIT_TIMEOUT)
 
         def deliver_lane(lane: int) -> list[Answer]:
             answers = []
@@ -101,7 +101,7 @@ class Worker:
         with ThreadPoolExecutor(lanes) as senders:
             return [answer for lane in senders.map(deliver_lane, range(lanes)) for answer in lane]
 
-    def answers(self, path: str, seconds: float = PATIENCE) -> bool:
+    def answers(self, path: str, seconds: float = WAIT_TIMEOUT) -> bool:
         """Return whether the response to GET ``path`` is 200 within this many seconds."""
         with suppress(ConnectionError, TimeoutError):
             return self.get(path, seconds).status == 200
@@ -112,7 +112,7 @@ class Worker:
         self.process.process.send_signal(signal.SIGTERM)
 
     @contextmanager
-    def connected(self, seconds: float = PATIENCE) -> Iterator[HTTPConnection]:
+    def connected(self, seconds: float = WAIT_TIMEOUT) -> Iterator[HTTPConnection]:
         with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=seconds)) as connection:
             connection.connect()
             yield connection
@@ -131,7 +131,7 @@ def deliver_at_once(
 ) -> list[Answer]:
     """Deliver to the workers in turn, over kept-alive ``connections`` (default: one per event) that start together."""
     connections = connections or len(events)
-    start = threading.Barrier(connections, timeout=PATIENCE)
+    start = threading.Barrier(connections, timeout=WAIT_TIMEOUT)
 
     def deliver_share(first: int) -> list[Answer]:
         with workers[first % len(workers)].connected() as connection:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.ledger import group_commit
 from webhook.ledger.errors import BatchRejectedError
 from webhook.ledger.group_commit import GroupCommit
@@ -27,7 +27,7 @@ class Disk:
 
     def write(self, items: Sequence[str]) -> list[str]:
         self.batches.append(list(items))
-        assert self.may_write.acquire(timeout=PATIENCE)
+        assert self.may_write.acquire(timeout=WAIT_TIMEOUT)
         if "bad" in items:
             raise BatchRejectedError
         if "fatal" in items:
@@ -45,7 +45,7 @@ def disk() -> Disk:
 @pytest.fixture
 def send(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Future[str]]]]:
     """Write each item from a separate thread; the others arrive during the write of the first."""
-    monkeypatch.setattr(group_commit, "WAIT_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(group_commit, "WAIT_TIMEOUT", WAIT_TIMEOUT)
     write_together = GroupCommit(disk.write)
     with ThreadPoolExecutor(max_workers=200) as threads:
 
@@ -61,7 +61,7 @@ def send(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
 
 
 def results(futures: list[Future[str]]) -> list[str | type[BaseException]]:
-    return [type(error) if (error := future.exception(PATIENCE)) else future.result() for future in futures]
+    return [type(error) if (error := future.exception(WAIT_TIMEOUT)) else future.result() for future in futures]
 
 
 def test_items_queued_during_a_write_form_the_next_batch(disk: Disk, send: Callable[..., list[Future[str]]]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from support.databases import WORKER, Database
 from support.ledger_queries import WAITS, held, new_user, sessions
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.events.event import Event
 from webhook.events.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
 from webhook.ledger.connections import CONNECTIONS
@@ -228,7 +228,7 @@ def test_ledger_under_concurrent_calls_uses_eight_connections(database: Database
         eventually(lambda: sessions(holder, WAITS) == CONNECTIONS)
         assert sessions(holder, "application_name = 'webhook'") == CONNECTIONS
         holder.rollback()
-        assert {call.result(PATIENCE).name for call in calls} == {"parked"}
+        assert {call.result(WAIT_TIMEOUT).name for call in calls} == {"parked"}
     ledger.close()
 
 
@@ -243,7 +243,7 @@ def test_ledger_with_all_connections_busy_is_unavailable(database: Database, mon
         with pytest.raises(LedgerUnavailableError, match="busy"):
             ledger.parked_count()
         holder.rollback()
-        assert {call.result(PATIENCE).name for call in calls} == {"parked"}
+        assert {call.result(WAIT_TIMEOUT).name for call in calls} == {"parked"}
     ledger.close()
 
 

@@ -15,7 +15,7 @@ from support.delivery import deliver_to
 from support.ledger_queries import WAITS, sessions
 from support.recorded import USER_ID, invoice_event, payment_intent_event, refund_event, session_event
 from support.roles import connected, record
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.ledger.ledger import Ledger, Outcome
 
 OTHER = "00000000-0000-4000-8000-000000000002"
@@ -145,4 +145,4 @@ def test_invoice_waits_for_a_concurrent_customer_link(deliver: Deliver, database
             delivery = thread.submit(deliver, invoice())
             eventually(lambda: delivery.done() or sessions(watcher, WAITS) == 1)
             assert not delivery.done()
-        assert delivery.result(PATIENCE) == Outcome("recorded")
+        assert delivery.result(WAIT_TIMEOUT) == Outcome("recorded")

@@ -18,7 +18,7 @@ from pytest_socket import SocketConnectBlockedError
 from support.databases import Database
 from support.ledger_queries import amounts, new_user
 from support.recorded import sign
-from support.waiting import PATIENCE, eventually
+from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import SECRET, Answer, Worker, read_answer, sale, working
 
 LARGEST_BODY = 1024 * 1024
@@ -43,7 +43,7 @@ def user(owner: psycopg.Connection) -> str:
 
 def send(worker: Worker, body: bytes | Iterator[bytes], *signatures: str) -> Answer:
     """Send one POST with these signature headers; an iterator is sent in chunks, without a Content-Length."""
-    with closing(HTTPConnection(urlsplit(worker.url).netloc, timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(urlsplit(worker.url).netloc, timeout=WAIT_TIMEOUT)) as connection:
         connection.putrequest("POST", "/webhook")
         for signature in signatures:
             connection.putheader("Stripe-Signature", signature)
@@ -88,7 +88,7 @@ def test_chunked_body_over_one_mebibyte_is_too_large(worker: Worker, owner: psyc
 def test_truncated_body_is_not_recorded(worker: Worker, owner: psycopg.Connection, user: str) -> None:
     body = json.dumps(sale(user, "cut")).encode()
     address = urlsplit(worker.url)
-    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=WAIT_TIMEOUT) as connection:
         head = f"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nStripe-Signature: {{}}\r\n\r\n"
         connection.sendall(head.format(sign(body, SECRET)).encode() + body[:-1])
         connection.shutdown(socket.SHUT_WR)
@@ -100,7 +100,7 @@ def test_truncated_body_is_not_recorded(worker: Worker, owner: psycopg.Connectio
 def test_malformed_request_is_not_quoted_in_the_log(worker: Worker) -> None:
     """It may contain a payload, so gunicorn logs only that it was invalid."""
     address = urlsplit(worker.url)
-    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=WAIT_TIMEOUT) as connection:
         connection.sendall(b"POST /webhook HTTP/1.1\r\n{'email': 'buyer@example.com'}\r\n\r\n")
         assert connection.recv(1000).split()[1] == b"400"
     eventually(lambda: "Invalid request" in worker.log)
@@ -110,6 +110,6 @@ def test_malformed_request_is_not_quoted_in_the_log(worker: Worker) -> None:
 
 def test_internet_request_from_a_test_is_blocked() -> None:
     with pytest.raises(requests.ConnectionError):
-        requests.get("https://api.stripe.com/v1/prices", timeout=PATIENCE)
+        requests.get("https://api.stripe.com/v1/prices", timeout=WAIT_TIMEOUT)
     with socket.socket() as outside, pytest.raises((SocketConnectBlockedError, UserWarning)):
         outside.connect(("192.0.2.1", 443))
