@@ -81,6 +81,15 @@ def test_refund_below_one_credit_has_at_most_one_row(books: Books) -> None:
     assert (books.rows()[-1], books.balances()[books.users[0]]) == (("re_1", 1, 0), 8)
 
 
+def test_refund_that_completes_a_credit_has_the_row(books: Books) -> None:
+    """The order of the ids has no influence: the new refund is booked after those that have waited."""
+    books.open()
+    books.deliver(session_event(user_id=books.users[0], credits=10, payment_intent="pi_1", amount=1000))
+    for name in ("re_2", "re_1"):
+        books.deliver(refund_event(id=name, payment_intent="pi_1", amount=60))
+    assert books.rows() == [("pi_1", 10, 1000), ("re_1", -1, -60)]
+
+
 def test_failed_refund_returns_its_credit_under_its_own_id(books: Books) -> None:
     """An earlier refund below one credit gets no row."""
     books.open()
