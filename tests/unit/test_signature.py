@@ -11,7 +11,7 @@ SECRET, OTHER = "whsec_signs", "whsec_other"
 
 
 @pytest.mark.parametrize("secrets", [(SECRET,), (SECRET, OTHER), (OTHER, SECRET)])
-def test_old_signature_is_reported_as_old_whatever_secret_matches(secrets: tuple[str, ...]) -> None:
+def test_old_signature_of_any_secret_is_reported_as_old(secrets: tuple[str, ...]) -> None:
     """Otherwise a wrong clock looks like a wrong secret during a rotation."""
     with pytest.raises(InvalidDeliveryError) as raised:
         verify(b"{}", sign(b"{}", SECRET, 1), secrets)
