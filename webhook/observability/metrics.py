@@ -68,21 +68,19 @@ class Metrics:
             "Time of the last verified delivery; 0 before the first.",
             multiprocess_mode="max",
         )
-        self._verified = cache(
-            counter(
-                "webhook_verified_deliveries",
-                "Deliveries by the position in STRIPE_WEBHOOK_SECRET of the secret that signed them.",
-                ["secret"],
-            ).labels
+        verified = counter(
+            "webhook_verified_deliveries",
+            "Deliveries by the position in STRIPE_WEBHOOK_SECRET of the secret that signed them.",
+            ["secret"],
         )
-        self._secret_last_used = cache(
-            gauge(
-                "webhook_secret_last_used_timestamp_seconds",
-                "Time of the last delivery that the secret signed; 0 before the first.",
-                ["secret"],
-                multiprocess_mode="max",
-            ).labels
+        last_used = gauge(
+            "webhook_secret_last_used_timestamp_seconds",
+            "Time of the last delivery that the secret signed; 0 before the first.",
+            ["secret"],
+            multiprocess_mode="max",
         )
+        names = [ordinal(position) for position in range(secrets)]
+        self._secrets = [(verified.labels(name), last_used.labels(name)) for name in names]
         self._requests = cache(
             histogram(
                 "webhook_request_duration_seconds",
@@ -112,9 +110,9 @@ class Metrics:
                 ["result"],
             ).labels
         )
-        self._begin_at_zero(secrets)
+        self._begin_at_zero()
 
-    def _begin_at_zero(self, secrets: int) -> None:
+    def _begin_at_zero(self) -> None:
         """Create the series that alerts use. ``increase()`` misses the first event of a series that did not exist."""
         for status in (200, 400, 500, 503):
             self._requests("webhook", str(status))
@@ -122,14 +120,12 @@ class Metrics:
             self._stripe_requests(result)
         for rejection in Rejection:
             self._failures(rejection.reason)
-        for position in range(secrets):
-            self._verified(ordinal(position))
-            self._secret_last_used(ordinal(position))
 
     def count_verified(self, secret: int, now: float) -> None:
         """Count a verified delivery by the position of its secret, 0 for the first; ``now`` is in Unix seconds."""
-        self._verified(ordinal(secret)).inc()
-        self._secret_last_used(ordinal(secret)).set(now)
+        verified, last_used = self._secrets[secret]
+        verified.inc()
+        last_used.set(now)
 
     def count_delivery(self, event_type: str, outcome: str, reason: str, now: float) -> None:
         """Count a verified delivery by its outcome; ``now`` is in Unix seconds."""
