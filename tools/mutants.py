@@ -29,11 +29,11 @@ SUITE = (
 )
 TRANSACTIONS = "sql/20261127000002_transactions.sql"
 FACTS = "sql/20261127000003_facts.sql"
-LOCKS = "sql/20261127000005_sales_and_locks.sql"
-SETTLEMENT = "sql/20261127000006_settlement.sql"
-RECORDING = "sql/20261127000007_recording.sql"
-BULK_RECORDING = "sql/20261127000008_bulk_recording.sql"
-SPENDING = "sql/20261127000011_spending.sql"
+LOCKS = "sql/20261127000007_sales_and_locks.sql"
+SETTLEMENT = "sql/20261127000008_settlement.sql"
+RECORDING = "sql/20261127000009_recording.sql"
+BULK_RECORDING = "sql/20261127000010_bulk_recording.sql"
+SPENDING = "sql/20261127000014_spending.sql"
 MINUTES_A_RUN = 5
 
 

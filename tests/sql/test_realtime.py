@@ -11,7 +11,7 @@ from webhook.dev.postgres import ADMIN
 from webhook.ledger.migrate import migrate
 from webhook.ledger.schema import sql_folder
 
-REALTIME = sql_folder() / "20261127000013_realtime.sql"
+REALTIME = sql_folder() / "20261127000017_realtime.sql"
 PUBLISHED = """
     select schemaname || '.' || tablename
     from pg_publication_tables

@@ -6,7 +6,7 @@ create function billing.schema_version() returns text
     language sql
     immutable
     set search_path = ''
-    return '20261127000014';
+    return '20261127000018';
 
 comment on function billing.schema_version() is
     'Returns the version of the newest migration applied, with any tool. Every later migration replaces this function.';
