@@ -32,7 +32,7 @@ def _parts(_context: click.Context, _option: click.Parameter, value: str) -> tup
     "--only", "parts", default="", callback=_parts, help="Scenarios, or letters of competitors. Default: everything."
 )
 @click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(1, 60), help="Length of a round.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 20), help="Rounds of each measurement.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 20), help="Rounds of each measurement.")
 @click.option(
     "--write",
     metavar="FILE",
@@ -42,12 +42,12 @@ def _parts(_context: click.Context, _option: click.Parameter, value: str) -> tup
 def main(parts: tuple[frozenset[str], list[str]], seconds: float, rounds: int, write: Path | None) -> None:
     """Measure the worker and print a report in Markdown.
 
-    All scenarios together take about ten minutes.
+    All scenarios together take about 20 minutes.
 
     \b
     Examples:
       python -m bench --only a,b --seconds 5
-      python -m bench --only steady,process
+      python -m bench --only mixed,spending --rounds 1
       python -m bench --write docs/explanation/benchmarks.md
     """  # noqa: D301 - \b is for click: it keeps the lines of the examples apart
     letters, names = parts

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from bench.deliveries import USERS
+from bench.cpu import cpu_seconds
+from bench.deliveries import USERS, Deliveries
 from webhook.dev import postgres
 from webhook.ledger.migrate import migrate
 
@@ -37,21 +38,47 @@ class Database:
         return _login(self.superuser_url, _WORKER)
 
     @property
+    def service_role_url(self) -> str:
+        """The worker's URL for sessions that are service_role from the start."""
+        return urlunsplit(urlsplit(self.worker_url)._replace(query="options=-crole%3Dservice_role"))
+
+    @property
     def owner_url(self) -> str:
         """The URL for the competitors: most programs connect as the schema's owner."""
         return _login(self.superuser_url, postgres.ADMIN)
 
-    def check(self, payments: str, least: int, most: int) -> None:
-        """Raise :class:`LostSaleError` unless the ledger has ``least`` to ``most`` sales and correct balances."""
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the clients' sessions so far, without the background processes of Postgres."""
         with psycopg.connect(self.superuser_url) as connection:
-            [count] = _row(
-                connection, "select count(*) from public.transactions where stripe_id ^@ %s and amount = 100", payments
-            )
-            [wrong] = _row(connection, _WRONG_BALANCES, "")
+            return cpu_seconds([pid for (pid,) in connection.execute(_SESSIONS)])
+
+    def check(self, deliveries: Deliveries, sent: int, answered: int) -> None:
+        """Raise :class:`LostSaleError` unless the ledger has the rows of the answered deliveries.
+
+        Deliveries in flight at the end may have been recorded as well.
+        """
+        most = deliveries.rows[sent]
+        self.check_rows(deliveries.batch, most - (sent - answered), most)
+
+    def check_rows(self, part: str, least: int, most: int) -> None:
+        """Raise :class:`LostSaleError` unless ``least`` to ``most`` rows of 100 credits have the part in their ids."""
+        self.check_balances()
+        with psycopg.connect(self.superuser_url) as connection:
+            [count] = _row(connection, _ROWS, part)
         if not least <= count <= most:
-            raise LostSaleError(f"expected {least} to {most} sales in the ledger, found {count}")
+            raise LostSaleError(f"expected {least} to {most} rows in the ledger, found {count}")
+
+    def check_balances(self) -> None:
+        """Raise :class:`LostSaleError` unless each balance is the sum of the user's rows."""
+        with psycopg.connect(self.superuser_url) as connection:
+            [wrong] = _row(connection, _WRONG_BALANCES, "")
         if wrong:
             raise LostSaleError(f"{wrong} users have a wrong balance")
+
+    def give_credits(self, amount: int) -> None:
+        """Give every user so many credits."""
+        with psycopg.connect(self.superuser_url) as connection:
+            connection.execute(_GIVE_CREDITS, [amount])
 
     def fill(self, rows: int) -> None:
         """Insert ``rows`` sales and the matching balances, with triggers off and indexes built at the end."""
@@ -121,6 +148,24 @@ def _row(connection: psycopg.Connection, statement: str, parameter: str) -> tupl
     [row] = connection.execute(statement, [parameter] if parameter else None)
     return row
 
+
+_SESSIONS = """
+select pid
+from pg_stat_activity
+where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
+
+_ROWS = """
+select count(*)
+from public.transactions
+where position(%s in stripe_id) > 0 and abs(amount) = 100
+"""
+
+_GIVE_CREDITS = """
+insert into public.transactions (user_id, amount, type)
+select id, %s, 'REFUND'
+from public.users
+"""
 
 _WRONG_BALANCES = """
 select count(*)

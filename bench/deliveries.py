@@ -1,4 +1,4 @@
-"""Signed deliveries for the load: ``checkout.session.completed`` of 4 KB, each one a new sale of an existing user."""
+"""Signed deliveries for the load, written to a file that the load programs read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import hashlib
 import hmac
 import secrets
 import time
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SECRET = "whsec_only_for_the_bench"  # noqa: S105
 USERS = tuple(f"00000000-0000-4000-8000-{100000000000 + number}" for number in range(1000))
 
-RECORDED = Path(__file__).parent.parent / "tests/events/2026-10-28.endive/checkout.session.completed.json"
-_USER_ID = b"7b0d4c5e-2f3a-4c1d-9e8f-0a1b2c3d4e5f"
-_EVENT_ID = b"evt_1UXvcvK4mTq9ZwLxaFvZWSML"
-_SESSION_ID = b"cs_test_a1lTTanEnN20spdD4pMpaevIk3lZJtJKsaPt8FpNZZDPKscIrDnBBmNScr"
-_PAYMENT_ID = b"pi_3UXvxvK4mTq9ZwLx13ejJBd7"
+RECORDED = Path(__file__).parent.parent / "tests/events/2026-10-28.endive"
+SESSION = (RECORDED / "checkout.session.completed.json").read_bytes()
+USER_ID = b"7b0d4c5e-2f3a-4c1d-9e8f-0a1b2c3d4e5f"
+EVENT_ID = b"evt_1UXvcvK4mTq9ZwLxaFvZWSML"
+SESSION_ID = b"cs_test_a1lTTanEnN20spdD4pMpaevIk3lZJtJKsaPt8FpNZZDPKscIrDnBBmNScr"
+PAYMENT_ID = b"pi_3UXvxvK4mTq9ZwLx13ejJBd7"
+
+Write = Callable[[bytes, int], tuple[bytes, int]]
+"""Returns the body of the delivery with this number, and how many rows it adds to the ledger. The first parameter is
+unique for the file and part of all ids.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,29 +32,45 @@ class Deliveries:
     """A file of signed bodies. Each is sent once, within 300 seconds of signing: the limit on a signature's age."""
 
     path: Path
-    body_length: int
-    payments: str
-    """The common prefix of their payment ids, which no other payment has."""
+    batch: str
+    """A part of the ids of their ledger rows, and of no other row."""
+    rows: Sequence[int]
+    """The number of ledger rows after so many deliveries, from 0 on."""
 
 
-def write_deliveries(path: Path, count: int, users: tuple[str, ...] = USERS) -> Deliveries:
-    """Write ``count`` records with new ids, in the format that ``load/deliver.lua`` reads."""
-    batch = secrets.token_hex(4).encode()
-    template = RECORDED.read_bytes()
+def write_deliveries(path: Path, count: int, write: Write) -> Deliveries:
+    """Write ``count`` records, each of them a line with the body's length and signature, and the body."""
+    batch = secrets.token_hex(4)
+    rows = array("l", [0])
     now = int(time.time())
     with path.open("wb") as file:
         for number in range(count):
-            body = _body(template, batch, number, users[number % len(users)])
-            file.write(b"%s\n%s" % (_signature(body, now), body))
-    return Deliveries(path, len(template), f"pi_3{batch.decode()}")
+            body, added = write(batch.encode(), number)
+            file.write(b"%d %s\n%s" % (len(body), _signature(body, now), body))
+            rows.append(rows[-1] + added)
+    return Deliveries(path, batch, rows)
 
 
-def _body(template: bytes, batch: bytes, number: int, user_id: str) -> bytes:
-    """Return the recorded event with new ids, as long as Stripe's."""
-    body = template.replace(_USER_ID, user_id.encode())
-    for recorded in (_EVENT_ID, _SESSION_ID, _PAYMENT_ID):
-        prefix = recorded[: recorded.rindex(b"_") + 2] + batch + b"%08d" % number
-        body = body.replace(recorded, prefix + recorded[len(prefix) :])
+def sales(users: tuple[str, ...] = USERS) -> Write:
+    """Return a load of new sales by Checkout Session, 4 KB each."""
+    return lambda batch, number: (session(batch, number, users), 1)
+
+
+def session(batch: bytes, number: int, users: tuple[str, ...] = USERS) -> bytes:
+    """Return the body of a ``checkout.session.completed`` with new ids."""
+    return renewed(SESSION, batch, number, EVENT_ID, SESSION_ID, PAYMENT_ID).replace(USER_ID, user(number, users))
+
+
+def user(number: int, users: tuple[str, ...] = USERS) -> bytes:
+    """Return the user of the delivery with this number."""
+    return users[number % len(users)].encode()
+
+
+def renewed(body: bytes, batch: bytes, number: int, *recorded: bytes) -> bytes:
+    """Return the body with each of its ``recorded`` ids replaced by a new one of the same length."""
+    for each in recorded:
+        prefix = each[: each.rindex(b"_") + 2] + batch + b"%08d" % number
+        body = body.replace(each, prefix + each[len(prefix) :])
     return body
 
 

@@ -9,10 +9,9 @@ import json
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from bench.deliveries import RECORDED, USERS
+from bench.deliveries import SESSION, USERS
 
 _PAGE = 100
 _EMPTY = b'{"object": "list", "data": [], "has_more": false, "url": ""}'
@@ -25,7 +24,7 @@ class Lists(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     count = 0
     started = int(time.time())
-    session = json.dumps(json.loads(Path(RECORDED).read_bytes())["data"]["object"] | {"created": started - 60})
+    session = json.dumps(json.loads(SESSION)["data"]["object"] | {"created": started - 60})
 
     def do_GET(self) -> None:
         """Answer with a page of the list."""

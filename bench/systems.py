@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cpu import children, cpu_seconds
 from bench.database import Database
 from bench.deliveries import SECRET
 from webhook.dev import supervise
@@ -77,13 +78,22 @@ class Running:
     """A running system that answers requests."""
 
     url: str
+    database: Database | None
+    """The database that it records sales in, if it does."""
     seconds_to_start: float
     process: supervise.SupervisedProcess
 
     def worker_memory(self) -> list[int]:
         """Return the resident set of each worker process, in bytes."""
-        program = _children(self.process.process.pid)[0]
-        return [_resident(pid) for pid in _children(program)]
+        return [_resident(pid) for pid in children(self._program)]
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that its processes have used."""
+        return cpu_seconds([self._program, *children(self._program)])
+
+    @property
+    def _program(self) -> int:
+        return children(self.process.process.pid)[0]
 
 
 @contextmanager
@@ -96,7 +106,8 @@ def running(system: System, database: Database) -> Iterator[Running]:
         process = supervise.start(system.command(port), environment=system.environment(database, port), output=log)
         try:
             _wait_until_ready(url + system.ready, process)
-            yield Running(url, time.perf_counter() - started, process)
+            recorded = database if system.records else None
+            yield Running(url, recorded, time.perf_counter() - started, process)
         finally:
             process.stop()
 
@@ -108,10 +119,6 @@ def _wait_until_ready(url: str, process: supervise.SupervisedProcess) -> None:
             return
         time.sleep(0.005)
     raise RuntimeError(f"no answer from {url}")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def _resident(pid: int) -> int:

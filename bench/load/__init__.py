@@ -8,15 +8,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.database import Database
-from bench.deliveries import USERS, write_deliveries
+from bench.deliveries import Deliveries, Write, sales, write_deliveries
+from bench.systems import Running
 
 CONNECTIONS = 16
 MOST_A_SECOND = 10_000
 """How many deliveries are prepared for each second of load."""
 
 _HERE = Path(__file__).parent
+_MICROSECONDS = 1e6
 
 
 class LoadError(Exception):
@@ -25,38 +27,51 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """The measurements of a load: sales a second, and response times in milliseconds."""
+    """The measurements of a load: deliveries a second, and response times in milliseconds."""
 
     rate: float
     p50: float
-    p99: float | None
+    p99: float | None = None
+    program_cpu: float | None = None
+    """Processor time of the program for each delivery, in microseconds."""
+    database_cpu: float | None = None
+    """Processor time of its sessions in Postgres for each delivery, in microseconds."""
 
 
-def saturate(url: str, database: Database | None, seconds: float, users: tuple[str, ...] = USERS) -> Result:
-    """Deliver at full speed with wrk, then check that each sale answered 200 is in the ``database``, if given."""
+def saturate(system: Running, seconds: float, write: Write | None = None) -> Result:
+    """Deliver at full speed with wrk, then check that each sale answered 200 is in the database."""
     wrk = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", str(_HERE / "deliver.lua"))
-    return _deliver(int(seconds * MOST_A_SECOND), users, database, lambda *file: [*wrk, url, "--", *file])
+    command = [*wrk, system.url, "--"]
+    return _deliver(system, int(seconds * MOST_A_SECOND), write or sales(), lambda file: [*command, file])
 
 
-def steady(url: str, database: Database, seconds: float, rate: int) -> Result:
+def steady(system: Running, seconds: float, rate: int) -> Result:
     """Deliver ``rate`` sales a second. Each response time counts from when the delivery was due."""
-    node = ("node", str(_HERE / "steady.js"), url)
+    node = ["node", str(_HERE / "steady.js"), system.url]
     options = [str(number) for number in (rate, int(seconds), CONNECTIONS)]
-    return _deliver(int(seconds) * rate, USERS, database, lambda *file: [*node, *file, *options])
+    return _deliver(system, int(seconds) * rate, sales(), lambda file: [*node, file, *options])
 
 
-def _deliver(
-    count: int, users: tuple[str, ...], database: Database | None, command: Callable[[str, str], list[str]]
-) -> Result:
+def _deliver(system: Running, count: int, write: Write, command: Callable[[str], list[str]]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
-        deliveries = write_deliveries(Path(folder) / "deliveries", count, users)
-        counts = json.loads(output_of(command(str(deliveries.path), str(deliveries.body_length))).splitlines()[-1])
+        deliveries = write_deliveries(Path(folder) / "deliveries", count, write)
+        before = _cpu_seconds(system)
+        counts = json.loads(output_of(command(str(deliveries.path))).splitlines()[-1])
+        used = [end - start for start, end in zip(before, _cpu_seconds(system), strict=True)]
+    _check(system, deliveries, counts)
+    cpu = [each * _MICROSECONDS / counts["answered"] for each in used]
+    return Result(counts["answered"] / counts["seconds"], counts["p50"], counts["p99"], *cpu)
+
+
+def _cpu_seconds(system: Running) -> list[float]:
+    return [each.cpu_seconds() for each in (system, system.database) if each]
+
+
+def _check(system: Running, deliveries: Deliveries, counts: dict[str, Any]) -> None:
     if counts["rejected"] or counts["broken"] or counts["ran_out"]:
         raise LoadError(f"deliveries were rejected, interrupted or used up: {counts}")
-    if database:
-        # Deliveries in flight at the end may have been recorded as well.
-        database.check(deliveries.payments, least=counts["answered"], most=counts["sent"])
-    return Result(counts["answered"] / counts["seconds"], counts["p50"], counts["p99"])
+    if system.database:
+        system.database.check(deliveries, counts["sent"], counts["answered"])
 
 
 def output_of(command: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The pgbench load: the worker's own SQL call, without a worker."""
+"""The pgbench loads: calls of the database without a worker."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ from webhook.events.facts import SESSION, Sale, as_json
 from webhook.ledger.queries import query
 
 
-def saturate_database(database: Database, seconds: float) -> Result:
+def record_sales(database: Database, seconds: float) -> Result:
     """Call ``billing.record`` as the worker does, one sale per call, on as many connections as wrk opens."""
-    payments = f"pi_3{secrets.token_hex(4)}"
+    batch = secrets.token_hex(4)
+    sale = Sale(f"pi_3{batch}:payment", SESSION, f"{USERS[0][:-3]}:user", 100, 1000, "usd", paid=True)
+    call = json.dumps([{"event_id": f"evt_{batch}:payment", "facts": [as_json(sale)]}])
+    variables = "\\set payment random(1, 9000000000000000)\n\\set user random(100, 999)\n"
+    script = f"{variables}{in_one_query(query('begin_call'))}\nselect billing.record('{call}');\n"
+    result, count = run_script(database.worker_url, script, seconds, CONNECTIONS)
+    database.check_rows(batch, count, count)
+    return result
+
+
+def in_one_query(statements: str) -> str:
+    r"""Return the statements for a script. A \; keeps them in one simple query with the next one."""
+    return statements.strip().replace(";", " \\;")
+
+
+def run_script(url: str, script: str, seconds: float, clients: int) -> tuple[Result, int]:
+    """Return the rate of a pgbench script with its mean time as ``p50``, and how often it ran."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "sale.sql"
-        script.write_text(_script(payments), encoding="utf-8")
-        output = output_of(_pgbench(script, database, seconds))
+        file = Path(folder) / "script.sql"
+        file.write_text(script, encoding="utf-8")
+        options = (f"--client={clients}", "--jobs=1", f"--time={seconds:.0f}", f"--file={file}", "--protocol=simple")
+        output = output_of([str(programs() / "pgbench"), "--no-vacuum", *options, url])
     count = int(_figure(output, r"transactions actually processed: (\d+)"))
-    database.check(payments, count, count)
-    return Result(_figure(output, r"tps = ([\d.]+)"), _figure(output, r"latency average = ([\d.]+)"), None)
-
-
-def _pgbench(script: Path, database: Database, seconds: float) -> list[str]:
-    options = (f"--client={CONNECTIONS}", "--jobs=1", f"--time={seconds:.0f}", f"--file={script}")
-    return [str(programs() / "pgbench"), "--no-vacuum", "--protocol=simple", *options, database.worker_url]
-
-
-def _script(payments: str) -> str:
-    r"""Return the call with pgbench's variables. A \; keeps several statements in one simple query."""
-    sale = Sale(f"{payments}:payment", SESSION, f"{USERS[0][:-3]}:user", 100, 1000, "usd", paid=True)
-    call = json.dumps([{"event_id": f"evt_{payments}:payment", "facts": [as_json(sale)]}])
-    return (
-        "\\set payment random(1, 9000000000000000)\n"
-        "\\set user random(100, 999)\n"
-        + query("begin_call").strip().replace(";", " \\;")
-        + f"\nselect billing.record('{call}');\n"
-    )
+    return Result(_figure(output, r"tps = ([\d.]+)"), _figure(output, r"latency average = ([\d.]+)")), count
 
 
 def _figure(output: str, pattern: str) -> float:

@@ -1,7 +1,7 @@
 -- A script for wrk: sends each signed body of a file once, and prints the counts and times as one line of JSON.
 --
--- Usage: wrk … -s deliver.lua URL -- FILE BODY_LENGTH. Each record of the file is a Stripe-Signature header, a line
--- break and the body. Use one thread (-t 1): each thread would read the file from its start.
+-- Usage: wrk … -s deliver.lua URL -- FILE. Each record of the file is a line with the length of the body and the
+-- Stripe-Signature header, and the body. Use one thread (-t 1): each thread would read the file from its start.
 
 local threads = {}
 
@@ -11,21 +11,21 @@ end
 
 function init(args)
   file = assert(io.open(args[1], "rb"))
-  length = tonumber(args[2])
   headers = { ["Content-Type"] = "application/json; charset=utf-8" }
   sent = 0
   ran_out = 0
 end
 
 function request()
-  local signature = file:read("*l")
-  if not signature then
+  local head = file:read("*l")
+  if not head then
     ran_out = 1
     wrk.thread:stop()
     return last
   end
+  local length, signature = head:match("(%d+) (.+)")
   headers["Stripe-Signature"] = signature
-  last = wrk.format("POST", "/webhook", headers, file:read(length))
+  last = wrk.format("POST", "/webhook", headers, file:read(tonumber(length)))
   sent = sent + 1
   return last
 end

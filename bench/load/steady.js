@@ -1,6 +1,6 @@
 // Sends each signed body of a file once, at a steady rate, and prints the counts and times as JSON.
 //
-// Usage: node steady.js URL FILE BODY_LENGTH RATE SECONDS CONNECTIONS. The file is the one that deliver.lua reads.
+// Usage: node steady.js URL FILE RATE SECONDS CONNECTIONS. The file is the one that deliver.lua reads.
 // A response time counts from the moment when the delivery was due, so it includes the wait behind a slow answer.
 "use strict";
 
@@ -8,7 +8,7 @@ const fs = require("node:fs");
 const http = require("node:http");
 
 const [url, name, ...numbers] = process.argv.slice(2);
-const [length, rate, seconds, connections] = numbers.map(Number);
+const [rate, seconds, connections] = numbers.map(Number);
 const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
 const records = fs.readFileSync(name);
 const count = rate * seconds;
@@ -19,13 +19,14 @@ let started;
 
 function send(due) {
   const end = records.indexOf("\n", position);
-  const body = records.subarray(end + 1, end + 1 + length);
+  const [length, signature] = records.toString("latin1", position, end).split(" ");
+  position = end + 1 + Number(length);
+  const body = records.subarray(end + 1, position);
   const headers = {
     "Content-Type": "application/json; charset=utf-8",
     "Content-Length": length,
-    "Stripe-Signature": records.toString("latin1", position, end),
+    "Stripe-Signature": signature,
   };
-  position = end + 1 + length;
   result.sent += 1;
   const request = http.request(`${url}/webhook`, { method: "POST", agent, headers }, (response) => {
     response.resume();

@@ -11,13 +11,17 @@ from bench.report import Section
 from bench.scenarios.bench import Bench
 from bench.scenarios.competitors import competitors
 from bench.scenarios.ledger import large_ledger
+from bench.scenarios.mixed import mixed_load
 from bench.scenarios.process import process
 from bench.scenarios.reconcile import reconcile
+from bench.scenarios.spending import spending
 from bench.scenarios.steady import steady_rate
 from bench.scenarios.user import one_user
 
 SCENARIOS: dict[str, Callable[[Bench], Section]] = {
     "competitors": competitors,
+    "mixed": mixed_load,
+    "spending": spending,
     "steady": steady_rate,
     "ledger": large_ledger,
     "user": one_user,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 
 from bench.database import Server
@@ -37,14 +37,21 @@ class Bench:
 
 
 def _medians(results: Iterable[Result]) -> Result:
-    rates, p50s, p99s = zip(*((result.rate, result.p50, result.p99) for result in results), strict=True)
-    return Result(median(rates), median(p50s), None if None in p99s else median(p99s))
+    figures = zip(*map(astuple, results), strict=True)
+    return Result(*(None if None in rounds else median(rounds) for rounds in figures))
 
 
 def _line(result: Result) -> str:
-    return f"{result.rate:.0f}/s" + ("" if result.p99 is None else f", p99 {result.p99:.1f} ms")
+    p99 = f", p99 {result.p99:.1f} ms" if result.p99 is not None else ""
+    cpu = [f"{each:.0f} µs" for each in (result.program_cpu, result.database_cpu) if each is not None]
+    return f"{result.rate:.0f}/s{p99}" + (f", CPU {' + '.join(cpu)}" if cpu else "")
 
 
-def cells(result: Result) -> tuple[str, str, str]:
-    """Return rate, p50 and p99 as table cells."""
-    return f"{result.rate:.0f}", f"{result.p50:.1f}", "" if result.p99 is None else f"{result.p99:.1f}"
+HEAD = ("deliveries a second", "p50 ms", "p99 ms", "CPU of the program, µs", "of Postgres, µs")
+"""The titles of the columns of :func:`cells`."""
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """Return the figures of a result as table cells."""
+    figures = zip(astuple(result), (0, 1, 1, 0, 0), strict=True)
+    return tuple("" if figure is None else f"{figure:.{digits}f}" for figure, digits in figures)

@@ -6,7 +6,7 @@ from functools import partial
 
 from bench.load import saturate
 from bench.report import Goal, Section
-from bench.scenarios.bench import Bench, cells
+from bench.scenarios.bench import HEAD, Bench, cells
 from bench.systems import WORKER, running
 
 _ROWS = 10_000_000
@@ -19,14 +19,14 @@ def large_ledger(bench: Bench) -> Section:
         with running(WORKER, empty) as on_empty, running(WORKER, full) as on_full:
             results = bench.in_turn(
                 {
-                    "empty": partial(saturate, on_empty.url, empty),
-                    f"{_ROWS:,} rows": partial(saturate, on_full.url, full),
+                    "empty": partial(saturate, on_empty),
+                    f"{_ROWS:,} rows": partial(saturate, on_full),
                 }
             )
     rate_of_empty, rate_of_full = (result.rate for result in results.values())
     return Section(
         "Size of the ledger",
-        ("ledger", "sales a second", "p50 ms", "p99 ms"),
+        ("ledger", *HEAD),
         [(name, *cells(result)) for name, result in results.items()],
         [Goal(f"rate with {_ROWS:,} rows in the ledger, against empty", rate_of_full / rate_of_empty, least=0.9)],
     )

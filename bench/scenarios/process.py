@@ -21,7 +21,7 @@ def process(bench: Bench) -> Section:
             with running(WORKER, database) as worker:
                 starts.append(worker.seconds_to_start)
         with running(WORKER, database) as worker:
-            saturate(worker.url, database, bench.seconds)
+            saturate(worker, bench.seconds)
             memory = [size / _MEGABYTE for size in worker.worker_memory()]
     return Section(
         "A process",

@@ -30,7 +30,7 @@ def reconcile(bench: Bench) -> Section:
                 bench.log(f"  {name}: {rates[name]:.0f}/s")
         finally:
             process.stop()
-        database.check("pi_3", _SESSIONS, _SESSIONS)
+        database.check_rows("pi_3", _SESSIONS, _SESSIONS)
     return Section(
         "Reconciliation",
         (f"{_SESSIONS:,} sessions", "objects a second"),

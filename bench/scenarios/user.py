@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench.deliveries import USERS
+from bench.deliveries import USERS, sales
 from bench.load import saturate
 from bench.report import Goal, Section
-from bench.scenarios.bench import Bench, cells
+from bench.scenarios.bench import HEAD, Bench, cells
 from bench.systems import WORKER, running
 
 
@@ -16,14 +16,14 @@ def one_user(bench: Bench) -> Section:
     with bench.server.new_database("users") as database, running(WORKER, database) as worker:
         results = bench.in_turn(
             {
-                f"{len(USERS):,} users": partial(saturate, worker.url, database),
-                "one user": partial(saturate, worker.url, database, users=USERS[:1]),
+                f"{len(USERS):,} users": partial(saturate, worker),
+                "one user": partial(saturate, worker, write=sales(USERS[:1])),
             }
         )
     rate_of_many, rate_of_one = (result.rate for result in results.values())
     return Section(
         "One user or many",
-        ("sales of", "sales a second", "p50 ms", "p99 ms"),
+        ("sales of", *HEAD),
         [(name, *cells(result)) for name, result in results.items()],
         [Goal("rate with all sales on one user, against many", rate_of_one / rate_of_many, least=0.5)],
     )
