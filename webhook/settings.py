@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
 
 Environment = Mapping[str, str]
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class SettingsError(Exception):
+class SettingsError(ExpectedError):
     """A variable is missing or bad. The message is one line that names the variable and the cause."""
 
 

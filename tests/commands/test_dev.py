@@ -141,7 +141,7 @@ def test_dev_writes_its_state_in_files_only_its_user_can_read(dev: Dev, monkeypa
 
 def test_dev_started_twice_prints_the_url_of_the_first(dev: Dev) -> None:
     message = f"webhook: `webhook dev` already runs in this directory, at http://127.0.0.1:{dev.port}\n"
-    assert failing(dev.folder) == (1, message)
+    assert failing(dev.folder) == (2, message)
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -176,7 +176,7 @@ def test_dev_on_a_port_in_use_reports_it_in_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, message = failing(folder, port)
-    assert (code, message.count("\n")) == (1, 1)
+    assert (code, message.count("\n")) == (2, 1)
     assert message.startswith(f"webhook: cannot listen on port {port}: another program uses it")
 
 
@@ -274,12 +274,12 @@ def test_demo_with_a_remote_database_is_rejected(folder: Path, monkeypatch: pyte
     elsewhere = DevServer("http://127.0.0.1:1", "postgresql://u@db.example.com/postgres", "whsec_1", os.getpid())
     with announced(elsewhere):
         code, steps, message = demo(folder)
-    assert (code, steps, message.count("\n")) == (1, [], 1)
+    assert (code, steps, message.count("\n")) == (2, [], 1)
 
 
 def test_demo_without_a_running_dev_suggests_make_dev(folder: Path) -> None:
     code, _, message = demo(folder)
-    assert (code, message.count("\n")) == (1, 1)
+    assert (code, message.count("\n")) == (2, 1)
     assert "make dev" in message
 
 
@@ -289,5 +289,5 @@ def test_dev_with_a_prerelease_schema_suggests_a_new_database(folder: Path, empt
         connection.execute("create schema billing create table schema_migrations (version text primary key)")
         connection.execute("insert into billing.schema_migrations values ('20261122000001')")
     code, message = failing(folder, DATABASE_URL=empty_database.admin_url)
-    assert (code, message.count("\n")) == (1, 1)
+    assert (code, message.count("\n")) == (2, 1)
     assert message.endswith("recreate the database (rm -r .dev for the one of webhook dev)\n")

@@ -149,11 +149,11 @@ def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Da
 @pytest.mark.parametrize("history", ["billing", "supabase"])
 def test_migrate_with_a_prerelease_schema_fails(old_database: Database, history: str) -> None:
     """Nothing is applied with either history, and the error suggests a new database."""
-    with pytest.raises(MigrationError) as raised:
-        webhook_migrate(old_database.admin_url, "--history", history)
-    assert str(raised.value) == (
-        "this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
-        "recreate the database (rm -r .dev for the one of webhook dev)"
+    result = webhook_migrate(old_database.admin_url, "--history", history)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "webhook: this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
+        "recreate the database (rm -r .dev for the one of webhook dev)\n"
     )
     assert query(old_database.admin_url, "select to_regclass('public.users')") == [(None,)]
 
@@ -277,7 +277,7 @@ def test_command_migrate_prints_applied_files_and_the_version(empty_database: Da
 @pytest.mark.parametrize(
     ("url", "exit_code", "message"),
     [
-        ("postgresql://admin:hunter2@127.0.0.1:1/x", 1, "cannot connect to the database"),
+        ("postgresql://admin:hunter2@127.0.0.1:1/x", 2, "cannot connect to the database"),
         ("postgresql://admin:hunter2@127.0.0.1:6543/x", 2, "DATABASE_URL is a transaction pooler"),
         ("", 2, "DATABASE_URL is not set"),
     ],

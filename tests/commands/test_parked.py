@@ -456,12 +456,10 @@ def test_command_for_an_event_not_parked_prints_one_line(
     assert (done.returncode, done.stderr) == (code, f"webhook: {message}\n")
 
 
-@pytest.mark.parametrize(
-    ("command", "code"), [(("parked",), 1), (("retry",), 2), (("discard", "--reason", "mine", "evt_1"), 2)]
-)
-def test_command_without_a_database_prints_one_line(command: tuple[str, ...], code: int) -> None:
+@pytest.mark.parametrize("command", [("parked",), ("retry",), ("discard", "--reason", "mine", "evt_1")])
+def test_command_without_a_database_prints_one_line(command: tuple[str, ...]) -> None:
     done = run(*command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", STRIPE_LIVEMODE="false")
-    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("webhook: no connection: ")
 
 

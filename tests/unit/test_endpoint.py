@@ -106,7 +106,7 @@ def test_create_connect_requests_events_of_connected_accounts(webhook: Command, 
 )
 def test_create_with_an_unusable_url_fails_without_a_request(webhook: Command, url: str) -> None:
     done = webhook("endpoint", "create", "--url", url)
-    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "hunter2" not in done.err
 
 
@@ -124,7 +124,7 @@ def test_create_with_a_failed_request_prints_one_line(
     stripe_api.get(ENDPOINTS, json=page())
     stripe_api.post(ENDPOINTS, **failure)
     done = webhook("endpoint", "create", "--url", URL)
-    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert message in done.err
     assert KEY not in done.err
 
@@ -133,7 +133,7 @@ def test_create_without_a_secret_in_the_response_fails(webhook: Command, stripe_
     stripe_api.get(ENDPOINTS, json=page())
     stripe_api.post(ENDPOINTS, json=endpoint())
     done = webhook("endpoint", "create", "--url", URL)
-    assert (done.code, done.err) == (1, "webhook: Stripe's answer does not contain a new endpoint\n")
+    assert (done.code, done.err) == (2, "webhook: Stripe's answer does not contain a new endpoint\n")
 
 
 # check

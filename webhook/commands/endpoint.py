@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 from stripe import api_version
 
+from webhook.errors import ExpectedError
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.settings import read_operator_key
@@ -30,12 +31,20 @@ _REPLACE = "create another with --force, use both secrets, and delete this one a
 _LOCAL_HOSTS = ("localhost", ".localhost", ".local", ".internal")
 
 
-class EndpointError(Exception):
+class EndpointError(ExpectedError):
     """An endpoint is missing or unsuitable. The message gives the remedy and contains no secret."""
 
 
 class AmbiguousEndpointError(EndpointError):
     """Several endpoints match; the message names them."""
+
+
+class MissingEndpointError(EndpointError):
+    """No endpoint matches."""
+
+
+class ExistingEndpointError(EndpointError):
+    """The URL has an endpoint already; the message names it."""
 
 
 def create(url: str, api_key: str | None = None, *, force: bool = False, connect: bool = False) -> None:
@@ -48,7 +57,9 @@ def create(url: str, api_key: str | None = None, *, force: bool = False, connect
     with _permission_hint(WRITE_PERMISSION):
         same = [each for each in operator.endpoints() if each.get("url") == url]
         if same and not force:
-            raise EndpointError(f"{same[0].get('id')} already has this URL: see webhook endpoint check, or add --force")
+            raise ExistingEndpointError(
+                f"{same[0].get('id')} already has this URL: see webhook endpoint check, or add --force"
+            )
         created = operator.create_endpoint(
             url=url, enabled_events=list(HANDLED_EVENTS), api_version=api_version, connect=connect or None
         )
@@ -95,7 +106,9 @@ def find(endpoints: Sequence[JSONObject], id_or_url: str | None = None) -> JSONO
         found = [each for each in endpoints if urlsplit(str(each.get("url"))).path.endswith(_PATH)]
     if not found:
         which = "with this id or URL" if id_or_url else f"whose URL ends with {_PATH}"
-        raise EndpointError(f"no endpoint {which} in the key's account and mode: run webhook endpoint create --url URL")
+        raise MissingEndpointError(
+            f"no endpoint {which} in the key's account and mode: run webhook endpoint create --url URL"
+        )
     if len(found) > 1:
         raise AmbiguousEndpointError(f"which of these? {', '.join(str(each.get('id')) for each in found)}")
     return found[0]

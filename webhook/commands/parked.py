@@ -15,6 +15,7 @@ import click
 
 from webhook.commands.output import aligned, print_above_bar, progress_bar
 from webhook.delivery import settle
+from webhook.errors import ExpectedError
 from webhook.events.event import EventScope, read_event
 from webhook.events.fields import IDENTIFIER
 from webhook.ledger.errors import LedgerUnavailableError
@@ -38,7 +39,7 @@ REMEDIES = {
 """The advice for each reason."""
 
 
-class NotParkedError(Exception):
+class NotParkedError(ExpectedError):
     """A requested event is not parked; the message names it."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from webhook.errors import ExpectedError
 
-class DevError(Exception):
+
+class DevError(ExpectedError):
     """``webhook dev`` cannot continue, or is not running."""
 
 
-class PostgresError(Exception):
+class PostgresError(ExpectedError):
     """The embedded Postgres cannot run."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from webhook.errors import ExpectedError
 
-class LedgerUnavailableError(Exception):
+
+class LedgerUnavailableError(ExpectedError):
     """The database cannot record anything now. The message gives the cause and contains no data of any delivery."""
 
 

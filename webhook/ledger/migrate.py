@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from webhook.errors import ExpectedError
 from webhook.ledger.queries import query
 from webhook.ledger.schema import sql_folder
 from webhook.settings import child_environment
@@ -44,7 +45,7 @@ _LOCK = 0x62696C6C696E67
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-class MigrationError(Exception):
+class MigrationError(ExpectedError):
     """The schema could not be brought up to date. The message gives the cause and contains no password."""
 
 

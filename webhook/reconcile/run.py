@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
@@ -26,7 +27,7 @@ _OPEN_FOR = timedelta(days=180)
 """How long after its recording an unpaid sale is looked up again."""
 
 
-class ReconcileError(Exception):
+class ReconcileError(ExpectedError):
     """A run cannot start. The message contains the remedy."""
 
 

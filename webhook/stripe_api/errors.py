@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from webhook.errors import ExpectedError
+
 _SECONDS = re.compile(r"[0-9]{1,4}")
 
 
-class StripeUnavailableError(Exception):
+class StripeUnavailableError(ExpectedError):
     """A request to Stripe failed. The message names the cause and contains no data of any delivery."""
 
     def __init__(

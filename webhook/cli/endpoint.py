@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from webhook.cli.exit_codes import FOUND, OK, command, fail
 from webhook.commands import endpoint
-from webhook.commands.endpoint import AmbiguousEndpointError
-from webhook.commands.exit_codes import FOUND, NO_ANSWER, OK
-from webhook.stripe_api.errors import StripeUnavailableError
+from webhook.commands.endpoint import ExistingEndpointError, MissingEndpointError
 
 
 @click.group("endpoint")
@@ -30,12 +27,12 @@ _api_key_option = click.option(
 )
 
 
-@endpoint_commands.command("create")
+@command("create")
 @click.option("--url", required=True, metavar="https://…/webhook", help="The public URL of the worker.")
 @_api_key_option
 @click.option("--force", is_flag=True, help="Create another endpoint for a URL that has one.")
 @click.option("--connect", is_flag=True, help="Receive only events of connected accounts (STRIPE_ACCOUNT).")
-def endpoint_create_command(url: str, api_key: str | None, *, force: bool, connect: bool) -> None:
+def endpoint_create_command(url: str, api_key: str | None, *, force: bool, connect: bool) -> int:
     """Create an endpoint and print its id and signing secret.
 
     \b
@@ -43,15 +40,21 @@ def endpoint_create_command(url: str, api_key: str | None, *, force: bool, conne
       webhook endpoint create --url https://credits.example.com/webhook
 
     The endpoint receives the events that this worker reads. The key needs the permission Webhook Endpoints: Write.
+
+    Exit codes: 0 = created, 1 = the URL has an endpoint already, 2 = an unusable URL, or no answer from Stripe.
     """
-    endpoint.create(url, api_key, force=force, connect=connect)
+    try:
+        endpoint.create(url, api_key, force=force, connect=connect)
+    except ExistingEndpointError as error:
+        return fail(str(error), FOUND)
+    return OK
 
 
-@endpoint_commands.command("check")
+@command("check")
 @click.argument("endpoint_id", required=False)
 @click.option("--url", metavar="URL", help="The URL of the endpoint, instead of its id.")
 @_api_key_option
-def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: str | None) -> None:
+def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: str | None) -> int:
     """Compare an endpoint with what this worker needs.
 
     \b
@@ -62,8 +65,10 @@ def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: st
     Exit codes: 0 = it is right, 1 = something differs or there is no such endpoint, 2 = the result is not known.
     """
     try:
-        is_right = endpoint.check(endpoint_id or url, api_key)
-    except (AmbiguousEndpointError, StripeUnavailableError) as error:
-        click.echo(f"webhook: {error}", err=True)
-        sys.exit(NO_ANSWER)
-    sys.exit(OK if is_right else FOUND)
+        return OK if endpoint.check(endpoint_id or url, api_key) else FOUND
+    except MissingEndpointError as error:
+        return fail(str(error), FOUND)
+
+
+for each in (endpoint_create_command, endpoint_check_command):
+    endpoint_commands.add_command(each)

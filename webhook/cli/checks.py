@@ -1,0 +1,85 @@
+"""The commands that check: reconcile, audit, doctor: options and help."""
+# ruff: noqa: D301 - Click does not wrap a paragraph that begins with \b
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from webhook.audit import checks as audit
+from webhook.audit import stripe as audit_stripe
+from webhook.cli.exit_codes import FOUND, OK, command
+from webhook.cli.options import json_option
+from webhook.cli.time_option import TimeParameter
+from webhook.commands import doctor
+from webhook.reconcile import run as reconcile
+
+
+@command("reconcile")
+@click.option(
+    "--since",
+    type=TimeParameter(),
+    help="Start: 3d, 12h, 2w, or a date. Default: the end of the last run. Sales paid before it are not granted.",
+)
+@click.option(
+    "--until",
+    type=TimeParameter(),
+    help="End. Default: now. 5m = five minutes ago, which leaves out webhooks in flight.",
+)
+@click.option("--dry-run", is_flag=True, help="Report what is missing and change nothing.")
+@json_option
+def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> int:
+    """Compare the ledger with Stripe and record what is missing.
+
+    \b
+    Example:
+      webhook reconcile --since 3d
+
+    It finds sales, refunds and disputes whose webhooks never arrived, also refunds and disputes of older sales. It
+    needs STRIPE_API_KEY. It is safe beside live deliveries, and can run as often as you like.
+
+    Exit codes: 0 = nothing was missing, 1 = something was missing and is now recorded or parked (with --dry-run: would
+    be), 2 = not everything could be compared.
+    """
+    return reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json)
+
+
+@command("audit")
+@click.option("--stripe", is_flag=True, help="Also compare each payment's money with Stripe. Needs STRIPE_API_KEY.")
+@click.option("--since", type=TimeParameter(), help="With --stripe: payments made since then. Default: 30d.")
+@click.option("--until", type=TimeParameter(), help="With --stripe: payments made before then. Default: now.")
+@json_option
+def audit_command(since: datetime | None, until: datetime | None, *, stripe: bool, as_json: bool) -> int:
+    """Check that the ledger adds up and matches the recorded facts.
+
+    \b
+    Example:
+      webhook audit --stripe --since 7d
+
+    It changes nothing and can run beside live deliveries. It checks balances, the rows of each sale, generations and
+    parked events. A finding is one line: check, subject, problem, expected value and found value.
+
+    Exit codes: 0 = nothing was found, 1 = something was found, 2 = not everything could be checked.
+    """
+    if not stripe and (since or until):
+        raise click.UsageError("--since and --until go with --stripe: the other checks cover everything")
+    comparison = audit_stripe.comparison(since, until) if stripe else None
+    return OK if audit.run(comparison, as_json=as_json) else FOUND
+
+
+@command("doctor")
+def doctor_command() -> int:
+    """Check settings, database, permissions and the Stripe endpoint.
+
+    \b
+    Example:
+      webhook doctor
+
+    It changes nothing and prints no secret. Each check is one line that starts with ok, fail or skipped. The exit code
+    is 1 if a check fails. If a worker runs on PORT (default 8000), it also reports the deliveries per signing secret.
+    """
+    return OK if doctor.run() else FOUND
+
+
+COMMANDS = (reconcile_command, audit_command, doctor_command)
