@@ -175,6 +175,23 @@ create policy erased_users_service_role on billing.erased_users
     using (true);
 
 
+create function billing.is_erased_user(p_user_id uuid) returns boolean
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+    return exists (
+        select from billing.erased_users
+        where user_hash = sha256(p_user_id::text::bytea)
+    );
+
+comment on function billing.is_erased_user(uuid) is
+    'Returns whether billing.erase_user() has erased this user.';
+
+revoke all on function billing.is_erased_user(uuid) from public, anon, authenticated, service_role;
+
+grant execute on function billing.is_erased_user(uuid) to service_role;
+
+
 create function billing.merge_sale(p_fact jsonb) returns void
     language sql
     set search_path = pg_catalog, pg_temp

@@ -144,26 +144,36 @@ as $$
         select
             payment_id,
             max(version) as version,
-            (array_agg(user_id order by version desc) filter (where user_id is not null))[1] as user_id,
+            (array_agg(user_id order by is_known desc, version desc) filter (where user_id is not null))[1] as user_id,
             (array_agg(credits order by version desc) filter (where credits is not null))[1] as credits,
             (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1] as money_amount,
             (array_agg(currency order by version desc) filter (where currency is not null))[1] as currency,
             bool_or(paid) as paid,
-            bool_or(erased_at is not null) as erased
+            bool_or(erased_at is not null) as erased,
+            bool_or(is_known) as is_known
         from (
-            select payment_id, version, user_id, credits, money_amount, currency, paid, erased_at
+            select
+                payment_id,
+                version,
+                user_id,
+                credits,
+                money_amount,
+                currency,
+                paid,
+                erased_at,
+                exists (select from public.users where id = user_id) as is_known
             from billing.sales
             where payment_id = any (p_payment_ids)
             union all
             -- A purchase entered by hand is a fact, too, and the weakest.
-            select stripe_id, 0, user_id, amount, money_amount, currency, true, null
+            select stripe_id, 0, user_id, amount, money_amount, currency, true, null, true
             from public.transactions
             where stripe_id = any (p_payment_ids) and type = 'PURCHASE' and num_nulls(money_amount, currency) = 0
         ) as facts
         group by payment_id
     ) as merged
     order by
-        num_nulls(merged.user_id, merged.credits),
+        case when merged.is_known or merged.credits is not null then num_nulls(merged.user_id, merged.credits) else 2 end,
         merged.paid desc,
         merged.version desc,
         merged.payment_id collate "C"
@@ -171,7 +181,7 @@ as $$
 $$;
 
 comment on function billing.sale_of(text[]) is
-    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id.';
+    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id. A user that does not exist counts only if no source names one that does.';
 
 revoke all on function billing.sale_of(text[]) from public, anon, authenticated, service_role;
 

@@ -139,7 +139,13 @@ create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) return
     language sql
     stable
     set search_path = pg_catalog, pg_temp
-    return exists (select from billing.sales where payment_id = any (p_payment_ids))
+    return exists (
+        select from billing.sales
+        where
+            payment_id = any (p_payment_ids)
+            -- Without credits and a user it is another product's payment.
+            and (credits is not null or user_id in (select id from public.users))
+    )
         and (p_fact ->> 'money_amount')::numeric > (
             select coalesce(sum(money_amount), 0)
             from billing.reversals
@@ -173,26 +179,39 @@ begin
     end if;
     case p_fact ->> 'kind'
         when 'sale' then
-            perform billing.merge_sale(p_fact);
+            -- Without credits it is stored for the facts that may follow, and must not bring an erased user's id back.
+            perform billing.merge_sale(
+                case when billing.is_erased_user((p_fact ->> 'user_id')::uuid) then p_fact - 'user_id' else p_fact end
+            );
         when 'reversal' then
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
         when 'link' then
             v_is_new := billing.merge_link(p_fact);
         when 'customer' then
             v_is_new := billing.claim_customer(p_fact, p_event_id);
-            return case when v_is_new then 'recorded' else 'duplicate' end;
+            return case
+                when v_is_new then 'recorded'
+                when exists (select from public.users where id = (p_fact ->> 'user_id')::uuid) then 'duplicate'
+                when billing.is_erased_user((p_fact ->> 'user_id')::uuid) then 'duplicate'
+                else 'no_payment'
+            end;
         when 'refunded_total' then
-            return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'ignored' end;
+            return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'refunds_known' end;
     end case;
 
     v_settled := billing.settle_sale(v_payment_ids, p_fact, p_event_id);
-    if
-        v_is_sale
-        and v_settled.reason is not null
-        and (v_settled.reason = 'unknown_user' or num_nonnulls(p_fact ->> 'user_id', p_fact ->> 'credits') > 0)
-    then
-        -- A payment that names neither user nor credits is about something else, until its session reports credits.
-        return v_settled.reason;
+    if v_is_sale and v_settled.reason is not null then
+        if
+            v_settled.reason = 'unknown_user'
+            or p_fact ->> 'credits' is not null
+            or exists (select from public.users where id = (p_fact ->> 'user_id')::uuid)
+        then
+            return v_settled.reason;
+        end if;
+        -- A payment that names neither credits nor a user of ours is another product's, until another fact reports credits.
+        if p_fact ->> 'user_id' is not null then
+            return 'no_credits';
+        end if;
     end if;
     if v_is_sale then
         v_is_new := v_before is distinct from billing.sale_of(v_payment_ids);
@@ -202,7 +221,7 @@ end
 $$;
 
 comment on function billing.record_fact(jsonb, text) is
-    'Merges one fact and settles its sale. Returns recorded, duplicate (nothing new, or an erased sale), ignored (the fact has no consequence), else why the sale cannot be settled.';
+    'Merges one fact and settles its sale. Returns recorded, duplicate (nothing new, or an erased sale), refunds_known, no_credits or no_payment (the fact has no consequence), else why the sale cannot be settled.';
 
 revoke all on function billing.record_fact(jsonb, text) from public, anon, authenticated, service_role;
 
@@ -214,29 +233,19 @@ create function billing.rejection_reason(p_facts jsonb) returns text
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select case
-        when fact ->> 'kind' = 'sale' and coalesce(fact ->> 'credits', sale.credits::text) is null then 'missing_credits'
-        else 'unknown_user'
-    end
+    select 'unknown_user'
     from jsonb_array_elements(p_facts) as fact
     left join billing.sale_of(billing.linked_payments(billing.ids_in(p_facts))) as sale on true
     where
-        fact ->> 'user_id' is not null
+        fact ->> 'kind' = 'sale'
+        and num_nulls(fact ->> 'user_id', fact ->> 'credits') = 0
         and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
-        -- An erased sale needs no user, nor does the Stripe customer of an erased user.
-        and not coalesce(sale.erased, false)
-        and not (
-            fact ->> 'kind' = 'customer'
-            and exists (
-                select from billing.erased_users
-                where user_hash = sha256((fact ->> 'user_id')::uuid::text::bytea)
-            )
-        )
+        and not coalesce(sale.erased, false) -- An erased sale needs no user.
     limit 1
 $$;
 
 comment on function billing.rejection_reason(jsonb) is
-    'Returns why a delivery with these facts is rejected as a whole, null if it is not: one of them names a user that does not exist.';
+    'Returns why a delivery with these facts is rejected as a whole, null if it is not: it sells credits to a user that does not exist.';
 
 revoke all on function billing.rejection_reason(jsonb) from public, anon, authenticated, service_role;
 
@@ -252,6 +261,7 @@ declare
     v_fact jsonb;
     v_outcome text;
     v_result text := 'duplicate';
+    v_ignored text;
 begin
     if v_reason is not null then
         return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
@@ -264,8 +274,11 @@ begin
         case v_outcome
             when 'duplicate' then
                 null;
-            when 'recorded', 'ignored' then
+            when 'recorded' then
                 v_result := v_outcome;
+            when 'refunds_known', 'no_credits', 'no_payment' then
+                v_result := 'ignored';
+                v_ignored := v_outcome;
             else
                 v_reason := coalesce(v_reason, v_outcome);
         end case;
@@ -276,14 +289,14 @@ begin
     end if;
     perform billing.resolve(p_event_id);
     if v_result = 'ignored' then
-        return jsonb_build_object('outcome', v_result, 'reason', 'refunds_known');
+        return jsonb_build_object('outcome', v_result, 'reason', v_ignored);
     end if;
     return jsonb_build_object('outcome', v_result);
 end
 $$;
 
 comment on function billing.record_delivery(jsonb, text) is
-    'Records the facts of one delivery, or none of them if one names an unknown user. Returns its result as record() does.';
+    'Records the facts of one delivery, or none of them if it sells credits to an unknown user. Returns its result as record() does.';
 
 revoke all on function billing.record_delivery(jsonb, text) from public, anon, authenticated, service_role;
 

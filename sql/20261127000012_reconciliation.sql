@@ -267,6 +267,7 @@ as $$
     where
         not paid
         and recorded_at >= p_since
+        and (credits is not null or user_id is null or user_id in (select id from public.users))
         and not exists (
             select from billing.sales as known
             where known.payment_id = sales.payment_id and (known.paid or known.erased_at is not null)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from webhook.events.event import Event, EventScope
 from webhook.events.facts import Facts, Ignored, Unresolvable
 from webhook.events.interpret import interpret
@@ -25,4 +27,6 @@ def settle(event: Event, text: str, ledger: Ledger, scope: EventScope, stripe_ap
             outcome = ledger.record(event.id, facts)
             if outcome.name == "unsettled":
                 return ledger.park(event, str(outcome.reason), interpretation.payment_id, text)
+            if outcome.reason == "no_credits" and stripe_api is None:
+                return replace(outcome, missing_setting="STRIPE_API_KEY")  # its prices could name credits
             return outcome

@@ -219,13 +219,13 @@ def test_retry_with_a_failed_lookup_settles_the_other_events(
     monkeypatch: pytest.MonkeyPatch,
     stripe_api: responses.RequestsMock,
 ) -> None:
-    park(session_event(event_id="evt_a", credits=None, payment_intent="pi_a"))
     park(session_event(event_id="evt_b", payment_intent="pi_b"))
     sign_up(admin)
+    park(session_event(event_id="evt_a", credits=None, payment_intent="pi_a"))
     monkeypatch.setenv("STRIPE_API_KEY", "rk_test_1")
     stripe_api.get(re.compile(".*/line_items"), status=401, json={"error": {"message": "no"}})
     result = webhook("retry")
-    assert (result.exit_code, result.stdout) == (2, "evt_a\tparked\tmissing_credits\nevt_b\trecorded\n")
+    assert (result.exit_code, result.stdout) == (2, "evt_b\trecorded\nevt_a\tparked\tmissing_credits\n")
     assert result.stderr.startswith("1 settled, 1 still parked\nwebhook: Stripe: AuthenticationError, status 401\n")
     assert webhook("parked").stdout.startswith("evt_a\tmissing_credits")
     assert admin.execute("select credits_balance from public.users").fetchall() == [(100,)]
@@ -313,7 +313,7 @@ def test_parked_event_with_line_breaks_is_one_line_of_json(
     webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     """Stripe pretty-prints the events that it delivers."""
-    park(session_event(credits=None))
+    park(session_event())
     admin.execute("update billing.parked_events set payload = %s", ['{\r\n  "id": "a\u2028b"\n}'])
     [line] = webhook("parked", EVENT, "--json").stdout.split("\n")[:-1]
     assert json.loads(line)["payload"] == {"id": "a\u2028b"}

@@ -265,9 +265,16 @@ def test_redelivery_of_an_erased_users_customer_is_a_duplicate(
     assert contents(owner) == before
 
 
-def test_customer_of_an_unknown_user_is_unsettled(erased: psycopg.Connection) -> None:
+def test_customer_of_an_unknown_user_is_ignored(erased: psycopg.Connection) -> None:
     """An unknown user does not count as erased."""
-    assert record(erased, customer(CAROL)) == {"outcome": "unsettled", "reason": "unknown_user"}
+    assert record(erased, customer(CAROL)) == {"outcome": "ignored", "reason": "no_payment"}
+
+
+def test_payment_without_credits_of_an_erased_user_drops_the_id(erased: psycopg.Connection) -> None:
+    """It is another product's. Its money is stored for facts that may follow."""
+    other = sale("pi_new", ALICE, credits=None)
+    assert record(erased, other) == {"outcome": "ignored", "reason": "no_credits"}
+    assert execute(erased, "select user_id, paid from billing.sales where payment_id = 'pi_new'") == [(None, True)]
 
 
 def test_new_payment_of_an_erased_users_customer_is_unsettled(erased: psycopg.Connection) -> None:

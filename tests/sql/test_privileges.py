@@ -36,6 +36,7 @@ function billing.find_user(text[]): service_role=execute
 function billing.finish_reconciliation(bigint): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
+function billing.is_erased_user(uuid): service_role=execute
 function billing.is_recorded(jsonb): service_role=execute
 function billing.is_settled(text[],billing.merged_sale): service_role=execute
 function billing.knows_sale(jsonb): service_role=execute

@@ -128,8 +128,16 @@ def test_session_without_a_user_belongs_to_its_customer() -> None:
     assert (sale.user_id, sale.customer_id) == (None, "cus_1")
 
 
-def test_session_without_credits_and_user_is_ignored() -> None:
-    assert interpreted(session_event(user_id=None, credits=None)) == Ignored("no_credits")
+@pytest.mark.parametrize("reference", [None, "order_1234", "42"])
+def test_session_without_credits_and_a_uuid_is_ignored(reference: str | None) -> None:
+    """Another product's session names its own orders and users."""
+    assert interpreted(session_event(user_id=reference, credits=None)) == Ignored("no_credits")
+
+
+def test_manual_capture_with_another_products_user_is_kept() -> None:
+    """Its session may sell credits, and no other event reports the captured money."""
+    sale = sale_of(payment_intent_event("payment_intent.succeeded.manual_capture", user_id="42"))
+    assert (sale.user_id, sale.credits, sale.paid) == (None, None, True)
 
 
 @pytest.mark.parametrize("event", [session_event(credits=0), payment_intent_event(credits="00")])
@@ -193,7 +201,6 @@ def test_user_id_that_is_not_a_uuid_is_unknown(build: Any, user_id: str) -> None
     ("metadata", "reason"),
     [
         ({"user_id": None, "credits": "-5"}, "missing_user"),
-        ({"user_id": "42", "credits": None}, "missing_credits"),
         ({"user_id": "42", "credits": "-5"}, "invalid_credits"),
     ],
 )

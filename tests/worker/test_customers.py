@@ -115,7 +115,7 @@ def test_user_named_later_overrides_the_customer(deliver: Deliver, admin: Admin)
 
 
 def test_session_of_an_unknown_user_links_no_customer(deliver: Deliver) -> None:
-    assert deliver(subscription(UNKNOWN_USER)) == Outcome("parked", "unknown_user")
+    assert deliver(subscription(UNKNOWN_USER)) == Outcome("ignored", "no_payment")
     assert deliver(invoice()) == Outcome("parked", "missing_user")
 
 

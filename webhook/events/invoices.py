@@ -23,7 +23,7 @@ def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
     if grant.credits is None:
         lines, is_complete = _lines(source, resolve)
         sold = credits_of_lines(lines, resolve)
-        if sold is None or (sold is UNKNOWN and grant.user is None):
+        if sold is None or (sold is UNKNOWN and grant.user_id is None):
             return Ignored("no_credits")
         if sold is not UNKNOWN and not is_complete:
             return Unresolvable("missing_api_key", required_id(source, "id"))

@@ -75,16 +75,15 @@ class Grant:
         return (Customer(self.customer_id, self.user_id),) if self.customer_id and self.user_id else ()
 
     def parked_reason(self) -> str | None:
-        """Return the reason why this grant cannot be settled; ``None`` if its values are well-formed."""
-        bad_credits = self.credits is not None and self.credit_count is None
-        bad_user = self.user is not None and self.user_id is None
-        if self.user is None and self.customer_id is None and bad_credits:
-            return "missing_user"
-        if self.credits is None and bad_user:
-            return "missing_credits"
-        if bad_credits:
-            return "invalid_credits"
-        return "unknown_user" if bad_user else None
+        """Return the reason why this grant cannot be settled; ``None`` if its values are well-formed.
+
+        Without credits it has none: a reference that is not a UUID may belong to another product.
+        """
+        if self.credits is None:
+            return None
+        if self.credit_count is None:
+            return "missing_user" if self.user is None and self.customer_id is None else "invalid_credits"
+        return "unknown_user" if self.user is not None and self.user_id is None else None
 
 
 def grant_of(source: JSONObject, names: JSONObject, fallback_user: Any = None) -> Grant:
@@ -115,7 +114,7 @@ def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     if grant.credits is None:
         lines = resolve(SessionLines(required_id(source, "id")))
         grant = grant if lines is None else replace(grant, credits=credits_of_lines(lines, resolve), priced=True)
-    if grant.user is None and grant.credits is None:
+    if grant.user_id is None and grant.credits is None:
         return Ignored("no_credits")
     if grant.credit_count == 0:
         return Ignored("zero_credits")

@@ -41,20 +41,31 @@ linked (id, sale) as materialized (
 ),
 -- What sources report. A purchase entered by hand (without an event) is a fact, too, and the weakest.
 facts as (
-    select payment_id, version + 1 as version, user_id, credits, money_amount, currency, paid, erased_at, recorded_at
+    select
+        payment_id,
+        version + 1 as version,
+        user_id,
+        users.id is not null as is_known,
+        credits,
+        money_amount,
+        currency,
+        paid,
+        erased_at,
+        recorded_at
     from billing.sales
+    left join public.users on users.id = user_id
     union all
-    select stripe_id, 0, user_id, amount, money_amount, currency, true, null, created_at
+    select stripe_id, 0, user_id, true, amount, money_amount, currency, true, null, created_at
     from public.transactions
     where type = 'PURCHASE' and event_id is null and num_nulls(stripe_id, money_amount, currency) = 0
 ),
--- Each id of a sale: each column from the highest version that names it.
+-- Each id of a sale: each column from the highest version that names it. A user that exists comes first.
 payments as (
     select
         coalesce(max(linked.sale), payment_id) collate "C" as sale,
         payment_id,
         max(version) as version,
-        (max(array[version::text, user_id::text]) filter (where user_id is not null))[2]::uuid as user_id,
+        (max(array[is_known::text, version::text, user_id::text]) filter (where user_id is not null))[3]::uuid as user_id,
         (max(array[version, credits]) filter (where credits is not null))[2] as credits,
         (max(array[version, money_amount]) filter (where money_amount is not null))[2] as money_amount,
         (max(array[version::text, currency]) filter (where currency is not null))[2] as currency,
@@ -71,7 +82,7 @@ sales as materialized (
         sale,
         payment_id,
         users.id as user_id,
-        num_nulls(payments.user_id, credits) = 2 as is_nameless,
+        num_nulls(users.id, credits) = 2 as is_nameless,
         credits,
         money_amount,
         currency,
@@ -83,7 +94,7 @@ sales as materialized (
     left join public.users on users.id = payments.user_id
     order by
         sale,
-        num_nulls(payments.user_id, credits),
+        case when users.id is null and credits is null then 2 else num_nulls(payments.user_id, credits) end,
         paid desc,
         version desc,
         payment_id collate "C"

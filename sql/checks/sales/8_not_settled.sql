@@ -1,5 +1,5 @@
--- Paid sales without a ledger row and without a parked event. Facts that name neither user nor credits are about something
--- else, until a session reports credits. Sales of the last five minutes may be about to be parked.
+-- Paid sales without a ledger row and without a parked event. Facts that name neither credits nor an existing user are about
+-- something else, until a session reports credits. Sales of the last five minutes may be about to be parked.
 
 select
     'settlement' as check,
