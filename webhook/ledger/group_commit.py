@@ -1,7 +1,8 @@
 """Group commit: items that arrive at the same time are written in one call and one commit.
 
 If no write is in progress, a thread writes the whole queue, its own item included. Otherwise it waits in the queue, and
-the first thread in the queue writes next. There are no threads besides the callers'.
+the first thread in the queue writes next. Before a writer takes the queue, it lets the other threads run for a moment:
+a large batch costs hardly more than a small one. There are no threads besides the callers'.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock
+from time import sleep
 from typing import Any, Generic, NoReturn, TypeVar
 
 from webhook.ledger.errors import BatchRejectedError
@@ -21,6 +23,10 @@ LARGEST_BATCH = 100
 
 WAIT_TIMEOUT = 0.25
 """Seconds that an item waits behind a slow batch. Then its thread writes at the same time as that batch."""
+
+
+_MOMENT = 1e-6
+"""Seconds. After ``sleep(0)`` gevent may continue before it has looked at its sockets."""
 
 
 class _Ticket(Generic[Item, Result]):
@@ -61,51 +67,83 @@ class GroupCommit(Generic[Item, Result]):
         ticket: _Ticket[Item, Result] = _Ticket(item)
         with self._lock:
             self._waiting.append(ticket)
-        while ticket.result is None:
-            if batch := self._take_batch(ticket):
-                self._write_batch(batch)
-            else:
-                ticket.wait()
+        try:
+            while ticket.result is None:
+                if self._claim(ticket):
+                    self._write_queue()
+                else:
+                    ticket.wait()
+        except BaseException:
+            self._leave(ticket)
+            raise
         return ticket.result()
 
-    def _take_batch(self, ticket: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
-        """Return the tickets that this thread writes now: none while another thread's batch is in progress."""
+    def _claim(self, ticket: _Ticket[Item, Result]) -> bool:
+        """Return whether this thread writes now. The others wait until :meth:`_hand_out` ends the claim."""
         with self._lock:
             if ticket.is_taken or (self._batches_in_progress and not ticket.is_late):
-                return []
+                return False
+            self._batches_in_progress += 1
+            return True
+
+    def _write_queue(self) -> None:
+        batch: list[_Ticket[Item, Result]] = []
+        results: list[Callable[[], Result]] = []
+        try:
+            _let_others_queue()
+            batch = self._take_batch()
+            # If a timeout or the like ends this thread while it writes, each of the other threads writes alone.
+            results = [self._writing_alone(ticket.item) for ticket in batch]
+            results = self._write_batch([ticket.item for ticket in batch]) if batch else []
+        finally:
+            self._hand_out(batch, results)
+
+    def _take_batch(self) -> list[_Ticket[Item, Result]]:
+        """Return the first tickets of the queue. There are none if a late thread has taken them all."""
+        with self._lock:
             batch = self._waiting[:LARGEST_BATCH]
             del self._waiting[:LARGEST_BATCH]
             for each in batch:
                 each.is_taken = True
-            self._batches_in_progress += 1
             return batch
 
-    def _write_batch(self, batch: list[_Ticket[Item, Result]]) -> None:
-        results = [self._writing_alone(ticket.item) for ticket in batch]
+    def _write_batch(self, items: list[Item]) -> list[Callable[[], Result]]:
         try:
-            written = self._write([ticket.item for ticket in batch])
-            results = [_returning(result) for _, result in zip(batch, written, strict=True)]
+            return [_returning(result) for _, result in zip(items, self._write(items), strict=True)]
         except BatchRejectedError as error:
-            if len(batch) == 1:
-                results = [_raising(error)]
+            return [_raising(error)] if len(items) == 1 else [self._writing_alone(item) for item in items]
         except Exception as error:  # noqa: BLE001 - each thread raises it again
-            results = [_raising(error)] * len(batch)
-        finally:
-            # If another exception ends the writing thread, as a timeout does, the other threads write alone.
-            self._hand_out(batch, results)
+            return [_raising(error)] * len(items)
 
     def _hand_out(self, batch: list[_Ticket[Item, Result]], results: list[Callable[[], Result]]) -> None:
         with self._lock:
             self._batches_in_progress -= 1
-            next_in_line = self._waiting[:1]
-        for ticket in next_in_line:
-            ticket.wake()
+        self._wake_next()
         for ticket, result in zip(batch, results, strict=True):
             ticket.result = result
             ticket.wake()
 
+    def _wake_next(self) -> None:
+        with self._lock:
+            next_in_line = self._waiting[:1]
+        for ticket in next_in_line:
+            ticket.wake()
+
+    def _leave(self, ticket: _Ticket[Item, Result]) -> None:
+        """Take the ticket of a thread that ends out of the queue. It may have been woken to write, so wake the next."""
+        with self._lock:
+            if not ticket.is_taken:
+                self._waiting.remove(ticket)
+        self._wake_next()
+
     def _writing_alone(self, item: Item) -> Callable[[], Result]:
         return lambda: self._write([item])[0]
+
+
+def _let_others_queue() -> None:
+    """Let gevent's event loop turn twice: it reads the requests that have arrived, and their items join the queue."""
+    for _ in range(2):
+        sleep(_MOMENT)
 
 
 def _returning(result: Result) -> Callable[[], Result]:
