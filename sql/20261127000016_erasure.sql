@@ -69,6 +69,8 @@ begin
     delete from public.transactions
     where user_id = p_user_id;
     alter table public.transactions enable trigger transactions_append_only;
+    delete from public.generation_holds
+    where user_id = p_user_id;
 
     insert into billing.sales (payment_id, version, paid, erased_at)
     select
@@ -108,7 +110,7 @@ end
 $$;
 
 comment on function billing.erase_user(uuid) is
-    'Erases the ledger rows, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids and a hash of the user''s id as tombstones, so that later deliveries about them store nothing.';
+    'Erases the ledger rows, holds, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids and a hash of the user''s id as tombstones, so that later deliveries about them store nothing.';
 
 revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
 

@@ -26,6 +26,7 @@ SUITE = (
     "tests/sql/test_settlement.py",
     "tests/sql/test_permutations.py",
     "tests/sql/test_spending_races.py",
+    "tests/sql/test_holds.py",
 )
 TRANSACTIONS = "sql/20261127000002_transactions.sql"
 FACTS = "sql/20261127000003_facts.sql"
@@ -33,6 +34,7 @@ LOCKS = "sql/20261127000007_sales_and_locks.sql"
 SETTLEMENT = "sql/20261127000008_settlement.sql"
 RECORDING = "sql/20261127000009_recording.sql"
 BULK_RECORDING = "sql/20261127000010_bulk_recording.sql"
+HOLDS = "sql/20261127000013_generation_holds.sql"
 SPENDING = "sql/20261127000014_spending.sql"
 MINUTES_A_RUN = 5
 
@@ -128,7 +130,7 @@ MUTANTS = (
     ),
     Mutant(
         "user row locked for a spend",
-        SPENDING,
+        HOLDS,
         "where id = p_user_id\n    for no key update",
         "where id = p_user_id",
     ),
@@ -137,6 +139,90 @@ MUTANTS = (
         SPENDING,
         "where id = v_generation.user_id\n    for no key update",
         "where id = v_generation.user_id",
+    ),
+    Mutant(
+        "user row locked for a capture or release",
+        HOLDS,
+        "where id = v_user_id\n    for no key update",
+        "where id = v_user_id",
+    ),
+    Mutant(
+        "available credits checked to authorize",
+        SPENDING,
+        "v_held := billing.held_credits(p_user_id, clock_timestamp());",
+        "v_held := 0;",
+    ),
+    Mutant(
+        "available credits checked to reserve",
+        SPENDING,
+        "v_held := billing.held_credits(p_user_id, v_now);",
+        "v_held := 0;",
+    ),
+    Mutant(
+        "available credits checked for a late capture",
+        SPENDING,
+        "v_held := billing.held_credits(v_hold.user_id, v_now);",
+        "v_held := 0;",
+    ),
+    Mutant(
+        "expired hold stops counting",
+        HOLDS,
+        "            and expires_at > p_at\n",
+        "",
+    ),
+    Mutant(
+        "expired hold is reserved again",
+        SPENDING,
+        "v_hold.captured_at is not null or v_hold.expires_at > v_now",
+        "true",
+    ),
+    Mutant(
+        "late capture is a new debit",
+        SPENDING,
+        "if v_hold.expires_at <= v_now then",
+        "if false then",
+    ),
+    Mutant(
+        "clock read under the lock to authorize",
+        SPENDING,
+        "held_credits(p_user_id, clock_timestamp())",
+        "held_credits(p_user_id, now())",
+    ),
+    Mutant(
+        "clock read under the lock to reserve",
+        SPENDING,
+        "v_now := clock_timestamp();\n    v_held",
+        "v_now := now();\n    v_held",
+    ),
+    Mutant(
+        "clock read under the lock to capture",
+        SPENDING,
+        "v_now := clock_timestamp();\n\n    select",
+        "v_now := now();\n\n    select",
+    ),
+    Mutant(
+        "clock read under the lock to release",
+        SPENDING,
+        "v_now timestamptz := clock_timestamp();",
+        "v_now timestamptz := now();",
+    ),
+    Mutant(
+        "new generation id locked",
+        HOLDS,
+        "perform pg_advisory_xact_lock(20261127, uuid_hash(p_generation_id));",
+        "null;",
+    ),
+    Mutant(
+        "reservation visible to an older snapshot",
+        SPENDING,
+        "    update public.users\n    set email = email\n    where id = p_user_id;\n",
+        "",
+    ),
+    Mutant(
+        "ended hold stays as it is",
+        HOLDS,
+        "when (old.captured_at is not null or old.released_at is not null)",
+        "when (false)",
     ),
 )
 

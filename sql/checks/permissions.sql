@@ -9,7 +9,7 @@ with tables as (
     join pg_namespace on pg_namespace.oid = relnamespace
     where
         relkind in ('r', 'p')
-        and (nspname = 'billing' or (nspname = 'public' and relname in ('users', 'transactions')))
+        and (nspname = 'billing' or (nspname = 'public' and relname in ('users', 'transactions', 'generation_holds')))
 ),
 clients as (
     select
@@ -38,9 +38,36 @@ needed (permission, granted) as (
             'execute on public.refund_generation()',
             has_function_privilege(to_regprocedure('public.refund_generation(uuid)'), 'execute')
         ),
+        (
+            'execute on public.reserve_generation()',
+            has_function_privilege(to_regprocedure('public.reserve_generation(uuid, bigint, uuid, interval)'), 'execute')
+        ),
+        (
+            'execute on public.capture_generation()',
+            has_function_privilege(to_regprocedure('public.capture_generation(uuid, bigint)'), 'execute')
+        ),
+        (
+            'execute on public.release_generation()',
+            has_function_privilege(to_regprocedure('public.release_generation(uuid)'), 'execute')
+        ),
         ('select on public.users', has_table_privilege(to_regclass('public.users'), 'select')),
         ('select on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'select')),
-        ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert'))
+        ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert')),
+        ('update on public.users.email', has_column_privilege(to_regclass('public.users'), 'email', 'update')),
+        ('select on public.generation_holds', has_table_privilege(to_regclass('public.generation_holds'), 'select')),
+        ('insert on public.generation_holds', has_table_privilege(to_regclass('public.generation_holds'), 'insert')),
+        (
+            'update on public.generation_holds.expires_at',
+            has_column_privilege(to_regclass('public.generation_holds'), 'expires_at', 'update')
+        ),
+        (
+            'update on public.generation_holds.captured_at',
+            has_column_privilege(to_regclass('public.generation_holds'), 'captured_at', 'update')
+        ),
+        (
+            'update on public.generation_holds.released_at',
+            has_column_privilege(to_regclass('public.generation_holds'), 'released_at', 'update')
+        )
 ),
 -- What only the trigger and the owner may do.
 forbidden (permission, granted) as (
@@ -51,6 +78,22 @@ forbidden (permission, granted) as (
         (
             'update on public.users.credits_balance',
             has_column_privilege(to_regclass('public.users'), 'credits_balance', 'update')
+        ),
+        (
+            'update on public.generation_holds.user_id',
+            has_column_privilege(to_regclass('public.generation_holds'), 'user_id', 'update')
+        ),
+        (
+            'update on public.generation_holds.amount',
+            has_column_privilege(to_regclass('public.generation_holds'), 'amount', 'update')
+        ),
+        (
+            'delete on public.generation_holds',
+            has_table_privilege(to_regclass('public.generation_holds'), 'delete')
+        ),
+        (
+            'truncate on public.generation_holds',
+            has_table_privilege(to_regclass('public.generation_holds'), 'truncate')
         ),
         (
             'execute on billing.erase_user()',
@@ -104,7 +147,10 @@ found (role, permission, has_it) as (
             pronamespace = to_regnamespace('billing')
             or pg_proc.oid in (
                 to_regprocedure('public.authorize_generation(uuid, bigint, uuid)'),
-                to_regprocedure('public.refund_generation(uuid)')
+                to_regprocedure('public.refund_generation(uuid)'),
+                to_regprocedure('public.reserve_generation(uuid, bigint, uuid, interval)'),
+                to_regprocedure('public.capture_generation(uuid, bigint)'),
+                to_regprocedure('public.release_generation(uuid)')
             )
         )
         and has_function_privilege(clients.oid, pg_proc.oid, 'execute')

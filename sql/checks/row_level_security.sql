@@ -14,7 +14,7 @@ where
     relkind in ('r', 'p')
     and not relrowsecurity
     and relname <> 'schema_migrations'
-    and (nspname = 'billing' or (nspname = 'public' and relname in ('users', 'transactions')))
+    and (nspname = 'billing' or (nspname = 'public' and relname in ('users', 'transactions', 'generation_holds')))
 order by
     nspname,
     relname

@@ -5,6 +5,45 @@ export type Json = string | number | boolean | null | { [key: string]: Json | un
 export type Database = {
   public: {
     Tables: {
+      generation_holds: {
+        Row: {
+          amount: number;
+          captured_at: string | null;
+          created_at: string;
+          expires_at: string;
+          id: string;
+          released_at: string | null;
+          user_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          amount: number;
+          captured_at?: string | null;
+          created_at?: string;
+          expires_at: string;
+          id: string;
+          released_at?: string | null;
+          user_id: string;
+        };
+        Update: {
+          amount?: number;
+          captured_at?: string | null;
+          created_at?: string;
+          expires_at?: string;
+          id?: string;
+          released_at?: string | null;
+          user_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "generation_holds_user_id_fkey";
+            columns: ["user_id"];
+            isOneToOne: false;
+            referencedRelation: "users";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       transactions: {
         Row: {
           amount: number;
@@ -91,7 +130,13 @@ export type Database = {
     };
     Functions: {
       authorize_generation: { Args: { p_cost: number; p_generation_id: string; p_user_id: string }; Returns: number };
+      capture_generation: { Args: { p_cost?: number; p_generation_id: string }; Returns: number };
       refund_generation: { Args: { p_generation_id: string }; Returns: number };
+      release_generation: { Args: { p_generation_id: string }; Returns: number };
+      reserve_generation: {
+        Args: { p_cost: number; p_expires_in?: string; p_generation_id: string; p_user_id: string };
+        Returns: number;
+      };
     };
     Enums: {
       transaction_type: "PURCHASE" | "GENERATION" | "REFUND";

@@ -54,6 +54,8 @@ def used(exposed: Database) -> Database:
         record(owner, sale("pi_1", ALICE), refund("re_1", "pi_1", 100))
         owner.execute("set enable_seqscan = off")
         owner.execute("select from public.transactions where user_id = %s order by created_at", [ALICE])
+        owner.execute("select from public.generation_holds where user_id = %s order by created_at", [ALICE])
+        owner.execute("select billing.available_credits(%s)", [ALICE])
         owner.execute("select from billing.payment_links where payment_id = 'pi_1'")
         owner.execute("select billing.open_objects(now() - interval '1 day')")
     return exposed

@@ -17,6 +17,9 @@ from webhook.ledger.migrate import migrate
 PRIVILEGES = """
 column billing.reconciliations.covered_until: service_role=update
 column billing.reconciliations.finished_at: service_role=update
+column public.generation_holds.captured_at: service_role=update
+column public.generation_holds.expires_at: service_role=update
+column public.generation_holds.released_at: service_role=update
 column public.users.email: service_role=insert,update
 column public.users.id: service_role=insert
 database: public=connect,temporary
@@ -25,6 +28,7 @@ function auth.role(): owner=supabase_auth_admin public=execute
 function auth.uid(): owner=supabase_auth_admin public=execute
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.affected_payments(text[]): service_role=execute
+function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
 function billing.claim_customer(jsonb,text): service_role=execute
@@ -34,6 +38,7 @@ function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
 function billing.finish_reconciliation(bigint): service_role=execute
+function billing.held_credits(uuid,timestamp with time zone): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
 function billing.is_erased_user(uuid): service_role=execute
@@ -42,8 +47,11 @@ function billing.is_settled(text[],billing.merged_sale): service_role=execute
 function billing.knows_sale(jsonb): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
+function billing.lock_generation(uuid): service_role=execute
+function billing.lock_holder(uuid): service_role=execute
 function billing.lock_named_users(jsonb): service_role=execute
 function billing.lock_payments(text[]): service_role=execute
+function billing.lock_spender(uuid,bigint,uuid): service_role=execute
 function billing.lock_users(jsonb): service_role=execute
 function billing.merge_link(jsonb): service_role=execute
 function billing.merge_reversal(jsonb,text): service_role=execute
@@ -61,6 +69,7 @@ function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
+function billing.refuse_hold_change():
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
 function billing.resolve(text): service_role=execute
@@ -72,11 +81,14 @@ function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=exe
 function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
+function public.capture_generation(uuid,bigint): service_role=execute
 function public.check_refunded_generation():
 function public.guard_credits_balance():
 function public.handle_new_user():
 function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
+function public.release_generation(uuid): service_role=execute
+function public.reserve_generation(uuid,bigint,uuid,interval): service_role=execute
 function public.update_user_credits():
 role anon:
 role authenticated:
@@ -93,6 +105,7 @@ row billing.reconciliations: id,since,until,started_at,finished_at,covered_until
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
 row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
 row billing.schema_migrations: version:
+row public.generation_holds: id,user_id,amount,expires_at,captured_at,released_at,created_at:
 row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
 row public.users: id,email,credits_balance,created_at:
 schema auth: owner=supabase_auth_admin anon=usage authenticated=usage service_role=usage
@@ -108,6 +121,7 @@ table billing.reconciliations: service_role=insert,select
 table billing.reversals: service_role=insert,select,update
 table billing.sales: service_role=insert,select,update
 table billing.schema_migrations:
+table public.generation_holds: authenticated=select service_role=insert,select
 table public.transactions: authenticated=select service_role=insert,select
 table public.users: authenticated=select service_role=select
 type billing.merged_sale: service_role=usage
@@ -254,6 +268,7 @@ def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
         ("billing.reconciliations", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.reversals", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.sales", "{service_role}", "ALL", "PERMISSIVE"),
+        ("public.generation_holds", "{authenticated}", "SELECT", "PERMISSIVE"),
         ("public.transactions", "{authenticated}", "SELECT", "PERMISSIVE"),
         ("public.users", "{authenticated}", "SELECT", "PERMISSIVE"),
     ]

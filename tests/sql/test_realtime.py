@@ -1,4 +1,4 @@
-"""Supabase Realtime: the migration publishes users if the publication exists."""
+"""Supabase Realtime: the migration publishes users and generation_holds if the publication exists."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from support.databases import Database
+from support.generations import capture, new_generation, reserve
 from support.roles import ALICE, add, execute, sign_up
 from webhook.dev.postgres import ADMIN
 from webhook.ledger.migrate import migrate
@@ -38,20 +39,29 @@ def realtime(empty_database: Database) -> Database:
     return empty_database
 
 
-def test_only_users_is_published_to_realtime(realtime: Database) -> None:
-    """A page receives the balance of its user, and changes of no other table."""
+def test_users_and_holds_are_published_to_realtime(realtime: Database) -> None:
+    """A page receives changes of its user's balance and holds, and of no other table."""
     with psycopg.connect(realtime.admin_url) as owner:
-        assert execute(owner, PUBLISHED) == [("public.users",)]
+        assert execute(owner, PUBLISHED) == [("public.generation_holds",), ("public.users",)]
 
 
-def test_published_balance_can_be_updated(realtime: Database) -> None:
+def test_published_balance_and_hold_can_be_updated(realtime: Database) -> None:
     """The primary key is a sufficient replica identity for published updates."""
+    generation = new_generation()
     with psycopg.connect(realtime.admin_url) as owner:
         sign_up(owner, ALICE)
         add(owner, ALICE, 100)
-        assert execute(owner, "select relreplident::text from pg_class where oid = 'public.users'::regclass") == [
-            ("d",)
-        ]
+        reserve(owner, ALICE, 60, generation)
+        capture(owner, generation)
+        identities = execute(
+            owner,
+            """
+            select relreplident::text
+            from pg_class
+            where oid in ('public.users'::regclass, 'public.generation_holds'::regclass)
+            """,
+        )
+    assert identities == [("d",), ("d",)]
 
 
 def test_already_published_tables_stay_published(empty_database: Database) -> None:
@@ -59,7 +69,7 @@ def test_already_published_tables_stay_published(empty_database: Database) -> No
         create publication supabase_realtime for table public.messages;
         alter publication supabase_realtime owner to {ADMIN}
     """
-    assert published(empty_database, publication) == ["public.messages", "public.users"]
+    assert published(empty_database, publication) == ["public.generation_holds", "public.messages", "public.users"]
 
 
 @pytest.mark.parametrize("tables", ["all tables", "tables in schema public"])
@@ -76,13 +86,16 @@ def test_publication_of_another_owner_does_not_stop_migrate(empty_database: Data
 
 
 def test_publication_of_another_owner_is_reported_with_a_hint(database: Database, admin: psycopg.Connection) -> None:
-    """The hint is the one statement that a superuser still has to run."""
+    """The hints are the statements that a superuser still has to run."""
     with psycopg.connect(database.superuser_url, autocommit=True) as superuser:
         execute(superuser, "create publication supabase_realtime")
     hints: list[str | None] = []
     admin.add_notice_handler(lambda notice: hints.append(notice.message_hint))
     admin.execute(REALTIME.read_text(encoding="utf-8"))
-    assert hints == ["As a superuser: alter publication supabase_realtime add table public.users;"]
+    assert hints == [
+        f"As a superuser: alter publication supabase_realtime add table public.{table};"
+        for table in ("users", "generation_holds")
+    ]
 
 
 def test_migrations_create_no_publication(database: Database) -> None:

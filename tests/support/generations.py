@@ -16,6 +16,10 @@ GENERATION_REFUNDED = ("CR003", "generation_refunded")
 UNKNOWN_GENERATION = ("CR004", "unknown_generation")
 INVALID_COST = ("CR005", "invalid_cost")
 UNKNOWN_USER = ("CR006", "unknown_user")
+GENERATION_RELEASED = ("CR003", "generation_released")
+COST_ABOVE_HOLD = ("CR007", "cost_above_hold")
+GENERATION_CAPTURED = ("CR008", "generation_captured")
+INVALID_EXPIRY = ("CR009", "invalid_expiry")
 
 
 def new_generation() -> str:
@@ -31,6 +35,39 @@ def authorize(connection: psycopg.Connection, user: str | None, cost: int | None
 def refund_generation(connection: psycopg.Connection, generation: str | None) -> int:
     """Refund a generation and return the new balance in credits."""
     return connection.execute("select public.refund_generation(%s)", [generation]).fetchone()[0]
+
+
+def reserve(
+    connection: psycopg.Connection,
+    user: str | None,
+    cost: int | None,
+    generation: str | None,
+    expires_in: str | None = "1 hour",
+) -> int:
+    """Reserve credits for a generation and return the available credits."""
+    call = "select public.reserve_generation(%s, %s, %s, %s::interval)"
+    return connection.execute(call, [user, cost, generation, expires_in]).fetchone()[0]
+
+
+def capture(connection: psycopg.Connection, generation: str | None, cost: int | None = None) -> int:
+    """Debit a hold, by default all of it, and return the new balance in credits."""
+    return connection.execute("select public.capture_generation(%s, %s)", [generation, cost]).fetchone()[0]
+
+
+def release(connection: psycopg.Connection, generation: str | None) -> int:
+    """End a hold without a debit and return the available credits."""
+    return connection.execute("select public.release_generation(%s)", [generation]).fetchone()[0]
+
+
+def expire(connection: psycopg.Connection, generation: str) -> None:
+    """Make a hold expire now, by the database's clock."""
+    expiring = "update public.generation_holds set expires_at = clock_timestamp() where id = %s"
+    assert connection.execute(expiring, [generation]).rowcount == 1
+
+
+def available(connection: psycopg.Connection, user: str) -> int | None:
+    """Return the user's available credits, or None if the user does not exist."""
+    return connection.execute("select billing.available_credits(%s)", [user]).fetchone()[0]
 
 
 @contextmanager
