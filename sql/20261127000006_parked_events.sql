@@ -10,8 +10,8 @@ create table billing.parked_events (
     reason text not null
         constraint parked_events_reason_known check (
             reason in (
-                'wrong_mode', 'unreadable', 'missing_api_key', 'missing_user', 'ambiguous_customer',
-                'missing_credits', 'invalid_credits', 'unknown_user'
+                'wrong_mode', 'unreadable', 'missing_api_key', 'missing_object', 'missing_user',
+                'ambiguous_customer', 'missing_credits', 'invalid_credits', 'unknown_user'
             )
         ),
     payment_id text,

@@ -12,7 +12,7 @@ from gunicorn.http.errors import ParseException
 from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unauthorized
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, Unauthorized
 
 from webhook.delivery import settle
 from webhook.events.event import read_event
@@ -39,6 +39,8 @@ class Application(Flask):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__("webhook", static_folder=None)
         self.ledger = ledger
+        # Stripe counts a redirect as a failed delivery.
+        self.url_map.merge_slashes = False
         # One byte more than the limit: Flask cuts a longer chunked body off here, and _body() has to notice.
         self.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
 
@@ -63,6 +65,7 @@ def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
     app = Application(ledger)
 
     @app.post("/webhook", provide_automatic_options=False)
+    @app.post("/webhook/", provide_automatic_options=False)
     def webhook() -> Response:
         delivery = Delivery()
         try:
@@ -89,6 +92,13 @@ def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
             _require_token(settings.metrics_token)
         return Response(metrics.render(parked()), content_type=CONTENT_TYPE_LATEST)
 
+    @app.errorhandler(NotFound)
+    def answer_unknown_path(error: NotFound) -> Response:
+        if not _is_signed_delivery(settings):
+            return _http_error(error)
+        instrumentation.rejected(Delivery(), Rejection.WRONG_PATH, path=request.environ["PATH_INFO"])
+        return _error(HTTPStatus.NOT_FOUND, Rejection.WRONG_PATH.value)
+
     @app.errorhandler(Exception)
     def answer_error(error: Exception) -> Response:
         return _answer_error(error, Delivery(), instrumentation)
@@ -105,6 +115,17 @@ def _body() -> bytes:
     if len(body) > LARGEST_BODY:
         raise RequestEntityTooLarge
     return body
+
+
+def _is_signed_delivery(settings: Settings) -> bool:
+    """Return whether Stripe sent the request. Anything else at an unknown path is a scan, and not worth a log line."""
+    if request.method != "POST":
+        return False
+    try:
+        verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
+    except (InvalidDeliveryError, RequestEntityTooLarge):
+        return False
+    return True
 
 
 def _require_token(token: str) -> None:

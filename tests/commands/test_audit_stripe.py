@@ -201,6 +201,18 @@ def test_audit_reports_a_sale_unknown_to_stripe(audit: Audit, deliver: Deliver, 
     assert len([line for line in lines if line.startswith("stripe:")]) == 1
 
 
+def test_audit_with_a_404_of_another_server_exits_with_2(
+    audit: Audit, deliver: Deliver, stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STRIPE_API_BASE may be wrong, so no sale is reported as unknown to Stripe."""
+    monkeypatch.setattr(stripe_reader, "_RETRY_SECONDS", 0.1)
+    stripe.objects[PAYMENT]["created"] = 1
+    deliver(SOLD, REFUNDED, DISPUTED)
+    stripe.error_status = lambda path, _: 404 if path.startswith("/v1/payment_intents/") else None
+    result = audit("--stripe")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 def test_audit_of_an_older_payment_looks_it_up_at_stripe(audit: Audit, deliver: Deliver, stripe: StripeStandIn) -> None:
     """It was created before the window and paid in it, so the sale is not forged."""
     stripe.objects[PAYMENT]["created"] = 1

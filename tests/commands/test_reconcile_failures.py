@@ -131,11 +131,23 @@ def test_missing_permission_for_prices_is_named(shop: Shop) -> None:
     )
 
 
-def test_object_with_a_deleted_price_fails_alone(shop: Shop) -> None:
-    """It is reported as failed, and the run is incomplete."""
+def test_object_with_a_missing_price_is_parked(shop: Shop) -> None:
+    """The run is complete: the next one would not find the price either."""
     gone = priced_session(None)
     gone["data"]["object"] |= {"id": "cs_gone", "payment_intent": "pi_gone"}
     shop.stripe.add_events(gone | {"id": "evt_gone"}, session_event())
+    found = shop.found("--since", "1d")
+    assert {each["id"]: each["status"] for each in found["items"]} == {"cs_gone": "parked", SESSION: "missing"}
+    assert (found["exit_code"], found["complete"], shop.balance()) == (1, True, 100)
+    assert "missing_object" in [each["reason"] for each in found["items"]]
+
+
+def test_object_with_a_404_of_another_server_fails_alone(shop: Shop) -> None:
+    """Only the code resource_missing means that Stripe has no such price."""
+    gone = priced_session(None)
+    gone["data"]["object"] |= {"id": "cs_gone", "payment_intent": "pi_gone"}
+    shop.stripe.add_events(gone | {"id": "evt_gone"}, session_event())
+    shop.stripe.error_status = lambda path, _: 404 if path.startswith("/v1/prices") else None
     found = shop.found("--since", "1d")
     assert {each["id"]: each["status"] for each in found["items"]} == {"cs_gone": "failed", SESSION: "missing"}
     assert (found["exit_code"], shop.balance()) == (2, 100)

@@ -157,3 +157,18 @@ def _entry(amount: int, index: int, version: str) -> dict[str, Any]:
     entry = withdrawn if amount < 0 else reinstated
     numbered = f"{entry['id'][:-2]}{index:02}"
     return entry | {"id": numbered, "amount": amount, "net": amount - entry["fee"]}
+
+
+def thin_event(event_type: str, path: str, **envelope: Any) -> dict[str, Any]:
+    """An event notification: https://docs.stripe.com/event-destinations#thin-payload."""
+    return {
+        "id": "evt_test_65",
+        "object": "v2.core.event",
+        "type": event_type,
+        "created": "2026-11-20T10:00:00.000Z",
+        "livemode": False,
+        "context": None,
+        "reason": None,
+        "related_object": {"id": path.rpartition("/")[2], "type": "…", "url": path},
+        "snapshot_event": "evt_1",
+    } | envelope

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
+from werkzeug.test import TestResponse
 
 from support.delivery import OLDER_SECRET, SECRET, Post
 from support.recorded import session_event, sign
@@ -141,14 +143,66 @@ def test_body_over_one_mebibyte_is_too_large(post: Post, admin: Admin) -> None:
 # Other requests
 
 
+def deliver_to_path(client: FlaskClient, path: str, event: dict[str, Any]) -> TestResponse:
+    """Deliver a signed event to a path, which Flask's client would otherwise read as a URL."""
+    body = json.dumps(event).encode()
+    headers = {"Stripe-Signature": sign(body, SECRET)}
+    return client.post(data=body, headers=headers, environ_overrides={"PATH_INFO": path})
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_other_method_is_not_allowed(client: FlaskClient, method: str) -> None:
     answer = client.open("/webhook", method=method)
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("path", ["/webhook/", "//webhook"])
+def test_webhook_with_another_slash_works_alike(client: FlaskClient, admin: Admin, buyer: str, path: str) -> None:
+    """Stripe counts a redirect as a failure. The log line is the same."""
+    with capture_logs() as lines:
+        answer = deliver_to_path(client, path, session_event(user_id=buyer))
+    assert (answer.status_code, answer.json, stored(admin)) == (200, {"outcome": "recorded"}, 2)
+    assert [(line["event"], line["outcome"]) for line in lines] == [("delivery", "recorded")]
+    assert client.get("/webhook/").status_code == 405
+    assert 'endpoint="webhook",status="200"' in client.get("/metrics").text
+
+
 def test_other_path_is_not_found(client: FlaskClient) -> None:
     assert client.get("/").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/stripe/webhook", "//webhooks", "/webhook//", "/healthz/"])
+def test_delivery_to_another_path_is_logged(client: FlaskClient, path: str) -> None:
+    """The endpoint has a wrong URL, and its deliveries fail. Stripe shows the answer."""
+    with capture_logs() as lines:
+        answer = deliver_to_path(client, path, session_event())
+    assert (answer.status_code, answer.json) == (
+        404,
+        {"error": "deliveries go to /webhook: correct the URL of the endpoint"},
+    )
+    [line] = lines
+    assert (line["log_level"], line["outcome"], line["reason"]) == ("warning", "rejected", "wrong_path")
+    assert line["path"] == path
+
+
+def test_path_of_a_delivery_is_logged_only_if_it_is_plain(client: FlaskClient) -> None:
+    with capture_logs() as lines:
+        deliver_to_path(client, "/a b\x1b[31m", session_event())
+    assert lines[0]["path"] == "other"
+
+
+@pytest.mark.parametrize(
+    "signature", ["", "garbage", sign(b"{}", "whsec_another")], ids=["none", "garbage", "of another secret"]
+)
+def test_scan_of_another_path_is_not_logged(client: FlaskClient, signature: str) -> None:
+    """Anybody can send these, and they tell an operator nothing."""
+    with capture_logs() as lines:
+        answer = client.post("/wp-login.php", data=b"{}", headers={"Stripe-Signature": signature})
+    assert (answer.status_code, lines) == (404, [])
+
+
+def test_large_body_at_another_path_is_not_found(client: FlaskClient) -> None:
+    assert client.post("/elsewhere", data=b" " * (1024 * 1024 + 2)).status_code == 404
 
 
 def test_healthz_without_a_database_is_ok() -> None:

@@ -14,8 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from support.delivery import post
-from support.recorded import recorded, refund_event, session_event
-from support.stripe_api import BASE, LINE, LINES, PRICE, SESSION, page
+from support.recorded import USER_ID, recorded, refund_event, session_event
+from support.stripe_api import BASE, LINE, LINES, PRICE, page
 from webhook.settings import StripeSettings
 
 Mock = responses.RequestsMock
@@ -97,83 +97,9 @@ def test_charge_refunded_without_refunds_is_ignored(client: FlaskClient, stripe_
     assert post(client, REFUNDED).json == {"outcome": "ignored", "reason": "no_refunds"}
 
 
-# Thin events
-
-
-def thin(event_type: str, path: str, **envelope: Any) -> dict[str, Any]:
-    """An event notification: https://docs.stripe.com/event-destinations#thin-payload."""
-    return {
-        "id": "evt_test_65",
-        "object": "v2.core.event",
-        "type": event_type,
-        "created": "2026-11-20T10:00:00.000Z",
-        "livemode": False,
-        "context": None,
-        "reason": None,
-        "related_object": {"id": path.rpartition("/")[2], "type": "…", "url": path},
-        "snapshot_event": "evt_1",
-    } | envelope
-
-
-SESSION_PATH = f"/v1/checkout/sessions/{SESSION}"
-
-
-def test_thin_event_is_recorded_like_its_snapshot(client: FlaskClient, admin: Admin, stripe_api: Mock) -> None:
-    event = session_event()
-    stripe_api.get(BASE + SESSION_PATH, json=event["data"]["object"])
-    assert post(client, thin("v1.checkout.session.completed", SESSION_PATH)).json == {"outcome": "recorded"}
-    assert post(client, event).json == {"outcome": "duplicate"}
-    assert entries(admin) == [(event["data"]["object"]["payment_intent"], 100)]
-
-
-def test_thin_event_after_its_snapshot_is_a_duplicate(client: FlaskClient, stripe_api: Mock) -> None:
-    event = session_event()
-    stripe_api.get(BASE + SESSION_PATH, json=event["data"]["object"])
-    post(client, event)
-    assert post(client, thin("v1.checkout.session.completed", SESSION_PATH)).json == {"outcome": "duplicate"}
-
-
-def test_thin_event_of_an_unhandled_type_is_ignored(client: FlaskClient) -> None:
-    """It needs no lookup."""
-    answer = post(client, thin("v1.customer.created", "/v1/customers/cus_1"))
-    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
-
-
-def test_thin_event_of_the_other_mode_is_parked(client: FlaskClient) -> None:
-    """It needs no lookup."""
-    answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, livemode=True))
-    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
-
-
-def test_event_of_the_other_mode_is_parked(client: FlaskClient) -> None:
-    """It needs no lookup."""
-    answer = post(client, session_event(credits=None) | {"livemode": True})
-    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
-
-
-def test_thin_event_of_an_unknown_dispute_type_is_ignored(client: FlaskClient) -> None:
-    answer = post(client, thin("v1.charge.dispute.something", "/v1/disputes/du_1"))
-    assert answer.json == {"outcome": "ignored", "reason": "event_type"}
-
-
-def test_thin_event_of_a_connected_account_is_ignored(client: FlaskClient) -> None:
-    answer = post(client, thin("v1.checkout.session.completed", SESSION_PATH, context="acct_1"))
-    assert answer.json == {"outcome": "ignored", "reason": "connected_account"}
-
-
-@pytest.mark.parametrize("path", ["https://elsewhere.example/v1/x", "/v2/x", "/v1/\u00e9"])
-def test_thin_event_with_an_invalid_object_path_is_rejected(client: FlaskClient, path: str) -> None:
-    assert post(client, thin("v1.checkout.session.completed", path)).status_code == 400
-
-
 @pytest.fixture
 def client_without_key(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-def test_thin_event_without_an_api_key_is_parked(client_without_key: FlaskClient) -> None:
-    answer = post(client_without_key, thin("v1.checkout.session.completed", SESSION_PATH))
-    assert answer.json == {"outcome": "parked", "reason": "missing_api_key"}
 
 
 def test_charge_refunded_of_an_unknown_sale_is_ignored(client_without_key: FlaskClient) -> None:
@@ -192,6 +118,82 @@ def test_charge_refunded_with_recorded_refunds_is_ignored(client_without_key: Fl
     post(client_without_key, session_event(payment_intent=PAYMENT))
     post(client_without_key, refund_event(payment_intent=PAYMENT, amount=REFUNDED["data"]["object"]["amount_refunded"]))
     assert post(client_without_key, REFUNDED).json == {"outcome": "ignored", "reason": "refunds_known"}
+
+
+# Objects that Stripe does not have
+
+MISSING = {"status": 404, "json": {"error": {"type": "invalid_request_error", "code": "resource_missing"}}}
+INVOICE = recorded("invoice.paid")
+LONG_INVOICE = INVOICE | {
+    "data": {"object": INVOICE["data"]["object"] | {"id": "in_long", "lines": {"data": [], "has_more": True}}}
+}
+
+
+def without_credits(event: dict[str, Any]) -> dict[str, Any]:
+    source = event["data"]["object"]
+    parent = {"subscription_details": {"metadata": {"user_id": USER_ID}}}
+    return event | {"data": {"object": source | {"metadata": {}, "parent": parent}}}
+
+
+@pytest.mark.parametrize(
+    ("event", "path"),
+    [
+        (session_event(credits=None), LINES),
+        (without_credits(LONG_INVOICE), f"{BASE}/v1/invoices/in_long/lines"),
+        (REFUNDED, f"{BASE}/v1/refunds"),
+    ],
+    ids=["session line items", "invoice lines", "charge refunds"],
+)
+def test_event_with_a_missing_object_is_parked(
+    client: FlaskClient, stripe_api: Mock, event: dict[str, Any], path: str
+) -> None:
+    """The key belongs to another account, which no redelivery changes."""
+    stripe_api.get(path, **MISSING)
+    assert post(client, event).json == {"outcome": "parked", "reason": "missing_object"}
+
+
+def test_event_with_a_missing_price_is_parked(client: FlaskClient, stripe_api: Mock) -> None:
+    stripe_api.get(LINES, json=page(LINE | {"price": "price_gone"}))
+    stripe_api.get(f"{BASE}/v1/prices/price_gone", **MISSING)
+    assert post(client, session_event(credits=None)).json == {"outcome": "parked", "reason": "missing_object"}
+
+
+def test_refund_with_a_missing_charge_stays_parked_after_its_sale(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    """Its refunds are not recorded, although its sale is settled."""
+    stripe_api.get(f"{BASE}/v1/refunds", **MISSING)
+    post(client, session_event(payment_intent=PAYMENT))
+    post(client, REFUNDED)
+    post(client, session_event(payment_intent=PAYMENT, credits=150))
+    assert admin.execute("select reason from billing.parked_events where resolved_at is null").fetchall() == [
+        ("missing_object",)
+    ]
+
+
+def test_sale_with_a_missing_object_is_settled_by_another_event(
+    client: FlaskClient, admin: Admin, stripe_api: Mock
+) -> None:
+    stripe_api.get(LINES, **MISSING)
+    post(client, session_event(event_id="evt_1", credits=None, payment_intent="pi_1"))
+    post(client, session_event(event_id="evt_2", payment_intent="pi_1"))
+    assert admin.execute("select resolution from billing.parked_events").fetchall() == [("settled",)]
+
+
+@pytest.mark.parametrize("answer", [{"body": "<h1>Not Found</h1>"}, {"json": {"error": {"message": "no route"}}}])
+def test_404_of_another_server_is_unavailable(client: FlaskClient, stripe_api: Mock, answer: dict[str, Any]) -> None:
+    """STRIPE_API_BASE may be wrong; Stripe itself names the code resource_missing."""
+    stripe_api.get(LINES, status=404, **answer)
+    assert post(client, session_event(credits=None)).status_code == 503
+
+
+# Other modes
+
+
+def test_event_of_the_other_mode_is_parked(client: FlaskClient) -> None:
+    """It needs no lookup."""
+    answer = post(client, session_event(credits=None) | {"livemode": True})
+    assert answer.json == {"outcome": "parked", "reason": "wrong_mode"}
 
 
 # A Stripe API that stalls

@@ -28,6 +28,8 @@ REMEDIES = {
     "wrong_mode": "set STRIPE_LIVEMODE to the mode of the endpoint, or correct the endpoint; then retry",
     "unreadable": "upgrade the worker; then retry",
     "missing_api_key": "set STRIPE_API_KEY (a restricted read-only key is enough); then retry",
+    "missing_object": "Stripe does not have an object that the event names: set STRIPE_API_KEY to a key of the account "
+    "or sandbox that sent it; then retry. If the object was deleted, discard the event",
     "missing_user": "set metadata.user_id or client_reference_id on new sales; "
     "grant this sale by hand, see docs/how-to/parked-events.md",
     "ambiguous_customer": "two users claim this Stripe customer: set metadata.user_id on the subscription; then retry",

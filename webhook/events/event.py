@@ -21,8 +21,10 @@ class Event:
     account: Any
     """The connected account of the event, ``None`` for our own account."""
     object: JSONObject
+    """Empty in a thin event, which does not contain its object."""
+    is_thin: bool = False
     related: str | None = None
-    """The API path of a thin event's object, which the event does not contain."""
+    """The path in API v1 of a thin event's object, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ def read_event(text: str) -> Event:
     except (ValueError, RecursionError):
         raise InvalidDeliveryError(Rejection.NOT_JSON) from None
     match body:
+        case {"object": "v2.core.event", "id": str(event_id), "type": str(event_type)}:
+            return Event(
+                id=_storable_id(event_id),
+                type=event_type.removeprefix("v1."),
+                livemode=body.get("livemode"),
+                account=body.get("context"),
+                object={},
+                is_thin=True,
+                related=_related_path(body),
+            )
         case {"id": str(event_id), "type": str(event_type), "data": {"object": dict(source)}}:
             return Event(
                 id=_storable_id(event_id),
@@ -54,22 +66,17 @@ def read_event(text: str) -> Event:
                 account=body.get("account"),
                 object=source,
             )
-        case {"id": str(event_id), "type": str(event_type), "related_object": {"url": str(url)}} if _is_thin(body, url):
-            return Event(
-                id=_storable_id(event_id),
-                type=event_type.removeprefix("v1."),
-                livemode=body.get("livemode"),
-                account=body.get("context"),
-                object={},
-                related=url,
-            )
         case _:
             raise InvalidDeliveryError(Rejection.NOT_AN_EVENT)
 
 
-def _is_thin(body: JSONObject, url: str) -> bool:
-    """Return whether the body is an event notification about an object of API v1."""
-    return body.get("object") == "v2.core.event" and url.startswith("/v1/") and url.isascii()
+def _related_path(body: JSONObject) -> str | None:
+    """Return the path of a thin event's object, ``None`` if it has no object in API v1."""
+    match body.get("related_object"):
+        case {"url": str(url)} if url.startswith("/v1/") and url.isascii():
+            return url
+        case _:
+            return None
 
 
 def _reject_constant(constant: str) -> NoReturn:

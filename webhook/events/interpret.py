@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from webhook.events.event import Event, EventScope
 from webhook.events.facts import Ignored, Interpretation, Unresolvable
-from webhook.events.fields import IDENTIFIER, UnexpectedShapeError
+from webhook.events.fields import IDENTIFIER, UnexpectedShapeError, optional_id
 from webhook.events.invoices import invoice, invoice_payment
-from webhook.events.lookups import RelatedObject, Resolve, no_lookups
+from webhook.events.lookups import MissingObjectError, RelatedObject, Resolve, no_lookups
 from webhook.events.reversals import charge, dispute, refund
 from webhook.events.sales import checkout_session, payment_intent
 
@@ -63,38 +63,60 @@ def _missing_setting(reason: str, resolve: Resolve, *, is_wrong_mode: bool) -> s
     return "STRIPE_API_KEY" if resolve is no_lookups else None
 
 
-def _interpret_object(event: Event, resolve: Resolve) -> Interpretation:  # noqa: C901, PLR0911 - one line a case
+def _interpret_object(event: Event, resolve: Resolve) -> Interpretation:
     if not IDENTIFIER.fullmatch(event.type):
         return Ignored("event_type")
     try:
-        if event.related:
-            return _interpret_thin(event, event.related, resolve)
-        match event.type:
-            case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
-                return checkout_session(event.object, resolve)
-            case "payment_intent.succeeded":
-                return payment_intent(event.object)
-            case "invoice.paid":
-                return invoice(event.object, resolve)
-            case "invoice_payment.paid":
-                return invoice_payment(event.object)
-            case "charge.refunded":
-                return charge(event.object, resolve)
-            case "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated":
-                return refund(event.object)
-            case event_type if event_type.startswith("charge.dispute."):
-                return dispute(event.object)
-            case _:
-                return Ignored("event_type")
+        try:
+            return _interpret_thin(event, resolve) if event.is_thin else _interpret_type(event, resolve)
+        except MissingObjectError:
+            return Unresolvable("missing_object", _sale_of(event))
     except UnexpectedShapeError:
         return Unresolvable("unreadable")
 
 
-def _interpret_thin(event: Event, related: str, resolve: Resolve) -> Interpretation:
+def _interpret_type(event: Event, resolve: Resolve) -> Interpretation:  # noqa: PLR0911 - one line a case
+    match event.type:
+        case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
+            return checkout_session(event.object, resolve)
+        case "payment_intent.succeeded":
+            return payment_intent(event.object)
+        case "invoice.paid":
+            return invoice(event.object, resolve)
+        case "invoice_payment.paid":
+            return invoice_payment(event.object)
+        case "charge.refunded":
+            return charge(event.object, resolve)
+        case "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated":
+            return refund(event.object)
+        case event_type if event_type.startswith("charge.dispute."):
+            return dispute(event.object)
+        case _:
+            return Ignored("event_type")
+
+
+def _sale_of(event: Event) -> str | None:
+    """Return the sale of an event that is one itself. Another event of the sale can then settle it.
+
+    A refund is not: its sale is settled without it.
+    """
+    source = event.object
+    match event.type:
+        case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
+            return optional_id(source, "payment_intent") or optional_id(source, "id")
+        case "invoice.paid":
+            return optional_id(source, "id")
+        case _:
+            return None
+
+
+def _interpret_thin(event: Event, resolve: Resolve) -> Interpretation:
     """Look up the current state of the event's object, and interpret it like a snapshot."""
     if event.type not in HANDLED_EVENTS:
         return Ignored("event_type")
-    source = resolve(RelatedObject(related))
+    if event.related is None:
+        raise UnexpectedShapeError("related_object")
+    source = resolve(RelatedObject(event.related))
     if source is None:
         return Unresolvable("missing_api_key")
-    return _interpret_object(replace(event, object=source, related=None), resolve)
+    return _interpret_object(replace(event, object=source, is_thin=False), resolve)

@@ -1,7 +1,7 @@
 """Lookups: what an event does not contain and Stripe's API can answer.
 
 The functions that read events stay pure. Their argument ``resolve`` takes a lookup. It returns the answer as plain
-JSON, or ``None`` if there is no API key.
+JSON, or ``None`` if there is no API key. It raises :class:`MissingObjectError`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class RelatedObject:
 
 Lookup = SessionLines | InvoiceLines | Price | ChargeRefunds | RelatedObject
 Resolve = Callable[[Lookup], Any]
+
+
+class MissingObjectError(Exception):
+    """Stripe does not have the object of a lookup: the key belongs to another account, or the object was deleted."""
 
 
 def no_lookups(_: Lookup) -> None:

@@ -12,7 +12,7 @@ TOLERANCE = 300
 
 
 class Rejection(Enum):
-    """Why a delivery is answered 400."""
+    """Why a delivery is answered 400, or 404 if its path is wrong."""
 
     NO_SIGNATURE = "no Stripe-Signature header"
     MALFORMED_SIGNATURE = "malformed Stripe-Signature header"
@@ -22,6 +22,7 @@ class Rejection(Enum):
     NOT_UTF8 = "the body is not UTF-8"
     NOT_JSON = "the body is not JSON"
     NOT_AN_EVENT = "the body is not a Stripe event"
+    WRONG_PATH = "deliveries go to /webhook: correct the URL of the endpoint"
 
     @property
     def reason(self) -> str:

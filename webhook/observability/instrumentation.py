@@ -17,13 +17,14 @@ from opentelemetry.trace import SpanKind
 from webhook.events.event import Event
 from webhook.events.signature import Rejection
 from webhook.ledger.ledger import Outcome
-from webhook.observability.metrics import OTHER, Metrics
+from webhook.observability.metrics import OTHER, WEBHOOK_PATHS, Metrics
 from webhook.observability.tracing import Tracing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _TYPE = re.compile(r"[a-z0-9_.]{1,100}")
+_PATH = re.compile(r"[\w/.~-]{1,200}", re.ASCII)
 _FUNCTION = re.compile(r"\bbilling\.(\w+)\(")
 _LEVELS = {"parked": "warning", "unavailable": "error"}
 """The log level of an outcome, where it is not ``info``."""
@@ -56,7 +57,8 @@ class Instrumentation:
         """Return the application with each request timed, and with a span around each delivery."""
 
         def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            started, path, status = time.perf_counter(), environ.get("PATH_INFO", ""), "500"
+            started, status = time.perf_counter(), "500"
+            path = "/" + environ.get("PATH_INFO", "").lstrip("/")  # as Flask reads it
 
             def start(line: str, *arguments: Any) -> Any:
                 nonlocal status
@@ -64,7 +66,7 @@ class Instrumentation:
                 return start_response(line, *arguments)
 
             try:
-                if path != "/webhook":
+                if path not in WEBHOOK_PATHS:
                     return application(environ, start)
                 with self._tracing.span("POST /webhook", SpanKind.SERVER):
                     return application(environ, start)
@@ -105,11 +107,13 @@ class Instrumentation:
         """Report the outcome of a verified delivery."""
         self._log_delivery(delivery, event, outcome.name, outcome.reason)
 
-    def rejected(self, delivery: Delivery, rejection: Rejection) -> None:
-        """Report a delivery that Stripe did not sign, or that is not an event."""
+    def rejected(self, delivery: Delivery, rejection: Rejection, path: str | None = None) -> None:
+        """Report a delivery that Stripe did not sign, that is not an event, or that came to a wrong ``path``."""
         described = {"outcome": "rejected", "reason": rejection.reason}
         self._metrics.count_rejection(rejection)
         self._tracing.describe(**described)
+        if path is not None:
+            described["path"] = path if _PATH.fullmatch(path) else OTHER
         log.warning("delivery", **described, duration_ms=delivery.duration_ms)
 
     def unavailable(self, delivery: Delivery, reason: str, error: Exception) -> None:

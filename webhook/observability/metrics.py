@@ -23,7 +23,12 @@ from webhook.ledger.schema import expected_version
 OTHER = "other"
 """The label of unknown event types and paths: senders could make up any number of them."""
 
-_ENDPOINTS = {"/webhook": "webhook", "/healthz": "healthz", "/readyz": "readyz", "/metrics": "metrics"}
+WEBHOOK_PATHS = ("/webhook", "/webhook/")
+_ENDPOINTS = dict.fromkeys(WEBHOOK_PATHS, "webhook") | {
+    "/healthz": "healthz",
+    "/readyz": "readyz",
+    "/metrics": "metrics",
+}
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds."""
 _TYPES = frozenset(HANDLED_EVENTS)
@@ -59,7 +64,7 @@ class Metrics:
         self._failures = cache(
             counter(
                 "webhook_verification_failures",
-                "Deliveries answered 400: not signed by Stripe, or not an event.",
+                "Deliveries answered 400 or 404: not signed by Stripe, not an event, or to a wrong path.",
                 ["reason"],
             ).labels
         )

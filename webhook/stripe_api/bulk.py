@@ -72,7 +72,7 @@ class StripeReader(StripeAPI):
         try:
             source: JSONObject = self._get(account, f"{path}/{path_segment(object_id)}", **parameters)
         except StripeUnavailableError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.is_missing_resource:
                 return None
             raise
         return source

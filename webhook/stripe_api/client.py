@@ -10,7 +10,16 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from webhook.events.lookups import ChargeRefunds, InvoiceLines, Lookup, Price, RelatedObject, Resolve, SessionLines
+from webhook.events.lookups import (
+    ChargeRefunds,
+    InvoiceLines,
+    Lookup,
+    MissingObjectError,
+    Price,
+    RelatedObject,
+    Resolve,
+    SessionLines,
+)
 from webhook.settings import StripeSettings
 from webhook.stripe_api.errors import StripeUnavailableError
 from webhook.stripe_api.transport import DEFAULT_RETRIES, all_pages, new_client, path_segment, request
@@ -47,11 +56,19 @@ class StripeAPI:
     def resolver(self, account: str | None = None) -> Resolve:
         """Return the function that resolves lookups in a connected account, or in the key's own if ``None``.
 
-        The function raises :class:`StripeUnavailableError`.
+        The function raises :class:`MissingObjectError` or :class:`StripeUnavailableError`.
         """
         return partial(self._resolve, account)
 
     def _resolve(self, account: str | None, lookup: Lookup) -> Any:
+        try:
+            return self._request(account, lookup)
+        except StripeUnavailableError as error:
+            if error.is_missing_resource:
+                raise MissingObjectError from error
+            raise
+
+    def _request(self, account: str | None, lookup: Lookup) -> Any:
         match lookup:
             case SessionLines(session_id):
                 return self._list(account, f"/v1/checkout/sessions/{path_segment(session_id)}/line_items")
