@@ -53,6 +53,24 @@ def test_json_log_has_one_object_per_line() -> None:
 
 
 @pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("value", ["\ud800", 2**64, {1, 2}, float("nan")], ids=repr)
+def test_json_log_of_an_odd_value_is_still_a_line(value: object) -> None:
+    """A line that cannot be written must not fail its delivery."""
+    stream = io.StringIO()
+    logs.set_up(as_json=True, stream=stream)
+    structlog.get_logger("webhook").info("delivery", cause=value)
+    assert json.loads(stream.getvalue())["message"] == "delivery"
+
+
+@pytest.mark.usefixtures("configured")
+def test_json_log_of_an_exception_has_its_traceback() -> None:
+    stream = io.StringIO()
+    logs.set_up(as_json=True, stream=stream)
+    structlog.get_logger("webhook").error("failed", exc_info=ValueError("no number"))
+    assert "ValueError: no number" in json.loads(stream.getvalue())["exception"]
+
+
+@pytest.mark.usefixtures("configured")
 def test_text_log_has_one_line_per_event() -> None:
     """Fields keep their order, and there are no colours without a terminal."""
     lines = log_lines(as_json=False)

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import orjson
+
 from webhook.events.fields import IDENTIFIER, JSONObject
 from webhook.events.signature import InvalidDeliveryError, Rejection
 
@@ -44,7 +46,7 @@ class EventScope:
 def read_event(text: str) -> Event:
     """Return the event in the body; raise :class:`InvalidDeliveryError` if the body is not an event."""
     try:
-        body = _JSON.decode(text)
+        body = _parse(text)
     except (ValueError, RecursionError):
         raise InvalidDeliveryError(Rejection.NOT_JSON) from None
     match body:
@@ -85,6 +87,20 @@ def _reject_constant(constant: str) -> NoReturn:
 
 
 _JSON = json.JSONDecoder(parse_constant=_reject_constant)
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+"""The digits of an integer that may not fit into 64 bits. orjson would return a float for it."""
+
+
+def _parse(text: str) -> Any:
+    """Return the value of the JSON text, as :data:`_JSON` does. orjson is faster but rejects lone surrogates."""
+    try:
+        body = text.encode()
+        if _LONG_NUMBER not in body.translate(_DIGITS):
+            return orjson.loads(body)
+    except ValueError:
+        pass
+    return _JSON.decode(text)
 
 
 def _storable_id(event_id: str) -> str:

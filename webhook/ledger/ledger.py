@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
 from webhook.ledger.connections import CallHook, Database, Row
@@ -79,7 +81,8 @@ class Ledger:
 
     def record(self, event_id: str, facts: Sequence[Fact]) -> Outcome:
         """Merge the facts of an event and settle their sales. Return after the commit, which others may share."""
-        return self._record(json.dumps({"event_id": event_id, "facts": [as_json(fact) for fact in facts]}))
+        delivery = {"event_id": event_id, "facts": [as_json(fact) for fact in facts]}
+        return self._record(orjson.dumps(delivery).decode())
 
     def _record_batch(self, deliveries: Sequence[str]) -> list[Outcome]:
         name = "record_batch" if len(deliveries) > 1 else "record"
