@@ -15,6 +15,7 @@ create table billing.parked_events (
             )
         ),
     payment_id text,
+    user_reference text,
     -- json, not jsonb: it keeps every body as it came, also one with \u0000.
     payload json,
     parked_at timestamptz not null default now(),
@@ -41,6 +42,9 @@ comment on column billing.parked_events.reason is
 
 comment on column billing.parked_events.payment_id is
     'The sale, if the event names it. Another event of the sale can bring what this one lacks.';
+
+comment on column billing.parked_events.user_reference is
+    'What the event names as its user, a UUID or not. It may be personal data, so it is dropped with the payload.';
 
 comment on column billing.parked_events.payload is
     'The event as it came. It holds personal data, so it is dropped when the event is resolved.';
@@ -71,6 +75,28 @@ create policy parked_events_service_role on billing.parked_events
     to service_role
     using (true)
     with check (true);
+
+
+create function billing.drop_user_reference() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.user_reference := null;
+    return new;
+end
+$$;
+
+comment on function billing.drop_user_reference() is
+    'Drops the user reference of a parked event together with its payload.';
+
+revoke all on function billing.drop_user_reference() from public, anon, authenticated, service_role;
+
+create trigger parked_events_drop_user_reference
+    before insert or update on billing.parked_events
+    for each row
+    when (new.payload is null and new.user_reference is not null)
+    execute function billing.drop_user_reference();
 
 
 create function billing.resolve(p_event_id text) returns void

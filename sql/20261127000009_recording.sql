@@ -81,7 +81,7 @@ begin
         payload = null
     where
         payment_id = any (p_payment_ids)
-        and parked_events.reason <> 'missing_api_key'
+        and parked_events.reason not in ('wrong_mode', 'missing_api_key') -- their facts were not read
         and resolved_at is null;
 end
 $$;

@@ -7,12 +7,15 @@ create function billing.park(
     p_event_type text,
     p_reason text,
     p_payment_id text,
-    p_payload text
+    p_payload text,
+    p_user_reference text default null
 ) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
+    -- The facts of such an event were not read, so no other event can stand for it.
+    v_is_unread constant boolean := p_reason in ('wrong_mode', 'missing_api_key');
     v_sale billing.merged_sale;
 begin
     if p_payment_id is not null then
@@ -20,29 +23,43 @@ begin
         v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
         if
             v_sale.erased
-            or (p_reason <> 'missing_api_key' and v_sale.paid and billing.unsettled_reason(v_sale) is null)
+            or (not v_is_unread and v_sale.paid and billing.unsettled_reason(v_sale) is null)
         then
             perform billing.resolve(p_event_id);
             return false;
         end if;
+    elsif
+        p_user_reference ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+        and billing.is_erased_user(p_user_reference::uuid)
+    then
+        return false; -- No money: the redelivery must not bring the erased user's data back.
     end if;
-    insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload)
-    values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json)
+    insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload, user_reference)
+    values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json, p_user_reference)
     on conflict (event_id) do update
         set
-            reason = excluded.reason,
-            payment_id = excluded.payment_id
+            -- A worker or a retry with a wrong setting knows less than the one that parked the event.
+            reason = case
+                when excluded.reason = 'wrong_mode' then known.reason
+                when
+                    excluded.reason in ('missing_api_key', 'missing_object')
+                    and known.reason not in ('wrong_mode', 'unreadable', 'missing_api_key', 'missing_object')
+                    then known.reason
+                else excluded.reason
+            end,
+            payment_id = coalesce(excluded.payment_id, known.payment_id),
+            user_reference = coalesce(excluded.user_reference, known.user_reference)
         where known.resolved_at is null;
     return found;
 end
 $$;
 
-comment on function billing.park(text, text, text, text, text) is
-    'Stores an event that cannot be settled now, with its body. Returns whether it is open: not if it was resolved before, nor if its sale is erased, or paid and settled by other events.';
+comment on function billing.park(text, text, text, text, text, text) is
+    'Stores an event that cannot be settled now, with its body. Returns whether it is open: not if it was resolved before, nor if its sale is erased, or paid and settled by other events. If it is open already, a reason that only a wrong setting causes does not replace the known one.';
 
-revoke all on function billing.park(text, text, text, text, text) from public, anon, authenticated, service_role;
+revoke all on function billing.park(text, text, text, text, text, text) from public, anon, authenticated, service_role;
 
-grant execute on function billing.park(text, text, text, text, text) to service_role;
+grant execute on function billing.park(text, text, text, text, text, text) to service_role;
 
 
 create function billing.discard(p_event_ids text[], p_by text, p_reason text) returns setof text
@@ -77,6 +94,31 @@ comment on function billing.discard(text[], text, text) is
 revoke all on function billing.discard(text[], text, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.discard(text[], text, text) to service_role;
+
+
+create function billing.reopen(p_event_id text) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update billing.parked_events
+    set
+        resolution = null,
+        resolved_at = null,
+        discarded_by = null,
+        discard_reason = null,
+        object_ids = null
+    where event_id = p_event_id and resolution = 'discarded' and payload is not null;
+    return found;
+end
+$$;
+
+comment on function billing.reopen(text) is
+    'Puts a discarded event back on the list, so that it can be retried. Returns whether its payload was still kept.';
+
+revoke all on function billing.reopen(text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.reopen(text) to service_role;
 
 
 create function billing.parked_already(p_object_id text, p_payment_id text) returns text

@@ -1,3 +1,5 @@
 -- Parks an event that cannot be settled. Returns whether it is open.
 
-select billing.park(%(event_id)s, %(event_type)s, %(reason)s, %(payment_id)s, %(payload)s) as is_open
+select billing.park(
+    %(event_id)s, %(event_type)s, %(reason)s, %(payment_id)s, %(payload)s, %(user_reference)s
+) as is_open

@@ -34,6 +34,7 @@ function billing.book_reversals(text[],billing.merged_sale,text,text): service_r
 function billing.claim_customer(jsonb,text): service_role=execute
 function billing.covered_until(): service_role=execute
 function billing.discard(text[],text,text): service_role=execute
+function billing.drop_user_reference():
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
@@ -60,7 +61,7 @@ function billing.names_user(json,uuid): service_role=execute
 function billing.new_payments(jsonb,text[]): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
 function billing.open_objects(timestamp with time zone): service_role=execute
-function billing.park(text,text,text,text,text): service_role=execute
+function billing.park(text,text,text,text,text,text): service_role=execute
 function billing.parked_already(text,text): service_role=execute
 function billing.payments_of_user(uuid): service_role=execute
 function billing.post_correction(text[],billing.merged_sale,text,jsonb,text): service_role=execute
@@ -72,6 +73,7 @@ function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
 function billing.refuse_hold_change():
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
+function billing.reopen(text): service_role=execute
 function billing.resolve(text): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,text): service_role=execute
 function billing.reversals_without_sale(timestamp with time zone): service_role=execute
@@ -99,7 +101,7 @@ role webhook_admin createrole createdb bypassrls member of anon,authenticated,au
 role webhook_worker member of service_role:
 row billing.customers: customer_id,user_id:
 row billing.erased_users: user_hash,erased_at:
-row billing.parked_events: event_id,event_type,reason,payment_id,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
+row billing.parked_events: event_id,event_type,reason,payment_id,user_reference,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:

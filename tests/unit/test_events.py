@@ -265,7 +265,9 @@ def test_event_of_an_unhandled_type_is_ignored(name: str) -> None:
     "event", [session_event(), session_event(credits=None), session_event(credits="-1"), payment_intent_event()]
 )
 def test_sale_of_the_other_mode_is_wrong_mode(event: dict[str, Any]) -> None:
-    assert interpreted(event, EventScope(livemode=True)) == Unresolvable("wrong_mode")
+    sold = event["data"]["object"]
+    payment_id = sold.get("payment_intent") or sold["id"]
+    assert interpreted(event, EventScope(livemode=True)) == Unresolvable("wrong_mode", payment_id)
 
 
 def test_unhandled_event_of_the_other_mode_is_ignored() -> None:

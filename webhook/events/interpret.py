@@ -48,7 +48,7 @@ def interpret(event: Event, scope: EventScope, resolve: Resolve = no_lookups) ->
             missing_setting=_missing_setting(interpretation.reason, resolve, is_wrong_mode=is_wrong_mode),
         )
     if is_wrong_mode:
-        return Unresolvable("wrong_mode")
+        return Unresolvable("wrong_mode", interpretation.payment_id)
     if not isinstance(event.livemode, bool | None) or not isinstance(event.account, str | None):
         return Unresolvable("unreadable")
     return interpretation

@@ -13,6 +13,7 @@ import orjson
 
 from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
+from webhook.events.named_user import named_user
 from webhook.ledger.connections import CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
@@ -98,6 +99,7 @@ class Ledger:
             reason=reason,
             payment_id=payment_id,
             payload=payload,
+            user_reference=named_user(event),
         )
         return Outcome("parked", reason) if is_open else Outcome("duplicate")
 
