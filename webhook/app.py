@@ -22,7 +22,7 @@ from webhook.ledger.ledger import Ledger, Outcome
 from webhook.observability.instrumentation import Delivery, Instrumentation
 from webhook.observability.metrics import Metrics
 from webhook.observability.parked_gauge import ParkedGauge
-from webhook.observability.tracing import Tracing, worker_tracer
+from webhook.observability.tracing import Tracing, is_exporter_installed, worker_tracer
 from webhook.settings import Settings, read_settings
 from webhook.stripe_api.client import stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
@@ -52,7 +52,7 @@ class Application(Flask):
 def from_environment() -> Application:
     """Return the application for the environment's settings; raise :class:`SettingsError`."""
     settings = read_settings()
-    return create_app(settings, worker_tracer() if settings.is_traced else None)
+    return create_app(settings, worker_tracer() if settings.is_traced and is_exporter_installed() else None)
 
 
 def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -16,6 +17,19 @@ from webhook.events.event import EventScope
 
 Environment = Mapping[str, str]
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+_UNKNOWN_PARAMETER = re.compile(r'invalid URI query parameter: "([\w.-]{1,40})"', re.ASCII)
+_WORD = re.compile(r"[\w.-]{1,40}", re.ASCII)
+_PARAMETER_VALUES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    "load_balance_hosts": ("disable", "random"),
+}
+"""Parameters of a database URL with their values: https://www.postgresql.org/docs/current/libpq-connect.html."""
+_NUMBERS = ("connect_timeout", "tcp_user_timeout", "keepalives", "keepalives_idle", "keepalives_interval")
 
 
 class SettingsError(ExpectedError):
@@ -79,8 +93,8 @@ def read_settings(environ: Environment = os.environ) -> Settings:
         database_url=read_database_url(environ),
         webhook_secrets=read_webhook_secrets(environ),
         scope=read_event_scope(environ),
-        stripe=read_stripe_settings(environ),
-        metrics_directory=environ.get(_METRICS_DIRECTORY),
+        stripe=read_lookup_settings(environ),
+        metrics_directory=_read(environ, _METRICS_DIRECTORY) or None,
         metrics_token=read_metrics_token(environ),
         is_traced=_is_traced(environ),
     )
@@ -107,13 +121,22 @@ def read_stripe_settings(environ: Environment = os.environ) -> StripeSettings | 
     return StripeSettings(key, base)
 
 
-def read_reader_settings(environ: Environment = os.environ) -> StripeSettings:
-    """Return the access to Stripe's API for a command that needs it: a key of the mode in ``STRIPE_LIVEMODE``."""
+def read_lookup_settings(environ: Environment = os.environ) -> StripeSettings | None:
+    """Return the access to Stripe's API with a key of the mode in ``STRIPE_LIVEMODE``, ``None`` without a key.
+
+    A key of one mode sees no object of the other.
+    """
     settings = read_stripe_settings(environ)
+    if settings and settings.livemode not in (None, read_event_scope(environ).livemode):
+        raise SettingsError("STRIPE_API_KEY is for the other mode than STRIPE_LIVEMODE: correct one of them")
+    return settings
+
+
+def read_reader_settings(environ: Environment = os.environ) -> StripeSettings:
+    """Return the access to Stripe's API for a command that needs it, else like :func:`read_lookup_settings`."""
+    settings = read_lookup_settings(environ)
     if settings is None:
         raise SettingsError("STRIPE_API_KEY is not set: a restricted read-only key is enough, rk_…")
-    if settings.livemode not in (None, read_event_scope(environ).livemode):
-        raise SettingsError("STRIPE_API_KEY is for the other mode than STRIPE_LIVEMODE: correct one of them")
     return settings
 
 
@@ -141,7 +164,7 @@ def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
     return ServerSettings(
         port=_read_integer(environ, "PORT", 8000, low=0, high=65535),
         workers=_read_integer(environ, "WEB_CONCURRENCY", 2, low=1, high=512),
-        metrics_parent=environ.get(_METRICS_DIRECTORY),
+        metrics_parent=_read(environ, _METRICS_DIRECTORY) or None,
         logs_json=log_format == "json" or (not log_format and not sys.stderr.isatty()),
     )
 
@@ -185,7 +208,7 @@ def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
 
 def is_set(name: str, environ: Environment = os.environ) -> bool:
     """Return whether the variable has a value."""
-    return bool(_read(environ, name))
+    return bool(environ.get(name, "").strip())
 
 
 def child_environment(
@@ -219,15 +242,40 @@ def _read_postgres_url(environ: Environment, name: str) -> str:
     url = _require(environ, name, "postgresql://user:password@host:5432/database")
     if not url.startswith(("postgresql://", "postgres://")):
         raise SettingsError(f"{name} is not a Postgres URL: it must start with postgresql://")
+    if "[YOUR-PASSWORD]" in url:
+        raise SettingsError(f"{name} has no password yet: replace [YOUR-PASSWORD]")
     try:
         parts = conninfo_to_dict(url)
-    except ProgrammingError:
+    except ProgrammingError as error:
         parts = {"host": "@"}
+        _reject_unknown_parameter(name, str(error))
     # Part of a password with an unescaped @ or / becomes the host or the database. Messages would show it.
     shown = [str(parts.get(part, "")) for part in ("host", "dbname")]
     if any("@" in part for part in shown) or not re.fullmatch(r"[0-9,]*", str(parts.get("port", ""))):
         raise SettingsError(f"{name} is not a valid URL: percent-encode special characters")
+    _check_parameters(name, parts)
     return url
+
+
+def _reject_unknown_parameter(name: str, message: str) -> None:
+    """Name the parameter that libpq's ``message`` is about. ORMs add some to their URLs, such as ``pgbouncer=true``."""
+    if unknown := _UNKNOWN_PARAMETER.search(message):
+        raise SettingsError(f"{name} has the parameter {unknown[1]}, which Postgres does not know: remove it")
+
+
+def _check_parameters(name: str, parts: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingsError` for a value that libpq would reject only when it connects."""
+    for parameter, allowed in _PARAMETER_VALUES.items():
+        if parts.get(parameter) and parts[parameter] not in allowed:
+            shown = parts[parameter] if _WORD.fullmatch(str(parts[parameter])) else "…"
+            raise SettingsError(f"{name} has {parameter}={shown}, which Postgres does not know: use {_either(allowed)}")
+    for parameter in _NUMBERS:
+        if not re.fullmatch(r"[0-9]{0,9}", str(parts.get(parameter, ""))):
+            raise SettingsError(f"{name} has a value of {parameter} that is not a whole number")
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _read_integer(environ: Environment, name: str, default: int, *, low: int, high: int) -> int:
@@ -238,7 +286,7 @@ def _read_integer(environ: Environment, name: str, default: int, *, low: int, hi
 
 
 def _read_list(environ: Environment, name: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
+    return tuple(part.strip() for part in _read(environ, name).split(",") if part.strip())
 
 
 def _require(environ: Environment, name: str, hint: str) -> str:
@@ -248,4 +296,7 @@ def _require(environ: Environment, name: str, hint: str) -> str:
 
 
 def _read(environ: Environment, name: str) -> str:
-    return environ.get(name, "").strip()
+    value = environ.get(name, "").strip()
+    if value[:1] in {'"', "'"} and value[:1] == value[-1:]:
+        raise SettingsError(f"{name} is in quotes, which are part of the value here: remove them")
+    return value

@@ -18,6 +18,7 @@ from support.databases import PASSWORD, WORKER, Database, Server, login, new_fol
 from webhook.cli import main
 from webhook.dev import postgres
 from webhook.ledger import migrate as migrate_module
+from webhook.ledger import schema
 from webhook.ledger.migrate import MigrationError, apply_plain_postgres, connect, migrate
 from webhook.ledger.schema import expected_version, sql_folder
 
@@ -294,6 +295,13 @@ def test_command_migrate_that_fails_prints_the_cause_in_one_line(
     assert (raised.value.code, error.count("\n")) == (exit_code, 1)
     assert error.startswith(f"webhook: {message}")
     assert "hunter2" not in error
+
+
+def test_expected_version_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each GET /readyz compares it with the database's."""
+    version = expected_version()
+    monkeypatch.setattr(schema, "sql_folder", lambda: pytest.fail("read again"))
+    assert expected_version() == version
 
 
 def test_expected_version_is_that_of_the_newest_file() -> None:

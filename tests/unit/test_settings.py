@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from webhook.settings import (
     SettingsError,
     child_environment,
+    read_database_url,
     read_dev_settings,
+    read_lookup_settings,
     read_migration_database_url,
     read_operator_key,
+    read_reader_settings,
     read_server_settings,
     read_settings,
 )
@@ -49,6 +53,8 @@ def test_settings_repr_hides_secrets() -> None:
         ("STRIPE_WEBHOOK_SECRET", "whsec_ünicode"),
         ("STRIPE_LIVEMODE", ""),
         ("STRIPE_LIVEMODE", "yes"),
+        ("STRIPE_LIVEMODE", '"true"'),
+        ("STRIPE_WEBHOOK_SECRET", "'whsec_one'"),
         ("METRICS_TOKEN", "two words"),
         ("METRICS_TOKEN", "tökén"),
     ],
@@ -75,13 +81,20 @@ def test_invalid_database_url_error_hides_the_password() -> None:
         ("", "rk_live_123", True),
         ("", "sk_test_123", False),
         ("", "rk_test_123", False),
-        ("false", "rk_live_123", False),
     ],
 )
 def test_livemode_comes_from_its_variable_or_the_api_key(variable: str, key: str, livemode: bool) -> None:  # noqa: FBT001
     """The variable takes precedence."""
     settings = read_settings({**GOOD, "STRIPE_LIVEMODE": variable, "STRIPE_API_KEY": key})
     assert settings.scope.livemode is livemode
+
+
+@pytest.mark.parametrize("read", [read_settings, read_reader_settings, read_lookup_settings])
+@pytest.mark.parametrize(("livemode", "key"), [("true", "rk_test_1"), ("false", "sk_live_1")])
+def test_key_of_the_other_mode_is_rejected(read: Callable[..., Any], livemode: str, key: str) -> None:
+    """It would see none of the objects that the events name."""
+    with pytest.raises(SettingsError, match=r"^STRIPE_API_KEY is for the other mode than STRIPE_LIVEMODE"):
+        read({**GOOD, "STRIPE_LIVEMODE": livemode, "STRIPE_API_KEY": key})
 
 
 def test_server_settings_have_defaults() -> None:
@@ -150,6 +163,69 @@ def test_migration_url_is_its_variable_or_the_database_url(environ: dict[str, st
 def test_migration_url_of_a_transaction_pooler_is_rejected() -> None:
     with pytest.raises(SettingsError, match=r"^DATABASE_URL .*MIGRATION_DATABASE_URL"):
         read_migration_database_url({"DATABASE_URL": "postgresql://worker@pooler.example.com:6543/postgres"})
+
+
+URL_READERS = {"DATABASE_URL": read_database_url, "MIGRATION_DATABASE_URL": read_migration_database_url}
+
+
+@pytest.mark.parametrize("name", URL_READERS)
+@pytest.mark.parametrize(
+    ("query", "cause"),
+    [
+        ("pgbouncer=true", "has the parameter pgbouncer, which Postgres does not know: remove it"),
+        ("sslmode=require&connection_limit=1", "has the parameter connection_limit, which"),
+        ("schema=public", "has the parameter schema, which"),
+        ("sslmode=no-verify", "has sslmode=no-verify, which Postgres does not know: use disable, allow, prefer, "),
+        ("sslmode=REQUIRE", "has sslmode=REQUIRE, which"),
+        ("sslmode=a%20b", "has sslmode=…, which"),
+        ("sslnegotiation=fast", "has sslnegotiation=fast, which Postgres does not know: use postgres or direct"),
+        ("channel_binding=yes", "has channel_binding=yes, which"),
+        ("target_session_attrs=master", "has target_session_attrs=master, which"),
+        ("connect_timeout=10s", "has a value of connect_timeout that is not a whole number"),
+    ],
+)
+def test_database_url_with_an_unknown_parameter_names_it(name: str, query: str, cause: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        URL_READERS[name]({name: f"{URL}?{query}"})
+    assert str(raised.value).startswith(f"{name} {cause}")
+
+
+@pytest.mark.parametrize("name", URL_READERS)
+@pytest.mark.parametrize(
+    "query",
+    ["sslmode=verify-full&sslrootcert=system", "sslmode=", "ssl=true", "connect_timeout=10", "options=-c%20a%3Db"],
+)
+def test_database_url_with_known_parameters_is_accepted(name: str, query: str) -> None:
+    assert URL_READERS[name]({name: f"{URL}?{query}"}) == f"{URL}?{query}"
+
+
+def test_database_url_with_a_placeholder_asks_for_the_password() -> None:
+    """Supabase's Dashboard shows the URL like this."""
+    url = "postgresql://postgres:[YOUR-PASSWORD]@db.abc.supabase.co:5432/postgres"
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL has no password yet: replace \[YOUR-PASSWORD\]$"):
+        read_database_url({"DATABASE_URL": url})
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_setting_in_quotes_names_them(quote: str) -> None:
+    """``docker run --env-file`` and some hosts keep the quotes of a file."""
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL is in quotes"):
+        read_database_url({"DATABASE_URL": f" {quote}{URL}{quote} "})
+
+
+@pytest.mark.parametrize("value", [" /run/metrics\n", "/run/metrics"])
+def test_metrics_directory_is_stripped_of_whitespace(value: str) -> None:
+    environ = {**GOOD, "PROMETHEUS_MULTIPROC_DIR": value}
+    assert read_server_settings(environ).metrics_parent == "/run/metrics"
+    assert read_settings(environ).metrics_directory == "/run/metrics"
+
+
+def test_every_setting_of_spaces_counts_as_unset() -> None:
+    """The worker starts with its defaults."""
+    names = ("STRIPE_API_KEY", "STRIPE_ACCOUNT", "STRIPE_API_BASE", "METRICS_TOKEN", "PROMETHEUS_MULTIPROC_DIR")
+    spaces = dict.fromkeys((*names, "OTEL_EXPORTER_OTLP_ENDPOINT", "PORT", "WEB_CONCURRENCY", "LOG_FORMAT"), " ")
+    assert read_settings(GOOD | spaces) == read_settings(GOOD)
+    assert read_server_settings(spaces) == read_server_settings({})
 
 
 def test_dev_settings_without_variables_mean_test_mode() -> None:

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+import webhook.app
 from support.databases import Database
 from support.delivery import post
 from support.ledger_queries import failing_with
@@ -136,6 +137,22 @@ def test_worker_without_tracing_imports_no_sdk() -> None:
     program = "import sys, webhook.app; sys.exit('opentelemetry.sdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
     assert type(Tracing().span("POST /webhook", SpanKind.SERVER)) is nullcontext
+
+
+def test_worker_without_the_extra_makes_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's no-op spans would cost time in each delivery."""
+    made: list[str] = []
+    for name, value in {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        "STRIPE_WEBHOOK_SECRET": "whsec_1",
+        "STRIPE_LIVEMODE": "false",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(webhook.app, "worker_tracer", lambda: made.append("tracer"))
+    monkeypatch.setitem(sys.modules, "webhook.observability.exporter", None)
+    webhook.app.from_environment()
+    assert made == []
 
 
 def test_tracing_without_the_extra_logs_a_warning(

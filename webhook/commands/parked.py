@@ -20,7 +20,7 @@ from webhook.events.event import EventScope, read_event
 from webhook.events.fields import IDENTIFIER
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
-from webhook.settings import read_database_url, read_event_scope, read_stripe_settings
+from webhook.settings import read_database_url, read_event_scope, read_lookup_settings
 from webhook.stripe_api.client import StripeAPI, stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
 
@@ -86,7 +86,7 @@ def retry(event_ids: Sequence[str]) -> bool:
     Returns whether none of them is parked any more. If Stripe or the database fails for one event, the others are
     still tried, and the error is raised at the end.
     """
-    scope, stripe = read_event_scope(), stripe_api(read_stripe_settings())
+    scope, stripe = read_event_scope(), stripe_api(read_lookup_settings())
     settled, failure = 0, None
     with _ledger() as ledger:
         events = _parked_events(ledger, event_ids)

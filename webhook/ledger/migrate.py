@@ -21,6 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from webhook.errors import ExpectedError
+from webhook.ledger.connect_errors import message_of
 from webhook.ledger.queries import query
 from webhook.ledger.schema import sql_folder
 from webhook.settings import child_environment
@@ -82,7 +83,7 @@ def connect(url: str) -> Connection:
     try:
         return psycopg.connect(**parameters, autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
-        raise MigrationError(f"cannot connect to the database: {_one_line(error)}") from None
+        raise MigrationError(f"cannot connect to the database: {message_of(error)}") from None
 
 
 def apply_plain_postgres(connection: Connection, *, admin: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 _MIGRATION = re.compile(r"(\d{14})_\w+\.sql")
@@ -15,6 +16,7 @@ def sql_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "sql"
 
 
+@cache
 def expected_version() -> str:
     """Return the 14 digits of the newest migration, which ``billing.schema_version()`` has to return."""
     names = (_MIGRATION.fullmatch(path.name) for path in sql_folder().iterdir())

@@ -23,6 +23,15 @@ def worker_tracer() -> Tracer:
     return trace.get_tracer("webhook", __version__)
 
 
+def is_exporter_installed() -> bool:
+    """Return whether the extra ``otel`` is installed. Without it spans would be made, and exported nowhere."""
+    try:
+        import webhook.observability.exporter  # noqa: F401, PLC0415 - it needs the extra
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
 def load_exporter() -> Callable[[], None] | None:
     """Return the function that starts the export of spans in a process.
 
