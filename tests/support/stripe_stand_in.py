@@ -58,6 +58,7 @@ class StripeStandIn:
                 source["status_transitions"]["paid_at"] = moment
             known = self.objects.get(source["id"])
             made = known["created"] if known else int(moment if created is None else created)
+            _shift_periods(source, made)
             self.objects[source["id"]] = source | {"created": made}
             self.objects[event["id"]] = event | {
                 "created": moment,
@@ -139,6 +140,13 @@ class StripeStandIn:
             holder[name] = deepcopy(held)
             if rest:
                 self._expand(holder[name], rest)
+
+
+def _shift_periods(source: JSONObject, created: int) -> None:
+    """Shift the periods of an invoice's lines along with its creation."""
+    for line in source["lines"]["data"] if source["object"] == "invoice" else ():
+        shift = created - source["created"]
+        line["period"] = {name: at + shift for name, at in line["period"].items()}
 
 
 def _matches(source: JSONObject, query: dict[str, str]) -> bool:

@@ -155,14 +155,11 @@ def test_adaptive_pricing_session_uses_its_own_currency() -> None:
 INVOICE_ID = invoice_event()["data"]["object"]["id"]
 
 
-def invoice_line(price_id: str, quantity: int = 1, amount: int = 1000, *, proration: bool = False) -> dict[str, Any]:
+def invoice_line(price_id: str, quantity: int = 1) -> dict[str, Any]:
     [line, *_] = invoice_event()["data"]["object"]["lines"]["data"]
-    details = line["parent"]["subscription_item_details"] | {"proration": proration}
     return line | {
-        "amount": amount,
         "quantity": quantity,
         "pricing": {"type": "price_details", "price_details": {"price": price_id, "product": "prod_1"}},
-        "parent": line["parent"] | {"subscription_item_details": details},
     }
 
 
@@ -213,26 +210,6 @@ def test_invoice_with_further_lines_needs_an_api_key() -> None:
     line = invoice_line("price_2") | {"price": price(credits="7")}
     assert sale_of(invoice_of(line), None).credits == 7
     assert interpreted(invoice_of(line, has_more=True), None) == Unresolvable("missing_api_key", INVOICE_ID)
-
-
-@pytest.mark.parametrize("correction", [invoice_line("price_1", amount=-1000), invoice_line("price_1", proration=True)])
-def test_invoice_lines_that_are_corrections_sell_nothing(correction: dict[str, Any]) -> None:
-    """Corrections have a negative amount or are prorations."""
-    assert sale_of(invoice_of(correction, invoice_line("price_2")), PRICES).credits == 7
-
-
-@pytest.mark.parametrize("reason", ["subscription_update", "manual", "subscription_threshold"])
-def test_invoice_that_starts_no_billing_period_is_ignored(reason: str) -> None:
-    assert interpreted(invoice_event(billing_reason=reason), None) == Ignored("proration")
-
-
-def test_invoice_of_a_trial_is_ignored() -> None:
-    assert interpreted(invoice_event(subtotal=0, amount_paid=0), None) == Ignored("proration")
-
-
-def test_invoice_with_a_negative_subtotal_is_ignored() -> None:
-    """A renewal after a change to a cheaper plan can have one."""
-    assert interpreted(invoice_event(subtotal=-500, amount_paid=0), None) == Ignored("proration")
 
 
 def test_invoice_with_its_own_credits_is_a_sale() -> None:

@@ -18,6 +18,9 @@ CURRENCY = re.compile(r"[a-z]{3}")
 
 LARGEST_AMOUNT = 2**53 - 1
 
+LATEST = 2**36
+"""The latest time that is read, in seconds since 1970: the year 4147. Later ones do not fit into a ``datetime``."""
+
 
 class UnexpectedShapeError(Exception):
     """A field has a shape that this version cannot read. The message names the field, never its value."""
@@ -47,6 +50,22 @@ def amount(source: JSONObject, key: str) -> int:
     """Return the amount in ``key``, 0 or more, in minor units."""
     value = source.get(key)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_AMOUNT:
+        return value
+    raise UnexpectedShapeError(key)
+
+
+def signed_amount(source: JSONObject, key: str) -> int:
+    """Return the amount in ``key``, in minor units. It is below 0 if money is credited."""
+    value = source.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_AMOUNT:
+        return value
+    raise UnexpectedShapeError(key)
+
+
+def instant(source: JSONObject, key: str) -> int:
+    """Return the time in ``key``, in seconds since 1970."""
+    value = source.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LATEST:
         return value
     raise UnexpectedShapeError(key)
 

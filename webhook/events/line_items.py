@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata, optional_id
@@ -11,42 +12,34 @@ UNKNOWN = object()
 """The credits depend on a price, and there is no API key to look it up."""
 
 
-def credits_of_lines(lines: list[JSONObject], resolve: Resolve) -> Any:
+def credits_of_lines(lines: Iterable[Any], resolve: Resolve) -> Any:
     """Return the credits that the lines sell: the sum of credits times quantity.
 
     Returns ``None`` if no line sells credits, and :data:`UNKNOWN` if that depends on a price that cannot be looked up.
-    A value that is not a whole number is returned as it is.
-
-    Prorations and negative amounts sell nothing. A change of seats is one negative and one positive line. Counting
-    their quantities would mint credits.
+    A value that is not a whole number is returned as it is. A line with a negative amount sells nothing.
     """
     total: int | None = None
     is_known = True
     for line in lines:
         if not isinstance(line, dict):
             raise UnexpectedShapeError("lines")
-        if _is_correction(line):
-            continue
-        credits_per_unit = _credits_per_unit(line, resolve)
+        credits_per_unit = None if _is_credited(line) else credits_per_unit_of(line, resolve)
         if credits_per_unit is None or credits_per_unit is UNKNOWN:
             is_known &= credits_per_unit is None
             continue
-        if not (isinstance(credits_per_unit, str) and credits_per_unit.isascii() and credits_per_unit.isdigit()):
+        if not is_whole_number(credits_per_unit):
             return credits_per_unit
-        total = (total or 0) + int(credits_per_unit[:20]) * _quantity(line)
+        total = (total or 0) + int(credits_per_unit[:20]) * quantity_of(line)
     return total if is_known or total is not None else UNKNOWN
 
 
-def _is_correction(line: JSONObject) -> bool:
-    """Return whether the line is a proration or has a negative amount."""
-    amounts = (line.get("amount"), line.get("amount_total"))
-    parent = line.get("parent")
-    details = parent.values() if isinstance(parent, dict) else ()
-    prorations = [detail.get("proration") for detail in details if isinstance(detail, dict)]
-    return line.get("proration") is True or True in prorations or any(type(a) is int and a < 0 for a in amounts)
+def is_whole_number(credits_per_unit: Any) -> bool:
+    """Return whether the metadata value is a whole number, 0 or more."""
+    return isinstance(credits_per_unit, str) and credits_per_unit.isascii() and credits_per_unit.isdigit()
 
 
-def _quantity(line: JSONObject) -> int:
+def quantity_of(line: JSONObject) -> int:
+    """Return the line's quantity, 1 if it has none."""
     quantity = line.get("quantity")
     if quantity is None:
         return 1
@@ -55,15 +48,15 @@ def _quantity(line: JSONObject) -> int:
     raise UnexpectedShapeError("quantity")
 
 
-def _credits_per_unit(line: JSONObject, resolve: Resolve) -> Any:
-    """Return ``metadata.credits`` of the line's price, else of its product.
+def credits_per_unit_of(line: JSONObject, resolve: Resolve) -> Any:
+    """Return ``metadata.credits`` of the line's price, else of its product; :data:`UNKNOWN` without an API key.
 
     A session's line contains its price. That price is looked up only if it names no credits.
     """
     in_line = _metadata_credits(line.get("price"))
     if in_line is not None:
         return in_line
-    price_id = _price_id(line)
+    price_id = price_id_of(line)
     if price_id is None:
         return None
     price = resolve(Price(price_id))
@@ -73,11 +66,16 @@ def _credits_per_unit(line: JSONObject, resolve: Resolve) -> Any:
     return _metadata_credits(price.get("product")) if in_price is None else in_price
 
 
-def _price_id(line: JSONObject) -> str | None:
+def price_id_of(line: JSONObject) -> str | None:
     """Return the id of the line's price. Since 2025-03-31.basil, that of an invoice's line is in ``pricing``."""
     pricing = line.get("pricing")
     details = pricing.get("price_details") if isinstance(pricing, dict) else None
     return optional_id(details, "price") if isinstance(details, dict) else optional_id(line, "price")
+
+
+def _is_credited(line: JSONObject) -> bool:
+    amount = line.get("amount_total")
+    return type(amount) is int and amount < 0
 
 
 def _metadata_credits(source: Any) -> Any:
