@@ -43,7 +43,7 @@ create policy users_select_own on public.users
     using ((select auth.uid()) = id);
 
 
-create function public.guard_credits_balance() returns trigger
+create function billing.guard_credits_balance() returns trigger
     language plpgsql
     set search_path = ''
 as $$
@@ -61,47 +61,142 @@ begin
 end
 $$;
 
-comment on function public.guard_credits_balance() is
+comment on function billing.guard_credits_balance() is
     'Rejects every change of credits_balance that update_user_credits() does not make, also by the owner. An owner can still pass it with a trigger of the same name.';
 
-revoke all on function public.guard_credits_balance() from public, anon, authenticated, service_role;
+revoke all on function billing.guard_credits_balance() from public, anon, authenticated, service_role;
 
 create trigger users_insert_without_credits
     before insert on public.users
     for each row
     when (new.credits_balance <> 0)
-    execute function public.guard_credits_balance();
+    execute function billing.guard_credits_balance();
 
 create trigger users_update_without_credits
     before update on public.users
     for each row
     when (new.credits_balance is distinct from old.credits_balance)
-    execute function public.guard_credits_balance();
+    execute function billing.guard_credits_balance();
 
 
--- security definer: Supabase Auth inserts into auth.users with a role of its own.
-create function public.handle_new_user() returns trigger
+-- security definer: Supabase Auth changes auth.users with a role of its own.
+create function billing.copy_account() returns trigger
     language plpgsql
     security definer
-    set search_path = ''
+    set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into public.users (id, email)
-    values (new.id, new.email)
-    on conflict (id) do nothing;
-    return new;
+    if tg_op = 'INSERT' then
+        -- An earlier trigger of the application may have inserted the row.
+        insert into public.users (id, email)
+        values (new.id, new.email)
+        on conflict (id) do update
+        set email = excluded.email;
+    else
+        update public.users
+        set email = new.email
+        where id = new.id;
+    end if;
+    return null;
+exception
+    -- A sign-up is worth more than its row here, which copy_accounts() adds later.
+    when others then
+        raise warning 'account % was not copied to public.users: %', new.id, sqlerrm
+            using hint = 'Run webhook doctor.';
+        return null;
 end
 $$;
 
-comment on function public.handle_new_user() is
-    'Creates the row in public.users for a new account.';
+comment on function billing.copy_account() is
+    'Creates the row in public.users for a new account, and copies a changed email address. An error is a warning: it never prevents a sign-up.';
 
-revoke all on function public.handle_new_user() from public, anon, authenticated, service_role;
+revoke all on function billing.copy_account() from public, anon, authenticated, service_role;
 
-create trigger on_auth_user_created
+-- Triggers fire in the order of their names. The row exists when the triggers of most applications fire.
+create trigger billing_account_created
     after insert on auth.users
     for each row
-    execute function public.handle_new_user();
+    execute function billing.copy_account();
+
+create trigger billing_email_changed
+    after update of email on auth.users
+    for each row
+    when (new.email is distinct from old.email)
+    execute function billing.copy_account();
+
+
+-- plpgsql: the table of erased users comes in a later migration.
+create function billing.copy_accounts() returns bigint
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_added bigint;
+    v_corrected bigint;
+begin
+    insert into public.users (id, email)
+    select
+        id,
+        email
+    from auth.users as accounts
+    where
+        not exists (select from public.users where users.id = accounts.id)
+        -- The account of an erased user may exist for some time.
+        and not exists (select from billing.erased_users where user_hash = sha256(accounts.id::text::bytea))
+    on conflict (id) do nothing;
+    get diagnostics v_added = row_count;
+
+    -- Every writer locks users in this order.
+    perform 1
+    from public.users
+    join auth.users as accounts using (id)
+    where users.email is distinct from accounts.email
+    order by users.id
+    for no key update of users;
+
+    update public.users
+    set email = accounts.email
+    from auth.users as accounts
+    where users.id = accounts.id and users.email is distinct from accounts.email;
+    get diagnostics v_corrected = row_count;
+    return v_added + v_corrected;
+end
+$$;
+
+comment on function billing.copy_accounts() is
+    'Adds the missing rows of public.users, corrects its email addresses, and returns the number of both. Run by the owner, and by each webhook migrate.';
+
+revoke all on function billing.copy_accounts() from public, anon, authenticated, service_role;
+
+
+-- security definer: service_role may not read auth.users. It gets two numbers and no account.
+create function billing.count_uncopied_accounts(out missing bigint, out outdated bigint)
+    language plpgsql
+    stable
+    security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select
+        count(*) filter (where users.id is null),
+        count(*) filter (where users.id is not null)
+    into missing, outdated
+    from auth.users as accounts
+    left join public.users using (id)
+    where
+        case
+            when users.id is not null then users.email is distinct from accounts.email
+            else not exists (select from billing.erased_users where user_hash = sha256(accounts.id::text::bytea))
+        end;
+end
+$$;
+
+comment on function billing.count_uncopied_accounts() is
+    'Returns the number of accounts without a row in public.users, and of those with another email address there.';
+
+revoke all on function billing.count_uncopied_accounts() from public, anon, authenticated, service_role;
+
+grant execute on function billing.count_uncopied_accounts() to service_role;
 
 -- Accounts that exist already.
 insert into public.users (id, email)

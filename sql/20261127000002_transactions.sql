@@ -133,7 +133,7 @@ create trigger transactions_update_user_credits
     execute function public.update_user_credits();
 
 
-create function public.refuse_ledger_change() returns trigger
+create function billing.refuse_ledger_change() returns trigger
     language plpgsql
     set search_path = ''
 as $$
@@ -145,14 +145,14 @@ begin
 end
 $$;
 
-comment on function public.refuse_ledger_change() is
+comment on function billing.refuse_ledger_change() is
     'Rejects every update, delete and truncate of the ledger, also by its owner.';
 
-revoke all on function public.refuse_ledger_change() from public, anon, authenticated, service_role;
+revoke all on function billing.refuse_ledger_change() from public, anon, authenticated, service_role;
 
 create trigger transactions_append_only
     before update or delete or truncate on public.transactions
     for each statement
-    execute function public.refuse_ledger_change();
+    execute function billing.refuse_ledger_change();
 
 -- migrate:down

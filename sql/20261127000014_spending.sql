@@ -357,7 +357,7 @@ grant execute on function public.refund_generation(uuid) to service_role;
 
 
 -- A foreign key checks the id alone.
-create function public.check_refunded_generation() returns trigger
+create function billing.check_refunded_generation() returns trigger
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -383,15 +383,15 @@ begin
 end
 $$;
 
-comment on function public.check_refunded_generation() is
+comment on function billing.check_refunded_generation() is
     'Rejects a REFUND row unless it gives back a whole generation of the same user, so that no credits are created.';
 
-revoke all on function public.check_refunded_generation() from public, anon, authenticated, service_role;
+revoke all on function billing.check_refunded_generation() from public, anon, authenticated, service_role;
 
 create trigger transactions_refunds_a_generation
     after insert on public.transactions
     for each row
     when (new.refunds is not null)
-    execute function public.check_refunded_generation();
+    execute function billing.check_refunded_generation();
 
 -- migrate:down

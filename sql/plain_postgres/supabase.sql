@@ -67,11 +67,25 @@ $$;
 
 do $$
 begin
-    if to_regclass('auth.users') is not null then
+    if
+        to_regprocedure('auth.uid()') is not null
+        and 2 = (
+            select count(*)
+            from pg_catalog.pg_attribute
+            where
+                attrelid = to_regclass('auth.users')
+                and ((attname = 'id' and atttypid = 'uuid'::regtype) or attname = 'email')
+        )
+    then
         return;
+    end if;
+    if to_regnamespace('auth') is not null then
+        raise exception 'another application uses the schema auth: it lacks auth.uid() or auth.users (id uuid, email)'
+            using errcode = 'duplicate_schema';
     end if;
 
     create schema auth;
+    perform set_config('plain_postgres.has_created_auth', 'true', true);
 
     -- The main columns of Supabase's table, with its types.
     create table auth.users (
@@ -140,8 +154,7 @@ do $$
 declare
     admin constant name not null := coalesce(nullif(current_setting('plain_postgres.admin', true), ''), current_user);
     is_superuser constant boolean not null := (select rolsuper from pg_catalog.pg_roles where rolname = current_user);
-    is_new constant boolean not null :=
-        (select pg_get_userbyid(nspowner) = current_user from pg_catalog.pg_namespace where nspname = 'auth');
+    is_new constant boolean not null := coalesce(current_setting('plain_postgres.has_created_auth', true), '') = 'true';
 begin
     -- A role that is not a superuser can transfer objects only to a role of which it is a member.
     if is_new and not is_superuser then

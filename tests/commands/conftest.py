@@ -12,7 +12,7 @@ import responses
 
 from support.audit import GENERATION, Audit, Corrupt, Worker
 from support.commands import invoke
-from support.databases import Database
+from support.databases import Database, Server
 from support.recorded import USER_ID
 from support.roles import ALICE, BOB, add, connected, record, refund, sale, sign_up
 from support.shop import Shop, opened
@@ -20,6 +20,13 @@ from support.stripe_stand_in import StripeStandIn, serving
 from webhook.stripe_api import bulk as stripe_reader
 
 Admin = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def bare(server: Server) -> Iterator[Database]:
+    """A plain Postgres database, without Supabase's objects."""
+    with server.new_database("template1") as database:
+        yield database
 
 
 @pytest.fixture

@@ -38,13 +38,6 @@ def webhook_migrate(url: str, *options: str) -> Result:
     return invoke("migrate", *options, DATABASE_URL=url, MIGRATION_DATABASE_URL="")
 
 
-@pytest.fixture
-def bare(server: Server) -> Iterator[Database]:
-    """A plain Postgres database, without Supabase's objects."""
-    with server.new_database("template1") as database:
-        yield database
-
-
 def test_migrate_twice_applies_every_file_once(empty_database: Database) -> None:
     assert migrate(empty_database.admin_url).applied == FILES
     again = migrate(empty_database.admin_url)
@@ -150,11 +143,19 @@ def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Da
 @pytest.mark.parametrize("history", ["billing", "supabase"])
 def test_migrate_with_a_prerelease_schema_fails(old_database: Database, history: str) -> None:
     """Nothing is applied with either history, and the error suggests a new database."""
+<<<<<<< HEAD
     result = webhook_migrate(old_database.admin_url, "--history", history)
     assert result.exit_code == 2
     assert result.stderr == (
         "webhook: this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
         "recreate the database (rm -r .dev for the one of webhook dev)\n"
+=======
+    with pytest.raises(MigrationError) as raised:
+        migrate(old_database.admin_url, history=history)
+    assert str(raised.value) == (
+        "this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
+        "recreate the database (rm -r .dev for the one of webhook dev)"
+>>>>>>> 5e507e4 (sql: install beside the tables of another application)
     )
     assert query(old_database.admin_url, "select to_regclass('public.users')") == [(None,)]
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
 from support.roles import execute
+from webhook.ledger.queries import check
+from webhook.ledger.schema import sql_folder
+
+FIRST = min(sql_folder().glob("*.sql"))
 
 # The query of each rule returns the objects that break it. The statement after it creates one.
 LINTS = {
@@ -82,7 +88,7 @@ LINTS = {
                 where has_function_privilege(client, oid, 'execute')
             )
         """,
-        "grant execute on function public.handle_new_user() to authenticated",
+        "grant execute on function billing.copy_account() to authenticated",
     ),
     "table without a comment": (
         """
@@ -120,3 +126,35 @@ def test_object_that_breaks_a_rule_is_reported(admin: psycopg.Connection, rule: 
     lint, violation = LINTS[rule]
     admin.execute(violation)
     assert len(execute(admin, lint)) == 1
+
+
+def test_names_in_public_are_checked_before_migrating(admin: psycopg.Connection) -> None:
+    """Another application may use them already. The list is in the first migration."""
+    checked = set(re.findall(r"\('(relation|type|function)', '(\w+)'\)", FIRST.read_text("utf-8")))
+    rows = execute(
+        admin,
+        """
+        select 'relation', relname::text from pg_class where relnamespace = 'public'::regnamespace
+        union
+        select 'type', typname::text from pg_type
+            where typnamespace = 'public'::regnamespace and typtype <> 'c' and typcategory <> 'A'
+        union
+        select 'function', proname::text from pg_proc where pronamespace = 'public'::regnamespace
+        """,
+    )
+    assert set(rows) - checked == set()
+
+
+def test_doctor_checks_every_trigger(admin: psycopg.Connection) -> None:
+    """The list is in sql/checks/triggers.sql, with the statement that makes each trigger."""
+    statements = re.findall(r"create trigger (\w+) .*? on ([\w.]+)", check("triggers"))
+    rows = execute(
+        admin,
+        """
+        select tgname::text, relnamespace::regnamespace || '.' || relname
+        from pg_trigger
+        join pg_class on pg_class.oid = tgrelid
+        where not tgisinternal
+        """,
+    )
+    assert sorted(statements) == sorted(rows)

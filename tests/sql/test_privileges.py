@@ -31,7 +31,11 @@ function billing.affected_payments(text[]): service_role=execute
 function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
+function billing.check_refunded_generation():
 function billing.claim_customer(jsonb,text): service_role=execute
+function billing.copy_account():
+function billing.copy_accounts():
+function billing.count_uncopied_accounts(): service_role=execute
 function billing.covered_until(): service_role=execute
 function billing.discard(text[],text,text): service_role=execute
 function billing.drop_user_reference():
@@ -39,7 +43,11 @@ function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
 function billing.finish_reconciliation(bigint): service_role=execute
+<<<<<<< HEAD
 function billing.held_credits(uuid,timestamp with time zone): service_role=execute
+=======
+function billing.guard_credits_balance():
+>>>>>>> 5e507e4 (sql: install beside the tables of another application)
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
 function billing.is_erased_user(uuid): service_role=execute
@@ -70,7 +78,11 @@ function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
+<<<<<<< HEAD
 function billing.refuse_hold_change():
+=======
+function billing.refuse_ledger_change():
+>>>>>>> 5e507e4 (sql: install beside the tables of another application)
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
 function billing.reopen(text): service_role=execute
@@ -83,6 +95,7 @@ function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=exe
 function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
+<<<<<<< HEAD
 function public.capture_generation(uuid,bigint): service_role=execute
 function public.check_refunded_generation():
 function public.guard_credits_balance():
@@ -91,6 +104,9 @@ function public.refund_generation(uuid): service_role=execute
 function public.refuse_ledger_change():
 function public.release_generation(uuid): service_role=execute
 function public.reserve_generation(uuid,bigint,uuid,interval): service_role=execute
+=======
+function public.refund_generation(uuid): service_role=execute
+>>>>>>> 5e507e4 (sql: install beside the tables of another application)
 function public.update_user_credits():
 role anon:
 role authenticated:
@@ -154,7 +170,7 @@ PRIVILEGE_CHANGES = {
     "membership_in_a_predefined_role": "grant pg_read_all_data to authenticated",
     "new_role_with_membership": "create role backdoor login in role service_role",
     "large_object": "select lo_create(1)",
-    "owner_of_function": "alter function public.guard_credits_balance() owner to service_role",
+    "owner_of_function": "alter function billing.guard_credits_balance() owner to service_role",
     "owner_of_table": "alter table billing.schema_migrations owner to service_role",
     "owner_of_schema": "alter schema billing owner to service_role",
     "owner_of_type": "alter type public.transaction_type owner to service_role",
@@ -194,8 +210,8 @@ def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) 
     assert [line for line in given if not line.startswith("default ")] == EXPECTED_PRIVILEGES
 
 
-def test_only_two_functions_are_security_definer(owner: psycopg.Connection) -> None:
-    """Both have an empty search path."""
+def test_only_three_functions_are_security_definer(owner: psycopg.Connection) -> None:
+    """None of them looks objects up in a schema where others may create some."""
     rows = execute(
         owner,
         f"""
@@ -205,7 +221,11 @@ def test_only_two_functions_are_security_definer(owner: psycopg.Connection) -> N
         order by 1
         """,
     )
-    assert rows == [("handle_new_user", 'search_path=""'), ("update_user_credits", 'search_path=""')]
+    assert rows == [
+        ("copy_account", "search_path=pg_catalog, pg_temp"),
+        ("count_uncopied_accounts", "search_path=pg_catalog, pg_temp"),
+        ("update_user_credits", 'search_path=""'),
+    ]
 
 
 def test_every_function_sets_its_search_path(owner: psycopg.Connection) -> None:

@@ -37,6 +37,7 @@ _REPLACED = frozenset(
     [f"202611220000{number:02}" for number in range(1, 12)] + [f"2026112500000{number}" for number in range(1, 4)]
 )
 
+_CHECK_NAMES = "*_check_names.sql"
 _CONNECT_TIMEOUT = 10  # seconds
 _TLS_FILES = ("sslrootcert", "sslcert", "sslkey")
 _URL_VARIABLE = "WEBHOOK_MIGRATION_URL"
@@ -58,6 +59,8 @@ class Migration:
     """File names, oldest first; none if the database was up to date."""
     version: str
     """The version that ``billing.schema_version()`` returns now."""
+    copied: int
+    """Rows of ``public.users`` that were added or corrected after ``auth.users``."""
 
 
 def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False) -> Migration:
@@ -68,13 +71,14 @@ def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False)
     """
     with connect(url) as connection:
         _refuse_replaced_history(connection)
+        _refuse_taken_names(connection)
         if plain_postgres:
             apply_plain_postgres(connection)
         elif not has_auth_schema(connection):
             raise MigrationError("this database is not Supabase's: for plain Postgres add --plain-postgres")
         _prepare_history(connection, history)
         applied = _run_dbmate(_dbmate_url(connection), history)
-        return Migration(applied, _schema_version(connection))
+        return Migration(applied, _schema_version(connection), _copy_accounts(connection))
 
 
 def connect(url: str) -> Connection:
@@ -129,6 +133,26 @@ def _refuse_replaced_history(connection: Connection) -> None:
             f"this database has the schema of before the first release ({max(old)}), which cannot be upgraded: "
             "recreate the database (rm -r .dev for the one of webhook dev)"
         )
+
+
+def _refuse_taken_names(connection: Connection) -> None:
+    """Raise :class:`MigrationError` before the first migration if another application uses names of the schema."""
+    if _is_applied(connection):
+        return
+    try:
+        for path in sql_folder().glob(_CHECK_NAMES):
+            connection.execute(path.read_text(encoding="utf-8"))
+    except psycopg.Error as error:
+        raise MigrationError(_one_line(error)) from None
+
+
+def _copy_accounts(connection: Connection) -> int:
+    """Return the number of rows of ``public.users`` that were added or corrected."""
+    try:
+        [(copied,)] = connection.execute(query("copy_accounts"))
+    except psycopg.Error as error:
+        raise MigrationError(f"accounts: {_one_line(error)}") from None
+    return int(copied)
 
 
 def _prepare_history(connection: Connection, history: str) -> None:
