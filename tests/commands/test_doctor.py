@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -18,6 +19,8 @@ from support.endpoints import ENDPOINTS, endpoint
 from support.stripe_api import BASE, page
 from webhook.events.event import read_event
 from webhook.ledger.ledger import Ledger
+from webhook.ledger.migrate import migrate
+from webhook.ledger.queries import check
 from webhook.ledger.schema import expected_version
 
 KEY = "rk_test_doctors_key"
@@ -225,6 +228,109 @@ def test_doctor_of_an_excess_privilege_names_it(
 ) -> None:
     admin.execute(f"grant {statement} to {role}")
     assert lines(doctor, "fail") == [f"permissions: {role} has {privilege}: revoke it"]
+
+
+TRIGGERS = dict(re.findall(r"create trigger (\w+) .*? on ([\w.]+)", check("triggers")))
+"""The table of each trigger."""
+
+
+@pytest.fixture
+def superuser(database: Database) -> Iterator[Admin]:
+    """An autocommit connection that may do anything."""
+    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_doctor_of_a_missing_trigger_gives_its_statement(doctor: Command, superuser: Admin, trigger: str) -> None:
+    """The statement makes exactly the trigger of the migrations."""
+    table = TRIGGERS[trigger]
+    definition = f"select pg_get_triggerdef(oid) from pg_trigger where tgname = '{trigger}'"
+    before = superuser.execute(definition).fetchall()
+    superuser.execute(f"drop trigger {trigger} on {table}")
+    [failed] = lines(doctor, "fail")
+    subject, _, remedy = failed.rpartition(": ")
+    assert subject == f"triggers: {trigger} on {table} is missing"
+    superuser.execute(remedy)
+    assert lines(doctor, "fail") == []
+    assert superuser.execute(definition).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [("disable trigger", "disabled"), ("enable replica trigger", "enabled only for replication")]
+)
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_doctor_of_a_disabled_trigger_gives_the_remedy(
+    doctor: Command, superuser: Admin, trigger: str, state: str, word: str
+) -> None:
+    table = TRIGGERS[trigger]
+    superuser.execute(f"alter table {table} {state} {trigger}")
+    remedy = f"alter table {table} enable trigger {trigger}"
+    assert lines(doctor, "fail") == [f"triggers: {trigger} on {table} is {word}: {remedy}"]
+    superuser.execute(remedy)
+    assert lines(doctor, "fail") == []
+
+
+def test_doctor_of_a_replaced_trigger_names_its_function(doctor: Command, superuser: Admin) -> None:
+    superuser.execute(
+        """
+        create function public.mine() returns trigger language plpgsql as 'begin return new; end';
+        create or replace trigger billing_account_created after insert on auth.users
+            for each row execute function public.mine()
+        """
+    )
+    [failed] = lines(doctor, "fail")
+    subject, _, remedy = failed.rpartition(": ")
+    assert subject == "triggers: billing_account_created on auth.users calls public.mine()"
+    superuser.execute(remedy)
+    assert lines(doctor, "fail") == []
+
+
+def test_doctor_of_disabled_foreign_keys_names_them(doctor: Command, superuser: Admin) -> None:
+    superuser.execute("alter table public.users disable trigger all")
+    failed = lines(doctor, "fail")
+    assert any("users_id_fkey on public.users is a foreign key whose trigger is disabled" in line for line in failed)
+    superuser.execute("alter table public.users enable trigger all")
+    assert lines(doctor, "fail") == []
+
+
+@pytest.mark.parametrize("place", ["database {}", "role webhook_worker in database {}"])
+def test_doctor_of_a_replication_role_names_its_place(
+    doctor: Command, superuser: Admin, database: Database, place: str
+) -> None:
+    """With `session_replication_role = replica` no trigger fires at all."""
+    place = place.format(database.name)
+    superuser.execute(f"alter {place} set session_replication_role = replica")
+    problem = f"session_replication_role of {place} is replica, which disables every trigger"
+    assert lines(doctor, "fail") == [f"triggers: {problem}: alter {place} reset session_replication_role"]
+
+
+def test_doctor_of_a_replication_role_in_the_url_reports_it(
+    doctor: Command, superuser: Admin, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser.execute("grant set on parameter session_replication_role to webhook_worker")
+    monkeypatch.setenv("DATABASE_URL", f"{database.url}?options=-c%20session_replication_role%3Dreplica")
+    try:
+        [failed] = lines(doctor, "fail")
+    finally:
+        superuser.execute("revoke set on parameter session_replication_role from webhook_worker")
+    assert failed.startswith("triggers: session_replication_role of the client is replica")
+
+
+def test_doctor_counts_accounts_without_a_user(
+    doctor: Command, database: Database, admin: Admin, superuser: Admin
+) -> None:
+    """`webhook migrate` is the remedy."""
+    admin.execute("insert into auth.users (id, email) values (gen_random_uuid(), 'a@example.com')")
+    superuser.execute("set session_replication_role = replica")
+    superuser.execute("insert into auth.users (id) values (gen_random_uuid())")
+    superuser.execute("update public.users set email = 'old@example.com'")
+    assert lines(doctor, "fail") == [
+        "accounts: 1 in auth.users without a row in public.users: run webhook migrate",
+        "accounts: 1 with another email in public.users: run webhook migrate",
+    ]
+    migrate(database.admin_url)
+    assert lines(doctor, "fail") == []
 
 
 def test_doctor_with_parked_events_counts_them(doctor: Command, database: Database) -> None:

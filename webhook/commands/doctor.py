@@ -113,7 +113,7 @@ def _database(environ: Environment) -> Findings:
             remedy = "check DATABASE_URL, and grant service_role to its login"
             yield Finding(FAIL, f"database: not reachable as service_role: {error}: {remedy}")
             return
-        for check in (_schema, _row_level_security, _database_permissions, _parked):
+        for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, _parked):
             try:
                 yield from check(ledger)
             except LedgerUnavailableError as error:
@@ -144,6 +144,24 @@ def _database_permissions(ledger: Ledger) -> Findings:
         yield Finding(
             OK, "permissions: service_role has all that it needs and no more; other roles have none in billing"
         )
+
+
+def _triggers(ledger: Ledger) -> Findings:
+    problems = ledger.trigger_problems()
+    for problem, remedy in problems:
+        yield Finding(FAIL, f"triggers: {problem}: {remedy}")
+    if not problems:
+        yield Finding(OK, "triggers: all there and enabled")
+
+
+def _accounts(ledger: Ledger) -> Findings:
+    missing, outdated = ledger.uncopied_accounts()
+    if missing:
+        yield Finding(FAIL, f"accounts: {missing} in auth.users without a row in public.users: run webhook migrate")
+    if outdated:
+        yield Finding(FAIL, f"accounts: {outdated} with another email in public.users: run webhook migrate")
+    if not missing and not outdated:
+        yield Finding(OK, "accounts: each one has its row in public.users")
 
 
 def _parked(ledger: Ledger) -> Findings:

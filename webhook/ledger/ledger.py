@@ -206,6 +206,15 @@ class Ledger:
         """Return the permissions that a role lacks or has too much, such as ``anon has select on public.users``."""
         return [row["problem"] for row in self._database.call(check("permissions"), {})]
 
+    def trigger_problems(self) -> list[tuple[str, str]]:
+        """Return each trigger that is missing or disabled, such as ``x on public.users is missing``, and its remedy."""
+        return [(row["problem"], row["expected"]) for row in self._database.call(check("triggers"), {})]
+
+    def uncopied_accounts(self) -> tuple[int, int]:
+        """Return the number of accounts without a row in ``public.users``, and of those with another email there."""
+        [row] = self._rows("count_uncopied_accounts")
+        return int(row["missing"]), int(row["outdated"])
+
     @contextmanager
     def snapshot(self) -> Iterator[Callable[[str], Iterator[Row]]]:
         """Yield a function that runs a check of ``sql/checks``. All checks see the ledger as it is now.
