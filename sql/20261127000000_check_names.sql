@@ -11,7 +11,9 @@ begin
     with names (kind, name) as (
         values
             ('relation', 'generation_holds'),
+            ('relation', 'generation_holds_open_idx'),
             ('relation', 'generation_holds_pkey'),
+            ('relation', 'generation_holds_user_id_created_at_idx'),
             ('relation', 'transactions'),
             ('relation', 'transactions_payment_id_idx'),
             ('relation', 'transactions_pkey'),
@@ -68,7 +70,8 @@ begin
     select string_agg(text, ', ' order by text) into v_taken
     from taken;
 
-    if v_taken is not null then
+    -- Another process may have applied the schema since.
+    if v_taken is not null and to_regprocedure('billing.guard_credits_balance()') is null then
         raise exception 'another application uses names of this schema: %. See "Beside your own tables" in docs/how-to/supabase.md', v_taken
             using errcode = 'duplicate_object';
     end if;

@@ -32,6 +32,14 @@ with expected (name, table_name, function, statement) as (
             ' when (new.credits_balance is distinct from old.credits_balance) execute function billing.guard_credits_balance()'
         ),
         (
+            'generation_holds_keep_ended',
+            'public.generation_holds',
+            'billing.refuse_hold_change()',
+            'create trigger generation_holds_keep_ended before update on public.generation_holds for each row'
+            ' when (old.captured_at is not null or old.released_at is not null)'
+            ' execute function billing.refuse_hold_change()'
+        ),
+        (
             'transactions_append_only',
             'public.transactions',
             'billing.refuse_ledger_change()',
@@ -64,11 +72,19 @@ disabled as (
 ),
 foreign_keys as (
     select
-        oid,
+        pg_constraint.oid,
         conname
     from pg_constraint
-    where contype = 'f' and conrelid in (select oid from pg_class where relnamespace = to_regnamespace('billing'))
-    or contype = 'f' and conrelid in (to_regclass('public.users'), to_regclass('public.transactions'))
+    join pg_class on pg_class.oid = conrelid
+    where
+        contype = 'f'
+        and (
+            relnamespace = to_regnamespace('billing')
+            or (
+                relnamespace = to_regnamespace('public')
+                and relname in ('users', 'transactions', 'generation_holds')
+            )
+        )
 ),
 found (name, table_name, problem, expected) as (
     select

@@ -143,19 +143,11 @@ def old_database(empty_database: Database, request: pytest.FixtureRequest) -> Da
 @pytest.mark.parametrize("history", ["billing", "supabase"])
 def test_migrate_with_a_prerelease_schema_fails(old_database: Database, history: str) -> None:
     """Nothing is applied with either history, and the error suggests a new database."""
-<<<<<<< HEAD
     result = webhook_migrate(old_database.admin_url, "--history", history)
     assert result.exit_code == 2
     assert result.stderr == (
         "webhook: this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
         "recreate the database (rm -r .dev for the one of webhook dev)\n"
-=======
-    with pytest.raises(MigrationError) as raised:
-        migrate(old_database.admin_url, history=history)
-    assert str(raised.value) == (
-        "this database has the schema of before the first release (20261125000003), which cannot be upgraded: "
-        "recreate the database (rm -r .dev for the one of webhook dev)"
->>>>>>> 5e507e4 (sql: install beside the tables of another application)
     )
     assert query(old_database.admin_url, "select to_regclass('public.users')") == [(None,)]
 

@@ -43,11 +43,8 @@ function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.find_user(text[]): service_role=execute
 function billing.finish_reconciliation(bigint): service_role=execute
-<<<<<<< HEAD
-function billing.held_credits(uuid,timestamp with time zone): service_role=execute
-=======
 function billing.guard_credits_balance():
->>>>>>> 5e507e4 (sql: install beside the tables of another application)
+function billing.held_credits(uuid,timestamp with time zone): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
 function billing.is_erased_user(uuid): service_role=execute
@@ -78,11 +75,8 @@ function billing.record(jsonb): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
-<<<<<<< HEAD
 function billing.refuse_hold_change():
-=======
 function billing.refuse_ledger_change():
->>>>>>> 5e507e4 (sql: install beside the tables of another application)
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
 function billing.reopen(text): service_role=execute
@@ -95,18 +89,10 @@ function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=exe
 function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
-<<<<<<< HEAD
 function public.capture_generation(uuid,bigint): service_role=execute
-function public.check_refunded_generation():
-function public.guard_credits_balance():
-function public.handle_new_user():
 function public.refund_generation(uuid): service_role=execute
-function public.refuse_ledger_change():
 function public.release_generation(uuid): service_role=execute
 function public.reserve_generation(uuid,bigint,uuid,interval): service_role=execute
-=======
-function public.refund_generation(uuid): service_role=execute
->>>>>>> 5e507e4 (sql: install beside the tables of another application)
 function public.update_user_credits():
 role anon:
 role authenticated:

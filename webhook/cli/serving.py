@@ -59,11 +59,14 @@ def migrate_command(history: str, *, plain_postgres: bool) -> None:
     Example:
       webhook migrate --plain-postgres
 
-    It connects to MIGRATION_DATABASE_URL, by default DATABASE_URL.
+    It connects to MIGRATION_DATABASE_URL, by default DATABASE_URL. If another application uses a name of the schema, it
+    changes nothing. It also adds rows that public.users lacks, and corrects its email addresses.
     """
     done = migrate.migrate(read_migration_database_url(), history=history, plain_postgres=plain_postgres)
     for name in done.applied:
         click.echo(f"Applied {name}")
+    if done.copied:
+        click.echo(f"Added or corrected {done.copied} rows of public.users")
     click.echo(f"Schema {done.version} is up to date")
 
 

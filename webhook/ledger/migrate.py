@@ -137,8 +137,6 @@ def _refuse_replaced_history(connection: Connection) -> None:
 
 def _refuse_taken_names(connection: Connection) -> None:
     """Raise :class:`MigrationError` before the first migration if another application uses names of the schema."""
-    if _is_applied(connection):
-        return
     try:
         for path in sql_folder().glob(_CHECK_NAMES):
             connection.execute(path.read_text(encoding="utf-8"))
