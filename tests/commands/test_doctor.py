@@ -327,7 +327,7 @@ def test_doctor_counts_accounts_without_a_user(
     superuser.execute("update public.users set email = 'old@example.com'")
     assert lines(doctor, "fail") == [
         "accounts: 1 in auth.users without a row in public.users: run webhook migrate",
-        "accounts: 1 with another email in public.users: run webhook migrate",
+        "accounts: 1 whose email differs in public.users: run webhook migrate",
     ]
     migrate(database.admin_url)
     assert lines(doctor, "fail") == []

@@ -159,7 +159,7 @@ def _accounts(ledger: Ledger) -> Findings:
     if missing:
         yield Finding(FAIL, f"accounts: {missing} in auth.users without a row in public.users: run webhook migrate")
     if outdated:
-        yield Finding(FAIL, f"accounts: {outdated} with another email in public.users: run webhook migrate")
+        yield Finding(FAIL, f"accounts: {outdated} whose email differs in public.users: run webhook migrate")
     if not missing and not outdated:
         yield Finding(OK, "accounts: each one has its row in public.users")
 
