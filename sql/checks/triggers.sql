@@ -1,65 +1,15 @@
 -- Triggers that are missing, replaced or disabled, and settings that disable all of them. Run by webhook doctor.
 --
--- `expected` is the statement that restores the trigger.
+-- The parameter is the list of triggers in the migrations: name, table_name, function, and the statement that makes it.
+-- `expected` is the statement that restores a trigger.
 
-with expected (name, table_name, function, statement) as (
-    values
-        (
-            'billing_account_created',
-            'auth.users',
-            'billing.copy_account()',
-            'create trigger billing_account_created after insert on auth.users for each row execute function billing.copy_account()'
-        ),
-        (
-            'billing_email_changed',
-            'auth.users',
-            'billing.copy_account()',
-            'create trigger billing_email_changed after update of email on auth.users for each row'
-            ' when (new.email is distinct from old.email) execute function billing.copy_account()'
-        ),
-        (
-            'users_insert_without_credits',
-            'public.users',
-            'billing.guard_credits_balance()',
-            'create trigger users_insert_without_credits before insert on public.users for each row'
-            ' when (new.credits_balance <> 0) execute function billing.guard_credits_balance()'
-        ),
-        (
-            'users_update_without_credits',
-            'public.users',
-            'billing.guard_credits_balance()',
-            'create trigger users_update_without_credits before update on public.users for each row'
-            ' when (new.credits_balance is distinct from old.credits_balance) execute function billing.guard_credits_balance()'
-        ),
-        (
-            'generation_holds_keep_ended',
-            'public.generation_holds',
-            'billing.refuse_hold_change()',
-            'create trigger generation_holds_keep_ended before update on public.generation_holds for each row'
-            ' when (old.captured_at is not null or old.released_at is not null)'
-            ' execute function billing.refuse_hold_change()'
-        ),
-        (
-            'transactions_append_only',
-            'public.transactions',
-            'billing.refuse_ledger_change()',
-            'create trigger transactions_append_only before update or delete or truncate on public.transactions'
-            ' for each statement execute function billing.refuse_ledger_change()'
-        ),
-        (
-            'transactions_refunds_a_generation',
-            'public.transactions',
-            'billing.check_refunded_generation()',
-            'create trigger transactions_refunds_a_generation after insert on public.transactions for each row'
-            ' when (new.refunds is not null) execute function billing.check_refunded_generation()'
-        ),
-        (
-            'transactions_update_user_credits',
-            'public.transactions',
-            'public.update_user_credits()',
-            'create trigger transactions_update_user_credits after insert on public.transactions'
-            ' referencing new table as entries for each statement execute function public.update_user_credits()'
-        )
+with expected as (
+    select
+        name,
+        table_name,
+        function,
+        statement
+    from json_to_recordset(%(triggers)s) as trigger (name text, table_name text, function text, statement text)
 ),
 disabled as (
     select

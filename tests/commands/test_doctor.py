@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,8 +19,7 @@ from support.stripe_api import BASE, page
 from webhook.events.event import read_event
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.migrate import migrate
-from webhook.ledger.queries import check
-from webhook.ledger.schema import expected_version
+from webhook.ledger.schema import expected_version, triggers
 
 KEY = "rk_test_doctors_key"
 LISTS = ("checkout/sessions", "prices", "products", "invoices", "refunds", "payment_intents", "disputes", "events")
@@ -230,7 +228,7 @@ def test_doctor_of_an_excess_privilege_names_it(
     assert lines(doctor, "fail") == [f"permissions: {role} has {privilege}: revoke it"]
 
 
-TRIGGERS = dict(re.findall(r"create trigger (\w+) .*? on ([\w.]+)", check("triggers")))
+TRIGGERS = {trigger.name: trigger.table_name for trigger in triggers()}
 """The table of each trigger."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from webhook.ledger.connections import CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
 from webhook.ledger.queries import check, query
-from webhook.ledger.schema import expected_version
+from webhook.ledger.schema import expected_version, triggers
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ class Ledger:
 
     def trigger_problems(self) -> list[tuple[str, str]]:
         """Return each trigger that is missing or disabled, such as ``x on public.users is missing``, and its remedy."""
-        return [(row["problem"], row["expected"]) for row in self._database.call(check("triggers"), {})]
+        expected = json.dumps([asdict(trigger) for trigger in triggers()])
+        rows = self._database.call(check("triggers"), {"triggers": expected})
+        return [(row["problem"], row["expected"]) for row in rows]
 
     def uncopied_accounts(self) -> tuple[int, int]:
         """Return the number of accounts without a row in ``public.users``, and of those with another email there."""
