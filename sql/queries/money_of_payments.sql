@@ -22,7 +22,12 @@ select
         select coalesce(sum(money_amount), 0)::bigint
         from billing.reversals
         where payment_id = id and reversal_id ~ '^d[pu]_'
-    ) as disputed
+    ) as disputed,
+    (
+        select credits
+        from billing.sales
+        where payment_id = id and version = 2 and paid
+    ) as invoice_credits
 from unnest(%(payment_ids)s::text[]) as id
 where exists (
     select from billing.sales

@@ -31,6 +31,7 @@ LISTS = {
     "/v1/refunds": "refund",
     "/v1/disputes": "dispute",
     "/v1/charges": "charge",
+    "/v1/prices": "price",
     "/v1/events": "event",
 }
 

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from webhook.audit.checks import Comparison, Finding
 from webhook.events.event import EventScope
-from webhook.events.facts import Fact, Facts, Interpretation, Link, Reversal
-from webhook.events.fields import JSONObject, UnexpectedShapeError
-from webhook.events.invoices import invoice_payment
+from webhook.events.facts import Fact, Facts, Ignored, Interpretation, Link, Reversal, Sale
+from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata
+from webhook.events.invoices import invoice, invoice_payment
+from webhook.events.lookups import Lookup, Resolve
 from webhook.events.reversals import dispute
 from webhook.ledger.ledger import Ledger, Money
 from webhook.settings import read_event_scope, read_reader_settings
@@ -53,10 +56,11 @@ class StripeAudit:
             for payment, money in self._known(account, PAYMENT_INTENTS, expand=["data.latest_charge"]):
                 listed.add(money.payment_id)
                 yield from self._compare_payment(account, payment, money)
-            for invoice, money in self._known(account, INVOICES, expand=["data.payments"]):
+            for source, money in self._known(account, INVOICES, expand=["data.payments"]):
                 listed.add(money.payment_id)
-                yield from _compare(invoice, "money paid", invoice.get("amount_paid"), money.paid, money)
-                yield from self._unlinked(account, invoice)
+                yield from _compare(source, "money paid", source.get("amount_paid"), money.paid, money)
+                yield from self._unlinked(account, source)
+                yield from self._compare_credits(account, source, money)
         yield from self._unknown_at_stripe(listed)
 
     def _unknown_at_stripe(self, listed: set[str]) -> Iterator[Finding]:
@@ -89,6 +93,24 @@ class StripeAudit:
             disputed = self._disputed(account, payment) if charge.get("disputed") else 0
             yield from _compare(payment, "money disputed", disputed, money.disputed, money)
 
+    def _compare_credits(self, account: str | None, source: JSONObject, money: Money) -> Iterator[Finding]:
+        """Yield a finding if the invoice granted other credits than the periods that it begins.
+
+        Credits in its own metadata and on prices may have changed since, so they are not compared.
+        """
+        expected = _credits_of_periods(source, partial(self._resolve, account))
+        if None not in (expected, money.invoice_credits) and expected != money.invoice_credits:
+            yield Finding("stripe", {"payment_id": source["id"]}, "credits granted", expected, money.invoice_credits)
+
+    def _resolve(self, account: str | None, lookup: Lookup) -> Any:
+        """Return the answer to a lookup, ``None`` if the key lacks the permission or Stripe lacks the object."""
+        try:
+            return self.stripe.resolver(account)(lookup)
+        except StripeUnavailableError as error:
+            if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                return None
+            raise
+
     def _unlinked(self, account: str | None, invoice: JSONObject) -> Iterator[Finding]:
         """Yield the invoice's payments that the ledger does not link to it: their refunds take no credits back."""
         payments = payments_in(self.stripe.with_all_payments(account, invoice))
@@ -111,6 +133,21 @@ def _permission_hint(kind: Kind) -> Iterator[None]:
         yield
     except StripeUnavailableError as error:
         raise error.with_permission_hint(kind.permission) from error
+
+
+def _credits_of_periods(source: JSONObject, resolve: Resolve) -> int | None:
+    """Return the credits that the invoice's periods grant, ``None`` if that is not certain."""
+    try:
+        interpretation = invoice(source, resolve) if "credits" not in metadata(source) else None
+    except UnexpectedShapeError:
+        return None
+    match interpretation:
+        case Facts(facts):
+            return next((fact.credits for fact in facts if isinstance(fact, Sale) and not fact.priced), None)
+        case Ignored(reason) if reason not in ("no_credits", "zero_credits"):
+            return 0
+        case _:
+            return None
 
 
 def _links_of(payment: JSONObject) -> list[Link]:

@@ -68,6 +68,8 @@ class Money:
     currency: str | None
     refunded: int
     disputed: int
+    invoice_credits: int | None
+    """The credits that an invoice sold, ``None`` for other payments."""
 
 
 class Ledger:

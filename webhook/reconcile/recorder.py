@@ -8,12 +8,13 @@ from functools import partial
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from webhook.events.facts import Unresolvable
+from webhook.events.facts import Ignored, Unresolvable
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Reconciled
 from webhook.reconcile.objects import InterpretedObject
 from webhook.reconcile.pages import Page
 from webhook.reconcile.report import Item, Report
+from webhook.stripe_api.kinds import INVOICES
 
 RETRY_SECONDS = 30
 """How long a call of the database is retried."""
@@ -50,6 +51,8 @@ class Recorder:
             match each.interpretation:
                 case Unresolvable(reason, payment_id) if not each.requires_known_sale:
                     self._park(each, reason, payment_id)
+                case Ignored(reason) if each.kind == INVOICES.name and not each.requires_known_sale:
+                    self.report.ignored_invoices[reason] += 1
 
     def _record_facts(self, objects: dict[str, InterpretedObject]) -> None:
         for result in self._results(list(objects.values())):

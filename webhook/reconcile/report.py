@@ -61,6 +61,8 @@ class Report:
         """Objects that were parked before this run."""
         self.skipped = 0
         """Sales paid before the window that the ledger does not know."""
+        self.ignored_invoices: Counter[str] = Counter()
+        """Invoices paid in the window that grant nothing, by reason."""
         self._requests = 0
         self._error: BaseException | None = None
 
@@ -163,6 +165,7 @@ class Report:
                 "counts": {status: self._count(status) for status in _STATUSES} | {"credits": self._credits.total()},
                 "parked_before": self.parked_before,
                 "skipped": self.skipped,
+                "ignored_invoices": dict(sorted(self.ignored_invoices.items())),
                 "requests": self._requests,
                 "complete": self.is_complete,
                 "not_finished": self._not_finished(),
@@ -192,6 +195,9 @@ class Report:
                 f"{self.skipped:,} skipped: paid before the window and not in the ledger. "
                 "An earlier --since grants them."
             )
+        if self.ignored_invoices:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.ignored_invoices.items()))
+            lines.append(f"{self.ignored_invoices.total():,} invoices skipped, because they grant nothing: {reasons}.")
         if self.exit_code == NOTHING_MISSING:
             lines.append("Nothing is missing.")
         return [*lines, f"{self._requests:,} requests to Stripe."]
