@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -53,7 +54,8 @@ def test_client_after_a_timeout_is_not_read_again(ends: tuple[socket.socket, soc
     """The rest of its body must not be parsed as a request."""
     _, client = limited(ends[0])
     assert client.recv(100) == b""
-    ends[1].sendall(b"GET /")
+    with suppress(BrokenPipeError):
+        ends[1].sendall(b"GET /")
     assert client.recv(100) == b""
 
 
@@ -126,3 +128,37 @@ def test_client_with_unread_data_is_reported(ends: tuple[socket.socket, socket.s
     assert not client.has_unread()
     ends[1].sendall(b"P")
     assert client.has_unread()
+
+
+def test_client_waiting_for_a_request_is_disconnected_at_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
+    """The end can be set during the wait: on SIGTERM, idle clients must not hold up the exit."""
+    limiter = ConnectionLimiter(10, idle_timeout=10)
+    client = LimitedSocket(ends[0], limiter)
+    with ThreadPoolExecutor(1) as receiver:
+        received = receiver.submit(client.recv, 100)
+        eventually(lambda: client in limiter.waiting)
+        limiter.end_after(0)
+        assert received.result(5) == b""
+
+
+def test_idle_client_whose_request_has_arrived_stays_connected(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Its greenlet has not run yet."""
+    limiter, client = limited(ends[0])
+    ends[1].sendall(b"POST")
+    limiter.end_after(0)
+    with limiter.waiting_for(client):
+        assert limiter._close_late()  # noqa: SLF001 - the clock calls it
+    assert client.recv(100) == b"POST"
+
+
+def test_request_that_trickles_in_is_disconnected_in_time(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that have arrived do not prolong the timeout of the whole request."""
+    monkeypatch.setattr(connection_limits, "TIMEOUT", 0)
+    limiter, client = limited(ends[0])
+    ends[1].sendall(b"POST /")
+    client.recv(4)
+    with limiter.waiting_for(client):
+        limiter._close_late()  # noqa: SLF001 - the clock calls it
+    assert client.recv(100) == b""

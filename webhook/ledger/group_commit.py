@@ -8,11 +8,12 @@ a large batch costs hardly more than a small one. There are no threads besides t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Generic, NoReturn, TypeVar
 
+from webhook.clock import Clock
 from webhook.ledger.errors import BatchRejectedError
 
 Item = TypeVar("Item")
@@ -22,7 +23,7 @@ LARGEST_BATCH = 100
 """Items that are written together at most."""
 
 WAIT_TIMEOUT = 0.25
-"""Seconds that an item waits behind a slow batch. Then its thread writes at the same time as that batch."""
+"""Seconds that an item waits behind a slow batch, up to 0.1 s more. Then its thread writes beside that batch."""
 
 
 _MOMENT = 1e-6
@@ -34,6 +35,7 @@ class _Ticket(Generic[Item, Result]):
 
     def __init__(self, item: Item) -> None:
         self.item = item
+        self.since = monotonic()
         self.is_taken = False
         self.is_late = False
         self.result: Callable[[], Result] | None = None
@@ -43,11 +45,8 @@ class _Ticket(Generic[Item, Result]):
         self._calls.put(None)
 
     def wait(self) -> None:
-        """Return when another thread calls ``wake``, or after the timeout."""
-        try:
-            self._calls.get(timeout=WAIT_TIMEOUT)
-        except Empty:
-            self.is_late = True
+        """Return when another thread calls ``wake``."""
+        self._calls.get()
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -61,6 +60,7 @@ class GroupCommit(Generic[Item, Result]):
         self._lock = Lock()
         self._waiting: list[_Ticket[Item, Result]] = []
         self._batches_in_progress = 0
+        self._clock = Clock(self._wake_late)
 
     def __call__(self, item: Item) -> Result:
         """Return the item's result once it is written. Raise the error of ``write`` for it."""
@@ -72,6 +72,7 @@ class GroupCommit(Generic[Item, Result]):
                 if self._claim(ticket):
                     self._write_queue()
                 else:
+                    self._clock.start()
                     ticket.wait()
         except BaseException:
             self._leave(ticket)
@@ -128,6 +129,18 @@ class GroupCommit(Generic[Item, Result]):
             next_in_line = self._waiting[:1]
         for ticket in next_in_line:
             ticket.wake()
+
+    def _wake_late(self) -> bool:
+        """Let the threads write that have waited for too long. Return whether any thread waits for its turn."""
+        latest = monotonic() - WAIT_TIMEOUT
+        with self._lock:
+            late = [ticket for ticket in self._waiting if ticket.since < latest and not ticket.is_late]
+            for ticket in late:
+                ticket.is_late = True
+            is_any_waiting = bool(self._waiting)
+        for ticket in late:
+            ticket.wake()
+        return is_any_waiting
 
     def _leave(self, ticket: _Ticket[Item, Result]) -> None:
         """Take the ticket of a thread that ends out of the queue. It may have been woken to write, so wake the next."""

@@ -11,15 +11,13 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
 
+from webhook.clock import Clock
+
 TIMEOUT = 10.0
-"""Seconds for a whole request from its first byte on, and for the client to read an answer."""
+"""Seconds for a whole request from its first byte on, and for the client to read an answer; up to 0.1 s more."""
 
 MOST_BUFFERED = 16 << 20
 """Bytes of requests that a process holds. A delivery has some thousands, at most a million."""
-
-
-class _DisconnectedError(Exception):
-    """The client timed out, or was disconnected."""
 
 
 class ConnectionLimiter:
@@ -32,6 +30,7 @@ class ConnectionLimiter:
         self._end = float("inf")
         self._count = 0
         self._buffered = 0
+        self._clock = Clock(self._close_late)
         self.waiting: set[LimitedSocket] = set()
         """Connections that wait for the client: to send a request, or to read an answer."""
 
@@ -48,11 +47,28 @@ class ConnectionLimiter:
             self._count -= 1
             limited.discard_request()
 
-    def deadline(self, client: LimitedSocket) -> float:
-        """Return until when to wait for the rest of a request, or for the next one; seconds of ``time.monotonic``."""
-        if client.buffered:
-            return client.since + TIMEOUT
-        return min(client.since + self._idle_timeout, self._end)
+    @contextmanager
+    def waiting_for(self, client: LimitedSocket) -> Iterator[None]:
+        """Disconnect the client if the block takes too long."""
+        self.waiting.add(client)
+        try:
+            self._clock.start()
+            yield
+        finally:
+            self.waiting.discard(client)
+
+    def _close_late(self) -> bool:
+        """Close the connections whose time is over. Return whether any connection waits."""
+        now = monotonic()
+        for client in list(self.waiting):
+            if client.is_idle:
+                # Its next request may have arrived just now.
+                is_late = min(client.since + self._idle_timeout, self._end) <= now and not client.has_unread()
+            else:
+                is_late = client.since + TIMEOUT <= now
+            if is_late:
+                client.close()
+        return bool(self.waiting)
 
     def add_buffered(self, size: int) -> bool:
         """Add ``size``, which may be negative, to the bytes that requests hold. Over the limit, close the largest one.
@@ -68,12 +84,6 @@ class ConnectionLimiter:
     def end_after(self, seconds: float) -> None:
         """Stop waiting for new requests when that time has passed."""
         self._end = monotonic() + seconds
-
-    def close_idle(self) -> None:
-        """Close the connections that have not begun a request."""
-        for client in [each for each in self.waiting if not each.buffered]:
-            if not client.has_unread():
-                client.close()
 
 
 class LimitedSocket:
@@ -111,10 +121,12 @@ class LimitedSocket:
 
     def _receive(self, size: int) -> bytes:
         try:
-            with self._waiting(self._limiter.deadline(self) - monotonic()):
+            with self._limiter.waiting_for(self):
                 received: bytes = self._connection.recv(size)
-        except _DisconnectedError:
-            return b""
+        except OSError:
+            if self._is_closed:
+                return b""
+            raise
         return received
 
     def sendall(self, answer: bytes) -> None:
@@ -122,24 +134,17 @@ class LimitedSocket:
         self._is_answered = True
         self.since = monotonic()
         try:
-            with self._waiting(TIMEOUT):
+            with self._limiter.waiting_for(self):
                 self._connection.sendall(answer)
-        except _DisconnectedError:
-            self._is_closed = True
-            raise BrokenPipeError(errno.EPIPE, "the client does not read the answer") from None
-
-    @contextmanager
-    def _waiting(self, timeout: float) -> Iterator[None]:
-        self._limiter.waiting.add(self)
-        try:
-            self._connection.settimeout(max(timeout, 0.001))
-            yield
-        except OSError as error:
-            if isinstance(error, TimeoutError) or self._is_closed:
-                raise _DisconnectedError from error
+        except OSError:
+            if self._is_closed:
+                raise BrokenPipeError(errno.EPIPE, "the client does not read the answer") from None
             raise
-        finally:
-            self._limiter.waiting.discard(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client has not begun its next request."""
+        return not (self.buffered or self._is_answered)
 
     def has_unread(self) -> bool:
         """Return whether received bytes are unread. This does not switch to another greenlet, as a poll would."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import gevent
 from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -41,4 +40,3 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """On SIGTERM, answer the requests in progress, then exit."""
         super().handle_exit(sig, frame)
         self._limiter.end_after(_LINGER)
-        gevent.spawn_later(_LINGER, self._limiter.close_idle)
