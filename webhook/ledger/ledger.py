@@ -185,6 +185,10 @@ class Ledger:
         """Return the number of open parked events."""
         return int(self._value("parked_count"))
 
+    def is_schema_applied(self) -> bool:
+        """Return whether any migration is applied."""
+        return bool(self._value("is_schema_applied"))
+
     def schema_version(self) -> str:
         """Return the version of the newest migration in the database."""
         return str(self._value("schema_version"))
