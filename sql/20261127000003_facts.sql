@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Facts: what Stripe's objects report about sales, refunds, disputes and customers. Facts merge in a way that does not
+-- Facts: what Stripe's objects report about sales, refunds and disputes. Facts merge in a way that does not
 -- depend on their order: for each key the highest version wins.
 --
 -- service_role bypasses row-level security. Its policies state in the schema that it sees every row.
@@ -8,7 +8,7 @@
 create table billing.sales (
     payment_id text not null,
     version smallint not null
-        constraint sales_version_known check (version between 0 and 3),
+        constraint sales_version_known check (version between 1 and 3),
     user_id uuid,
     credits bigint
         constraint sales_credits_range check (credits between 1 and 1000000000),
@@ -16,11 +16,16 @@ create table billing.sales (
         constraint sales_money_amount_not_negative check (money_amount >= 0),
     currency text,
     paid boolean not null,
+    subscription_id text,
     customer_id text,
     erased_at timestamptz,
+    forgotten_at timestamptz,
     recorded_at timestamptz not null default now(),
     constraint sales_pkey primary key (payment_id, version),
-    constraint sales_erased_empty check (erased_at is null or num_nonnulls(user_id, credits, money_amount, currency, customer_id) = 0)
+    constraint sales_erased_empty check (
+        erased_at is null
+        or num_nonnulls(user_id, credits, money_amount, currency, subscription_id, customer_id) = 0
+    )
 );
 
 comment on table billing.sales is
@@ -30,7 +35,7 @@ comment on column billing.sales.payment_id is
     'pi_…, cs_… (nothing to pay) or in_….';
 
 comment on column billing.sales.version is
-    'The source, higher if closer to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent. 0 is the user that the Stripe customer was resolved to.';
+    'The source, higher if closer to the money: 1 Checkout Session, 2 invoice, 3 PaymentIntent.';
 
 comment on column billing.sales.user_id is
     'No foreign key: facts are merged before the user rows are locked.';
@@ -38,11 +43,20 @@ comment on column billing.sales.user_id is
 comment on column billing.sales.money_amount is
     'Money paid, in minor units of currency, after tax and discount.';
 
+comment on column billing.sales.subscription_id is
+    'The Stripe subscription, if the source names no user. With customer_id it leads to the claims.';
+
 comment on column billing.sales.customer_id is
     'The Stripe customer, if the source names no user.';
 
 comment on column billing.sales.erased_at is
     'Set on a tombstone of billing.erase_user(): the payment is known, and nothing more is stored for it.';
+
+comment on column billing.sales.forgotten_at is
+    'When the user was erased to whom the claims led. While they lead to no other user, the sale is not parked.';
+
+create index sales_subscription_id_idx on billing.sales (subscription_id)
+where subscription_id is not null;
 
 create index sales_customer_id_idx on billing.sales (customer_id)
 where customer_id is not null;
@@ -57,28 +71,6 @@ grant select, insert, update on billing.sales to service_role;
 alter table billing.sales enable row level security;
 
 create policy sales_service_role on billing.sales
-    for all
-    to service_role
-    using (true)
-    with check (true);
-
-
-create table billing.customers (
-    customer_id text not null,
-    user_id uuid not null,
-    constraint customers_pkey primary key (customer_id, user_id)
-);
-
-comment on table billing.customers is
-    'The user behind a Stripe customer, from sources that name both. A customer with several users resolves to none.';
-
-revoke all on billing.customers from public, anon, authenticated, service_role;
-
-grant select, insert on billing.customers to service_role;
-
-alter table billing.customers enable row level security;
-
-create policy customers_service_role on billing.customers
     for all
     to service_role
     using (true)
@@ -158,7 +150,7 @@ create table billing.erased_users (
 );
 
 comment on table billing.erased_users is
-    'Tombstones of billing.erase_user(). A redelivered event that names the user of a Stripe customer stores nothing. A new payment is parked instead: it is real money.';
+    'Accounts that are gone. A claim that arrives afterwards is stored as the tombstone that an earlier one was turned into.';
 
 comment on column billing.erased_users.user_hash is
     'SHA-256 of the user''s id, so that the id itself is gone.';
@@ -196,7 +188,8 @@ create function billing.merge_sale(p_fact jsonb) returns void
     language sql
     set search_path = pg_catalog, pg_temp
 as $$
-    insert into billing.sales as known (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
+    insert into billing.sales as known
+        (payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id)
     values (
         p_fact ->> 'payment_id',
         (p_fact ->> 'version')::smallint,
@@ -215,6 +208,7 @@ as $$
         (p_fact ->> 'money_amount')::bigint,
         p_fact ->> 'currency',
         (p_fact ->> 'paid')::boolean,
+        p_fact ->> 'subscription_id',
         p_fact ->> 'customer_id'
     )
     on conflict (payment_id, version) do update
@@ -224,15 +218,20 @@ as $$
             money_amount = greatest(known.money_amount, excluded.money_amount),
             currency = least(known.currency, excluded.currency),
             paid = known.paid or excluded.paid,
+            subscription_id = least(known.subscription_id, excluded.subscription_id),
             customer_id = least(known.customer_id, excluded.customer_id)
         where
-            (known.user_id, known.credits, known.money_amount, known.currency, known.paid, known.customer_id)
+            (
+                known.user_id, known.credits, known.money_amount, known.currency, known.paid,
+                known.subscription_id, known.customer_id
+            )
             is distinct from (
                 least(known.user_id, excluded.user_id),
                 greatest(known.credits, excluded.credits),
                 greatest(known.money_amount, excluded.money_amount),
                 least(known.currency, excluded.currency),
                 known.paid or excluded.paid,
+                least(known.subscription_id, excluded.subscription_id),
                 least(known.customer_id, excluded.customer_id)
             )
 $$;

@@ -57,17 +57,47 @@ begin
     return billing.linked_payments(p_ids || array(
         select payment_id
         from billing.sales
-        where customer_id = any (p_ids)
+        where subscription_id = any (p_ids) or customer_id = any (p_ids)
     ));
 end
 $$;
 
 comment on function billing.affected_payments(text[]) is
-    'Returns the given ids (payments and Stripe customers), the sales of these customers, and all ids linked to any of them.';
+    'Returns the given ids (payments, subscriptions and Stripe customers), the sales of these subscriptions and customers that name nobody, and all ids linked to any of them.';
 
 revoke all on function billing.affected_payments(text[]) from public, anon, authenticated, service_role;
 
 grant execute on function billing.affected_payments(text[]) to service_role;
+
+
+create function billing.ids_to_lock(p_ids text[]) returns text[]
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_linked constant text[] := coalesce(billing.linked_payments(p_ids), '{}');
+begin
+    return v_linked
+        || array(
+            select unnest(array_remove(array[subscription_id, customer_id], null))
+            from billing.sales
+            where payment_id = any (v_linked)
+        )
+        || array(
+            select customer_id
+            from billing.claims
+            where subject_id = any (p_ids) and customer_id is not null
+        );
+end
+$$;
+
+comment on function billing.ids_to_lock(text[]) is
+    'Returns the given ids (payments, subscriptions and Stripe customers), all ids of their sales, the subscriptions and customers of these sales, and the customers of the subscriptions.';
+
+revoke all on function billing.ids_to_lock(text[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.ids_to_lock(text[]) to service_role;
 
 
 -- Two events of one sale may name different ids, so the whole linked set is locked, and the links are read again under the
@@ -81,7 +111,7 @@ declare
     v_locked text[];
 begin
     loop
-        v_locked := coalesce(billing.affected_payments(p_payment_ids), '{}');
+        v_locked := billing.ids_to_lock(p_payment_ids);
         begin
             perform pg_advisory_xact_lock(locks.key)
             from (
@@ -89,7 +119,7 @@ begin
                 from unnest(v_locked) as id
                 order by key
             ) as locks;
-            if coalesce(billing.affected_payments(p_payment_ids) <@ v_locked, true) then
+            if billing.ids_to_lock(p_payment_ids) <@ v_locked then
                 return;
             end if;
             raise exception using errcode = 'CR100';
@@ -102,7 +132,7 @@ end
 $$;
 
 comment on function billing.lock_payments(text[]) is
-    'Locks every id of the sales that the given payments and Stripe customers belong to, until the transaction ends.';
+    'Locks the given payments, subscriptions and Stripe customers and all that ids_to_lock() adds, until the transaction ends.';
 
 revoke all on function billing.lock_payments(text[]) from public, anon, authenticated, service_role;
 
@@ -116,11 +146,13 @@ create type billing.merged_sale as (
     money_amount bigint,
     currency text,
     paid boolean,
-    erased boolean
+    erased boolean,
+    forgotten boolean,
+    claimants uuid[]
 );
 
 comment on type billing.merged_sale is
-    'A sale as all its facts together describe it; money_amount is in minor units of currency.';
+    'A sale as all its facts together describe it; money_amount is in minor units of currency. claimants is null if a fact names the user, else the users that the claims lead to; user_id is the only one.';
 
 revoke all on type billing.merged_sale from public, anon, authenticated, service_role;
 
@@ -132,15 +164,22 @@ create function billing.sale_of(p_payment_ids text[]) returns billing.merged_sal
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select
-        merged.payment_id,
-        merged.user_id,
-        merged.credits,
-        merged.money_amount,
-        merged.currency,
-        merged.paid,
-        bool_or(merged.erased) over ()
-    from (
+    with facts as (
+        select
+            payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id, erased_at,
+            forgotten_at, exists (select from public.users where id = user_id) as is_known
+        from billing.sales
+        where payment_id = any (p_payment_ids)
+        union all
+        -- A purchase entered by hand is a fact, too, and the weakest.
+        select stripe_id, 0, user_id, amount, money_amount, currency, true, null, null, null, null, true
+        from public.transactions
+        where
+            stripe_id = any (p_payment_ids)
+            and type = 'PURCHASE'
+            and event_id is null
+            and num_nulls(money_amount, currency) = 0
+    ), merged as (
         select
             payment_id,
             max(version) as version,
@@ -149,29 +188,34 @@ as $$
             (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1] as money_amount,
             (array_agg(currency order by version desc) filter (where currency is not null))[1] as currency,
             bool_or(paid) as paid,
-            bool_or(erased_at is not null) as erased,
             bool_or(is_known) as is_known
-        from (
-            select
-                payment_id,
-                version,
-                user_id,
-                credits,
-                money_amount,
-                currency,
-                paid,
-                erased_at,
-                exists (select from public.users where id = user_id) as is_known
-            from billing.sales
-            where payment_id = any (p_payment_ids)
-            union all
-            -- A purchase entered by hand is a fact, too, and the weakest.
-            select stripe_id, 0, user_id, amount, money_amount, currency, true, null, true
-            from public.transactions
-            where stripe_id = any (p_payment_ids) and type = 'PURCHASE' and num_nulls(money_amount, currency) = 0
-        ) as facts
+        from facts
         group by payment_id
-    ) as merged
+    ), whole as (
+        -- What holds for the sale as a whole, whichever of its payments counts.
+        select
+            bool_or(erased_at is not null) as erased,
+            bool_or(forgotten_at is not null) as forgotten,
+            case
+                when bool_and(user_id is null) then billing.claimants(
+                    coalesce(array_agg(subscription_id) filter (where subscription_id is not null), '{}'),
+                    coalesce(array_agg(customer_id) filter (where customer_id is not null), '{}')
+                )
+            end as claimants
+        from facts
+    )
+    select
+        merged.payment_id,
+        coalesce(merged.user_id, case when cardinality(whole.claimants) = 1 then whole.claimants[1] end),
+        merged.credits,
+        merged.money_amount,
+        merged.currency,
+        merged.paid,
+        whole.erased,
+        whole.forgotten,
+        whole.claimants
+    from merged
+    cross join whole
     order by
         case when merged.is_known or merged.credits is not null then num_nulls(merged.user_id, merged.credits) else 2 end,
         merged.paid desc,
@@ -181,7 +225,7 @@ as $$
 $$;
 
 comment on function billing.sale_of(text[]) is
-    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id. A user that does not exist counts only if no source names one that does.';
+    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id. A user that does not exist counts only if no source names one that does. If none names a user, the claims decide.';
 
 revoke all on function billing.sale_of(text[]) from public, anon, authenticated, service_role;
 
@@ -193,6 +237,7 @@ create function billing.unsettled_reason(p_sale billing.merged_sale) returns tex
     stable
     set search_path = pg_catalog, pg_temp
     return case
+        when cardinality(p_sale.claimants) > 1 then 'ambiguous_customer'
         when p_sale.user_id is null then 'missing_user'
         when p_sale.credits is null then 'missing_credits'
         when not exists (select from public.users where id = p_sale.user_id) then 'unknown_user'
@@ -210,10 +255,15 @@ create function billing.ids_of(p_fact jsonb) returns text[]
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
-    return array_remove(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id', p_fact ->> 'customer_id'], null);
+    return array_remove(
+        array[
+            p_fact ->> 'payment_id', p_fact ->> 'invoice_id', p_fact ->> 'subscription_id', p_fact ->> 'customer_id'
+        ],
+        null
+    );
 
 comment on function billing.ids_of(jsonb) is
-    'Returns the ids that recording a fact has to lock: payments, and a Stripe customer.';
+    'Returns the ids that recording a fact has to lock: payments, and a subscription and Stripe customer.';
 
 revoke all on function billing.ids_of(jsonb) from public, anon, authenticated, service_role;
 
@@ -237,12 +287,57 @@ revoke all on function billing.ids_in(jsonb) from public, anon, authenticated, s
 grant execute on function billing.ids_in(jsonb) to service_role;
 
 
+-- Users who exist wait for nothing here. A claim whose user does not exist waits for the sign-ups in progress, and they
+-- for it: otherwise neither would see the other, and the sales that the claim wins would not be settled. A few locks stand
+-- for all users, so that an import of many accounts takes no more.
+create function billing.lock_sign_ups(p_facts jsonb) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform pg_advisory_xact_lock(4242, sign_ups.key)
+    from (
+        select distinct billing.sign_up_key((fact ->> 'user_id')::uuid) as key
+        from jsonb_array_elements(p_facts) as fact
+        where
+            fact ->> 'kind' = 'claim'
+            and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
+        order by key
+    ) as sign_ups;
+end
+$$;
+
+comment on function billing.lock_sign_ups(jsonb) is
+    'Keeps the users of claims from signing up, until the transaction ends. To be called before all other locks.';
+
+revoke all on function billing.lock_sign_ups(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.lock_sign_ups(jsonb) to service_role;
+
+
+create function billing.sign_up_key(p_user_id uuid) returns integer
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+    return get_byte(uuid_send(p_user_id), 15) % 64;
+
+comment on function billing.sign_up_key(uuid) is
+    'Returns the lock that serialises the sign-up of a user with claims of that user. Users share it.';
+
+revoke all on function billing.sign_up_key(uuid) from public, anon, authenticated, service_role;
+
+grant execute on function billing.sign_up_key(uuid) to service_role;
+
+
+-- Called after claims were merged, so that the users to whom they lead now are among them.
 create function billing.lock_users(p_facts jsonb) returns void
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_ids constant text[] := billing.affected_payments(billing.ids_in(p_facts));
+    v_payment_ids constant text[] := billing.linked_payments(billing.ids_in(p_facts) || array(
+        select jsonb_path_query(p_facts, '$[*].settles[*]') #>> '{}'
+    ));
 begin
     perform 1
     from public.users
@@ -251,15 +346,30 @@ begin
         from jsonb_array_elements(p_facts) as fact
         union all
         select user_id
-        from billing.customers
-        where customer_id = any (v_payment_ids)
-        union all
-        select user_id
         from billing.sales
         where payment_id = any (v_payment_ids)
         union all
         select user_id
         from billing.entries_of(v_payment_ids)
+        union all
+        -- Several users own nothing, so the users of a customer with many subscriptions are not held up.
+        select named.claimants[1]
+        from (
+            select billing.claimants(
+                array_remove(array[subscription_id], null), array_remove(array[customer_id], null)
+            ) as claimants
+            from (
+                select subscription_id, customer_id
+                from billing.sales
+                where payment_id = any (v_payment_ids)
+                union
+                select fact ->> 'subscription_id', fact ->> 'customer_id'
+                from jsonb_array_elements(p_facts) as fact
+                where fact ->> 'kind' = 'sale'
+            ) as subjects
+            where num_nonnulls(subscription_id, customer_id) > 0
+        ) as named
+        where cardinality(named.claimants) = 1
     )
     order by id
     for no key update;

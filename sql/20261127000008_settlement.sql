@@ -259,9 +259,34 @@ revoke all on function billing.book_reversals(text[], billing.merged_sale, text,
 grant execute on function billing.book_reversals(text[], billing.merged_sale, text, text) to service_role;
 
 
-create function billing.post_correction(
+create function billing.correction_id(p_purchase_id text, p_fact jsonb) returns text
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_cause_id constant text := coalesce(p_fact ->> 'id', p_fact ->> 'payment_id');
+begin
+    return billing.next_stripe_id(v_cause_id, case
+        when p_fact ->> 'kind' = 'claim' then 'claim'
+        when p_fact ->> 'kind' = 'reversal' or (p_fact ->> 'kind' = 'sale' and v_cause_id = p_purchase_id)
+            then p_fact ->> 'version'
+        else 'merge' -- The fact made two purchases one.
+    end);
+end
+$$;
+
+comment on function billing.correction_id(text, jsonb) is
+    'Returns the stripe_id of the next correction that a fact causes: its id and version, claim, or merge.';
+
+revoke all on function billing.correction_id(text, jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.correction_id(text, jsonb) to service_role;
+
+
+create function billing.clear_entries(
     p_payment_ids text[],
-    p_sale billing.merged_sale,
+    p_owner uuid,
     p_purchase_id text,
     p_fact jsonb,
     p_event_id text
@@ -270,12 +295,7 @@ create function billing.post_correction(
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_cause_id constant text := coalesce(p_fact ->> 'id', p_fact ->> 'payment_id');
     v_is_reversal constant boolean := p_fact ->> 'kind' = 'reversal';
-    v_suffix constant text := case
-        when v_is_reversal or (p_fact ->> 'kind' = 'sale' and v_cause_id = p_purchase_id) then p_fact ->> 'version'
-        else 'merge' -- The fact made two purchases one.
-    end;
     v_entry record;
     v_changed boolean := false;
 begin
@@ -287,24 +307,57 @@ begin
                 currency,
                 -sum(amount)::bigint as amount,
                 -sum(money_amount)::bigint as money_amount,
-                sum(sum(amount)) over (partition by user_id) as credits
+                sum(sum(amount)) over (partition by user_id) as credits,
+                bool_or(bool_or(event_id is not null)) over (partition by user_id) as is_from_event
             from billing.entries_of(p_payment_ids)
-            where user_id <> p_sale.user_id
+            where user_id is distinct from p_owner
             group by
                 user_id,
                 currency
         ) as others
-        where amount <> 0 and (credits <> 0 or not v_is_reversal) -- A reversal moves nothing that already adds up to 0.
+        where
+            amount <> 0
+            and (credits <> 0 or not v_is_reversal) -- A reversal moves nothing that already adds up to 0.
+            and (p_owner is not null or is_from_event) -- Rows by hand stay until the sale has an owner.
         order by
             user_id,
             currency
     loop
         v_changed := billing.add_entry(
-            v_entry.user_id, v_entry.amount, 'REFUND', billing.next_stripe_id(v_cause_id, v_suffix),
+            v_entry.user_id, v_entry.amount, 'REFUND', billing.correction_id(p_purchase_id, p_fact),
             p_purchase_id, v_entry.money_amount, v_entry.currency, p_event_id
         );
     end loop;
-    if v_is_reversal then
+    return v_changed;
+end
+$$;
+
+comment on function billing.clear_entries(text[], uuid, text, jsonb, text) is
+    'Brings the rows of all users of a sale but p_owner (null: of all) to 0. Returns whether there is a new row.';
+
+revoke all on function billing.clear_entries(text[], uuid, text, jsonb, text)
+from public, anon, authenticated, service_role;
+
+grant execute on function billing.clear_entries(text[], uuid, text, jsonb, text) to service_role;
+
+
+create function billing.post_correction(
+    p_payment_ids text[],
+    p_sale billing.merged_sale,
+    p_purchase_id text,
+    p_fact jsonb,
+    p_event_id text
+) returns boolean
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_entry record;
+    v_changed constant boolean := billing.clear_entries(
+        p_payment_ids, p_sale.user_id, p_purchase_id, p_fact, p_event_id
+    );
+begin
+    if p_fact ->> 'kind' = 'reversal' then
         return v_changed;
     end if;
 
@@ -326,19 +379,42 @@ begin
     from billing.entries_of(p_payment_ids);
 
     return billing.add_entry(
-        p_sale.user_id, v_entry.amount, 'REFUND', billing.next_stripe_id(v_cause_id, v_suffix),
+        p_sale.user_id, v_entry.amount, 'REFUND', billing.correction_id(p_purchase_id, p_fact),
         p_purchase_id, v_entry.money_amount, p_sale.currency, p_event_id
     ) or v_changed;
 end
 $$;
 
 comment on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) is
-    'Brings the rows of other users of a sale to 0, and those of its user to the sale''s credits less the booked reversals. If the fact is a reversal, book_reversals() does the latter. New rows bear the fact''s id and version, or merge. Returns whether there is a new row.';
+    'Brings the rows of other users of a sale to 0, and those of its user to the sale''s credits less the booked reversals. If the fact is a reversal, book_reversals() does the latter. New rows have the id of correction_id(). Returns whether there is a new row.';
 
 revoke all on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text)
 from public, anon, authenticated, service_role;
 
 grant execute on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) to service_role;
+
+
+create function billing.purchase_id_of(p_payment_ids text[]) returns text
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- From rows of any type: erase_user() deletes the PURCHASE of a sale that turned out to be another user's.
+    return (
+        select min(coalesce(payment_id, stripe_id) collate "C")
+        from billing.entries_of(p_payment_ids)
+        where payment_id is not null or stripe_id = any (p_payment_ids)
+    );
+end
+$$;
+
+comment on function billing.purchase_id_of(text[]) is
+    'Returns the payment_id of the ledger rows of a sale, null if it has none.';
+
+revoke all on function billing.purchase_id_of(text[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.purchase_id_of(text[]) to service_role;
 
 
 create function billing.settle(
@@ -352,18 +428,12 @@ create function billing.settle(
 as $$
 declare
     v_reversal_id constant text := case when p_fact ->> 'kind' = 'reversal' then p_fact ->> 'id' end;
-    v_purchase_id text;
+    v_purchase_id text := billing.purchase_id_of(p_payment_ids);
     v_changed boolean;
 begin
     if not p_sale.paid then
         return false;
     end if;
-    -- From rows of any type: erase_user() deletes the PURCHASE of a sale that turned out to be another user's.
-    select min(coalesce(payment_id, stripe_id) collate "C")
-    into v_purchase_id
-    from billing.entries_of(p_payment_ids)
-    where payment_id is not null or stripe_id = any (p_payment_ids);
-
     if v_purchase_id is null then
         v_purchase_id := p_sale.payment_id;
         v_changed := billing.add_entry(

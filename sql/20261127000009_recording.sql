@@ -1,77 +1,41 @@
 -- migrate:up
 
--- Recording: record() is called once for each delivery, or for a batch of them. It locks the sales, then the users. Then
--- it merges each fact and settles the fact's sale.
-
-create function billing.find_user(p_payment_ids text[]) returns integer
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_user_ids constant uuid[] := array(
-        select distinct user_id
-        from billing.customers
-        where customer_id in (
-            select customer_id
-            from billing.sales
-            where payment_id = any (p_payment_ids)
-        )
-    );
-begin
-    if cardinality(v_user_ids) = 1 then
-        insert into billing.sales (payment_id, version, user_id, paid)
-        select
-            payment_id,
-            0,
-            v_user_ids[1],
-            false
-        from billing.sales
-        where payment_id = any (p_payment_ids) and customer_id is not null
-        on conflict (payment_id, version) do nothing;
-    end if;
-    return cardinality(v_user_ids);
-end
-$$;
-
-comment on function billing.find_user(text[]) is
-    'Returns how many users the Stripe customers of a sale have. If it is one, stores that user as the lowest version of the sale, where it stays even if another user claims the customer later.';
-
-revoke all on function billing.find_user(text[]) from public, anon, authenticated, service_role;
-
-grant execute on function billing.find_user(text[]) to service_role;
-
+-- Recording: record() is called once for each delivery, or for a batch of them. It locks the sales with their subscriptions
+-- and customers, and merges the claims. Then it locks the users, merges each other fact and settles the fact's sale.
 
 create function billing.settle_sale(
     p_payment_ids text[],
     p_fact jsonb,
     p_event_id text,
     out reason text,
-    out is_new boolean
+    out is_new boolean,
+    out is_lost boolean
 )
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_sale billing.merged_sale := billing.sale_of(p_payment_ids);
+    v_sale constant billing.merged_sale := billing.sale_of(p_payment_ids);
+    v_purchase_id text;
 begin
     is_new := false;
+    is_lost := false;
     reason := billing.unsettled_reason(v_sale);
-    if reason = 'missing_user' then
-        case billing.find_user(p_payment_ids)
-            when 0 then
-                return;
-            when 1 then
-                v_sale := billing.sale_of(p_payment_ids);
-                reason := billing.unsettled_reason(v_sale);
-            else
-                reason := 'ambiguous_customer';
-        end case;
-    end if;
-    if reason is not null then
+    if v_sale.erased then
+        reason := null;
+        return;
+    elsif reason is null then
+        is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
+    elsif v_sale.paid then
+        v_purchase_id := billing.purchase_id_of(p_payment_ids);
+        is_new := billing.clear_entries(p_payment_ids, null, v_purchase_id, p_fact, p_event_id);
+        if v_sale.forgotten then
+            reason := null;
+        end if;
+        is_lost := reason is not null and v_sale.credits is not null and v_purchase_id is not null;
         return;
     end if;
-    is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
-    if not v_sale.paid then
+    if reason is not null or not v_sale.paid then
         return; -- A parked event may be the only one to report the payment.
     end if;
     update billing.parked_events
@@ -87,52 +51,61 @@ end
 $$;
 
 comment on function billing.settle_sale(text[], jsonb, text) is
-    'Settles the sale of linked payments after p_fact was merged. Returns why it cannot be settled, else null, and whether the ledger has a new row. Resolves the parked events of a paid sale.';
+    'Settles the sale of linked payments after p_fact was merged. Returns why it cannot be settled, else null, whether the ledger has a new row, and whether the sale was settled before and lost its user. Such a sale takes back what it granted. Resolves the parked events of a paid sale.';
 
 revoke all on function billing.settle_sale(text[], jsonb, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.settle_sale(text[], jsonb, text) to service_role;
 
 
-create function billing.claim_customer(p_fact jsonb, p_event_id text) returns boolean
+create function billing.settle_again(p_payment_ids text[], p_event_id text) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_payment_id text;
+    v_linked text[];
+    v_done text[] := '{}';
+    v_settled record;
+    v_is_settled boolean := true;
 begin
-    insert into billing.customers (customer_id, user_id)
-    select
-        p_fact ->> 'customer_id',
-        id
-    from public.users -- where an erased user has no row
-    where id = (p_fact ->> 'user_id')::uuid
-    on conflict do nothing;
-    if not found then
-        return false;
-    end if;
     for v_payment_id in
-        select payment_id
-        from billing.sales
-        where customer_id = p_fact ->> 'customer_id'
-        order by payment_id collate "C"
+        select distinct id collate "C" as id
+        from unnest(p_payment_ids) as id
+        order by id
     loop
-        perform billing.settle_sale(
-            billing.linked_payments(array[v_payment_id]),
-            jsonb_build_object('kind', 'sale', 'payment_id', v_payment_id, 'version', 0),
-            p_event_id
+        continue when v_payment_id = any (v_done);
+        v_linked := billing.linked_payments(array[v_payment_id]);
+        v_done := v_done || v_linked;
+        v_settled := billing.settle_sale(
+            v_linked,
+            jsonb_build_object('kind', 'claim', 'payment_id', v_payment_id),
+            coalesce(
+                p_event_id,
+                (
+                    select event_id from billing.parked_events
+                    where payment_id = any (v_linked) and resolved_at is null
+                    order by parked_at
+                    limit 1
+                ),
+                v_payment_id
+            )
         );
+        if v_settled.reason is not null then
+            perform billing.park_sale(v_linked, v_settled.reason, v_settled.is_lost);
+            v_is_settled := false;
+        end if;
     end loop;
-    return true;
+    return v_is_settled;
 end
 $$;
 
-comment on function billing.claim_customer(jsonb, text) is
-    'Merges the user of a Stripe customer and settles the sales that waited for it. Returns whether it was new.';
+comment on function billing.settle_again(text[], text) is
+    'Settles sales whose user may have changed, under the locks of lock_payments() and lock_users(). Without p_event_id the rows name the sale''s parked event, else the payment. Returns whether all are settled.';
 
-revoke all on function billing.claim_customer(jsonb, text) from public, anon, authenticated, service_role;
+revoke all on function billing.settle_again(text[], text) from public, anon, authenticated, service_role;
 
-grant execute on function billing.claim_customer(jsonb, text) to service_role;
+grant execute on function billing.settle_again(text[], text) to service_role;
 
 
 create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) returns boolean
@@ -187,14 +160,6 @@ begin
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
         when 'link' then
             v_is_new := billing.merge_link(p_fact);
-        when 'customer' then
-            v_is_new := billing.claim_customer(p_fact, p_event_id);
-            return case
-                when v_is_new then 'recorded'
-                when exists (select from public.users where id = (p_fact ->> 'user_id')::uuid) then 'duplicate'
-                when billing.is_erased_user((p_fact ->> 'user_id')::uuid) then 'duplicate'
-                else 'no_payment'
-            end;
         when 'refunded_total' then
             return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'refunds_known' end;
     end case;
@@ -213,6 +178,9 @@ begin
             return 'no_credits';
         end if;
     end if;
+    if v_settled.is_lost then
+        perform billing.park_sale(v_payment_ids, v_settled.reason, true);
+    end if;
     if v_is_sale then
         v_is_new := v_before is distinct from billing.sale_of(v_payment_ids);
     end if;
@@ -221,7 +189,7 @@ end
 $$;
 
 comment on function billing.record_fact(jsonb, text) is
-    'Merges one fact and settles its sale. Returns recorded, duplicate (nothing new, or an erased sale), refunds_known, no_credits or no_payment (the fact has no consequence), else why the sale cannot be settled.';
+    'Merges one fact and settles its sale. Returns recorded, duplicate (nothing new, or an erased sale), refunds_known or no_credits (the fact has no consequence), else why the sale cannot be settled.';
 
 revoke all on function billing.record_fact(jsonb, text) from public, anon, authenticated, service_role;
 
@@ -257,46 +225,57 @@ create function billing.record_delivery(p_facts jsonb, p_event_id text) returns 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_reason text := billing.rejection_reason(p_facts);
     v_fact jsonb;
-    v_outcome text;
-    v_result text := 'duplicate';
-    v_ignored text;
+    v_outcomes text[] := '{}';
+    v_reason text;
 begin
+    for v_fact in
+        select *
+        from jsonb_array_elements(p_facts) as fact
+        where fact ->> 'kind' = 'claim'
+    loop
+        v_outcomes := v_outcomes || billing.record_claim(v_fact, p_event_id);
+    end loop;
+    v_reason := billing.rejection_reason(p_facts);
     if v_reason is not null then
         return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
     end if;
     for v_fact in
         select *
-        from jsonb_array_elements(p_facts)
+        from jsonb_array_elements(p_facts) as fact
+        where fact ->> 'kind' <> 'claim'
     loop
-        v_outcome := billing.record_fact(v_fact, p_event_id);
-        case v_outcome
-            when 'duplicate' then
-                null;
-            when 'recorded' then
-                v_result := v_outcome;
-            when 'refunds_known', 'no_credits', 'no_payment' then
-                v_result := 'ignored';
-                v_ignored := v_outcome;
-            else
-                v_reason := coalesce(v_reason, v_outcome);
-        end case;
+        v_outcomes := v_outcomes || billing.record_fact(v_fact, p_event_id);
     end loop;
 
+    select outcome
+    into v_reason
+    from unnest(v_outcomes) with ordinality as each (outcome, position)
+    where outcome not in ('recorded', 'duplicate', 'refunds_known', 'no_credits', 'no_payment')
+    order by position
+    limit 1;
     if v_reason is not null then
         return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
     end if;
     perform billing.resolve(p_event_id);
-    if v_result = 'ignored' then
-        return jsonb_build_object('outcome', v_result, 'reason', v_ignored);
+    if 'recorded' = any (v_outcomes) then
+        return '{"outcome": "recorded"}';
     end if;
-    return jsonb_build_object('outcome', v_result);
+    select outcome
+    into v_reason
+    from unnest(v_outcomes) with ordinality as each (outcome, position)
+    where outcome <> 'duplicate'
+    order by position desc
+    limit 1;
+    return case
+        when v_reason is null then '{"outcome": "duplicate"}'
+        else jsonb_build_object('outcome', 'ignored', 'reason', v_reason)
+    end;
 end
 $$;
 
 comment on function billing.record_delivery(jsonb, text) is
-    'Records the facts of one delivery, or none of them if it sells credits to an unknown user. Returns its result as record() does.';
+    'Records the facts of one delivery, or only its claims if it sells credits to an unknown user. Returns its result as record() does.';
 
 revoke all on function billing.record_delivery(jsonb, text) from public, anon, authenticated, service_role;
 
@@ -304,12 +283,13 @@ grant execute on function billing.record_delivery(jsonb, text) to service_role;
 
 
 -- p_deliveries is [{"event_id": text, "facts": [fact, …]}, …]. A fact is one of
---   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid", "customer_id", "priced"}
---   {"kind": "customer", "customer_id", "user_id"}
+--   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid",
+--    "subscription_id", "customer_id", "priced"}
+--   {"kind": "claim", "subscription_id", "customer_id", "user_id", "level", "created"}
 --   {"kind": "reversal", "id", "version", "payment_id", "money_amount", "currency"}
 --   {"kind": "link", "id", "invoice_id", "payment_id"}
 --   {"kind": "refunded_total", "payment_id", "money_amount"}
--- with credits and minor units as integers, and null for what its source does not name.
+-- with credits, minor units and seconds since 1970 as integers, and null for what its source does not name.
 --
 -- New sales of a batch take the short path of new_payments() and record_new_payments().
 --
@@ -323,16 +303,19 @@ create function billing.record(p_deliveries jsonb) returns jsonb
     set enable_mergejoin = off
 as $$
 declare
-    v_facts constant jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
+    v_facts jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
     v_ids constant text[] := billing.ids_in(v_facts);
     v_new text[];
     v_user_ids uuid[];
     v_delivery jsonb;
     v_results jsonb := '[]';
 begin
+    perform billing.lock_sign_ups(v_facts);
     perform billing.lock_payments(v_ids);
     v_new := billing.new_payments(p_deliveries, v_ids);
     if cardinality(v_new) < jsonb_array_length(p_deliveries) then
+        p_deliveries := billing.merge_claims(p_deliveries, v_new);
+        v_facts := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
         perform billing.lock_users(v_facts);
     end if;
     if cardinality(v_new) > 0 then

@@ -1,7 +1,7 @@
 -- migrate:up
 
 -- The short path of record() for the commonest delivery: a paid sale that names everything and of which nothing is known
--- yet, perhaps with the user of its Stripe customer. Such sales are written for the whole batch in one statement.
+-- yet, perhaps with a claim of its user. Such sales are written for the whole batch in one statement.
 --
 -- It is an optimisation: record_delivery() gives the same result, row by row.
 
@@ -34,7 +34,7 @@ grant execute on function billing.lock_named_users(jsonb) to service_role;
 
 
 -- p_ids: the ids that all the deliveries name. Called under their locks. A delivery qualifies if
---   - its facts are one sale, alone or after the user of its Stripe customer, where no other sale has this customer,
+--   - its facts are one sale, alone or after a claim of its user that concerns no other sale,
 --   - the sale is paid and names user and credits,
 --   - no other delivery names its payment,
 --   - nothing is stored about the payment, and no event of it is parked.
@@ -50,7 +50,7 @@ begin
         select sale.payment_id
         from jsonb_array_elements(p_deliveries) as delivery
         cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as first (
-            kind text, customer_id text, user_id uuid
+            kind text, subscription_id text, customer_id text, user_id uuid
         )
         cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
             payment_id text, user_id uuid, credits bigint, paid boolean
@@ -59,9 +59,18 @@ begin
             case jsonb_array_length(delivery -> 'facts')
                 when 1 then true
                 when 2 then
-                    first.kind = 'customer'
+                    first.kind = 'claim'
                     and first.user_id = sale.user_id
-                    and (select 1 from billing.sales where customer_id = first.customer_id limit 1) is null
+                    and first.customer_id is not null
+                    and num_nonnulls(
+                        (select 1 from billing.sales where customer_id = first.customer_id limit 1),
+                        (select 1 from billing.sales where subscription_id = first.subscription_id limit 1),
+                        (
+                            select 1 from billing.claims
+                            where subject_id = first.subscription_id and customer_id <> first.customer_id
+                            limit 1
+                        )
+                    ) = 0
                 else false
             end
             and sale.paid -- Only a sale has this field.
@@ -109,28 +118,42 @@ begin
         select
             sale.*,
             delivery ->> 'event_id' as event_id,
-            case delivery #>> '{facts, 0, kind}'
-                when 'customer' then delivery #>> '{facts, 0, customer_id}'
-            end as claimed_customer_id
+            delivery #> '{facts, 0}' as first_fact
         from jsonb_array_elements(p_deliveries) as delivery
         cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
             payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
-            customer_id text
+            subscription_id text, customer_id text
         )
         where
             sale.payment_id = any (p_payment_ids)
             and sale.user_id = any (p_user_ids)
-    ), customers as (
-        insert into billing.customers (customer_id, user_id)
-        select distinct
-            claimed_customer_id,
-            user_id
-        from new_sales
-        where claimed_customer_id is not null
-        on conflict do nothing
+    ), claims as (
+        insert into billing.claims as known (subject_id, user_id, level, customer_id, created)
+        select
+            coalesce(subscription_id, customer_id),
+            user_id,
+            level,
+            max(customer_id) filter (where subscription_id is not null),
+            max(to_timestamp(created))
+        from (
+            select claim.*
+            from new_sales
+            cross join lateral jsonb_to_record(first_fact) as claim (
+                kind text, subscription_id text, customer_id text, user_id uuid, level smallint, created bigint
+            )
+            where kind = 'claim'
+        ) as claims
+        group by 1, 2, 3
+        on conflict (subject_id, user_id, level) do update
+            set
+                customer_id = least(known.customer_id, excluded.customer_id),
+                created = greatest(known.created, excluded.created)
+            where
+                (known.customer_id, known.created)
+                is distinct from (least(known.customer_id, excluded.customer_id), greatest(known.created, excluded.created))
     ), facts as (
-        insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, customer_id)
-        select payment_id, version, user_id, credits, money_amount, currency, true, customer_id
+        insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id)
+        select payment_id, version, user_id, credits, money_amount, currency, true, subscription_id, customer_id
         from new_sales
     ), entries as (
         insert into public.transactions

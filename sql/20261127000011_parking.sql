@@ -2,6 +2,20 @@
 
 -- Parking and discarding events. An event is resolved by billing.resolve(), or when its sale is settled.
 
+create function billing.lacks_nothing(p_sale billing.merged_sale) returns boolean
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+    return p_sale.paid and (p_sale.forgotten or billing.unsettled_reason(p_sale) is null);
+
+comment on function billing.lacks_nothing(billing.merged_sale) is
+    'Returns whether a sale needs no further event: it is paid, and settled or its user was erased.';
+
+revoke all on function billing.lacks_nothing(billing.merged_sale) from public, anon, authenticated, service_role;
+
+grant execute on function billing.lacks_nothing(billing.merged_sale) to service_role;
+
+
 create function billing.park(
     p_event_id text,
     p_event_type text,
@@ -23,7 +37,7 @@ begin
         v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
         if
             v_sale.erased
-            or (not v_is_unread and v_sale.paid and billing.unsettled_reason(v_sale) is null)
+            or (not v_is_unread and billing.lacks_nothing(v_sale))
         then
             perform billing.resolve(p_event_id);
             return false;
@@ -60,6 +74,78 @@ comment on function billing.park(text, text, text, text, text, text) is
 revoke all on function billing.park(text, text, text, text, text, text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.park(text, text, text, text, text, text) to service_role;
+
+
+-- The event that brought the sale was settled and its payload dropped, so the row stands for the sale itself. Its id is the
+-- payment's, as for objects that reconciliation parks. A discarded one stays discarded.
+create function billing.park_sale(p_payment_ids text[], p_reason text, p_is_lost boolean) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_payment_id constant text := (billing.sale_of(p_payment_ids)).payment_id;
+begin
+    if exists (select from billing.parked_events where payment_id = any (p_payment_ids) and resolved_at is null) then
+        update billing.parked_events
+        set reason = p_reason
+        where
+            payment_id = any (p_payment_ids)
+            and resolved_at is null
+            and (reason in ('missing_user', 'ambiguous_customer') or event_type = 'billing.sale');
+        return;
+    elsif not p_is_lost then
+        return;
+    end if;
+    insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload)
+    values (
+        v_payment_id,
+        'billing.sale',
+        p_reason,
+        v_payment_id,
+        json_build_object('id', v_payment_id, 'object', 'event', 'type', 'billing.sale')
+    )
+    on conflict (event_id) do update
+        set
+            event_type = excluded.event_type,
+            reason = excluded.reason,
+            payment_id = excluded.payment_id,
+            payload = excluded.payload,
+            parked_at = now(),
+            resolved_at = null,
+            resolution = null
+        where known.resolution = 'settled';
+end
+$$;
+
+comment on function billing.park_sale(text[], text, boolean) is
+    'Corrects the reason of the parked events of a sale that wait for a user. If none is parked and p_is_lost, lists the sale among them: it had a user, and has none any more.';
+
+revoke all on function billing.park_sale(text[], text, boolean) from public, anon, authenticated, service_role;
+
+grant execute on function billing.park_sale(text[], text, boolean) to service_role;
+
+
+create function billing.settle_parked_sale(p_payment_id text) returns text
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_payment_ids text[];
+begin
+    perform billing.lock_payments(array[p_payment_id]);
+    v_payment_ids := billing.linked_payments(array[p_payment_id]);
+    perform billing.lock_users(jsonb_build_array(jsonb_build_object('settles', v_payment_ids)));
+    perform billing.settle_again(v_payment_ids, null);
+    return billing.unsettled_reason(billing.sale_of(v_payment_ids));
+end
+$$;
+
+comment on function billing.settle_parked_sale(text) is
+    'Settles a sale that park_sale() has listed. Returns why it cannot be settled, else null.';
+
+revoke all on function billing.settle_parked_sale(text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.settle_parked_sale(text) to service_role;
 
 
 create function billing.discard(p_event_ids text[], p_by text, p_reason text) returns setof text
@@ -148,7 +234,7 @@ begin
                 resolution = 'discarded'
                 and (event_id = p_object_id or payment_id = any (v_payment_ids) or p_object_id = any (object_ids))
         ) then 'discarded'
-        when v_sale.erased or (v_sale.paid and billing.unsettled_reason(v_sale) is null) then 'settled'
+        when v_sale.erased or billing.lacks_nothing(v_sale) then 'settled'
     end;
 end
 $$;

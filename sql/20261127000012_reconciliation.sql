@@ -147,9 +147,13 @@ begin
             select from billing.payment_links
             where invoice_id = p_fact ->> 'invoice_id' and payment_id = p_fact ->> 'payment_id'
         )
-        when 'customer' then exists (
-            select from billing.customers
-            where customer_id = p_fact ->> 'customer_id' and user_id = (p_fact ->> 'user_id')::uuid
+        when 'claim' then exists (
+            select from billing.claims
+            where
+                subject_id = coalesce(p_fact ->> 'subscription_id', p_fact ->> 'customer_id')
+                and user_id in ((p_fact ->> 'user_id')::uuid, billing.pseudonym_of((p_fact ->> 'user_id')::uuid))
+                and level = (p_fact ->> 'level')::smallint
+                and coalesce(created >= to_timestamp((p_fact ->> 'created')::bigint), p_fact ->> 'created' is null)
         )
         else false
     end;

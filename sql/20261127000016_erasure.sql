@@ -1,6 +1,151 @@
 -- migrate:up
 
--- Erasing a user: the one deliberate way to delete ledger rows, for a person's right to be forgotten.
+-- Accounts that come and go: a new user gets what waited for them, and a user can be erased, which is the one deliberate
+-- way to delete ledger rows, for a person's right to be forgotten.
+
+-- security definer: Supabase Auth and service_role create users. An error here must not keep anybody from signing up.
+create function billing.settle_new_users() returns trigger
+    language plpgsql
+    security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '2s'
+as $$
+declare
+    v_user_ids constant uuid[] := array(select id from new_users);
+    v_pseudonyms uuid[];
+    v_subject_ids text[];
+    v_payment_ids text[];
+begin
+    perform pg_advisory_xact_lock_shared(4242, sign_ups.key)
+    from (
+        select distinct billing.sign_up_key(id) as key
+        from unnest(v_user_ids) as id
+        order by key
+    ) as sign_ups;
+    v_pseudonyms := array(
+        select billing.pseudonym_of(id)
+        from unnest(v_user_ids) as id
+        where billing.is_erased_user(id)
+    );
+    v_subject_ids := array(
+        select unnest(array_remove(array[subject_id, customer_id], null))
+        from billing.claims
+        where user_id = any (v_user_ids || v_pseudonyms)
+    );
+    if cardinality(v_subject_ids) + cardinality(v_pseudonyms) > 0 then
+        perform billing.lock_payments(v_subject_ids);
+        perform billing.revive_claims(v_user_ids);
+        v_payment_ids := array(
+            select payment_id
+            from billing.sales
+            where subscription_id = any (v_subject_ids) or customer_id = any (v_subject_ids)
+        );
+        perform billing.lock_users(jsonb_build_array(jsonb_build_object('settles', v_payment_ids)));
+        perform billing.settle_again(v_payment_ids, null);
+    end if;
+    return null;
+exception
+    when others then
+        raise warning 'the sales that wait for new users are not settled: %', sqlerrm
+            using hint = 'webhook audit lists them; the next event of each sale settles it.';
+        return null;
+end
+$$;
+
+comment on function billing.settle_new_users() is
+    'Settles the sales that the waiting claims of new users win. An error is a warning.';
+
+revoke all on function billing.settle_new_users() from public, anon, authenticated, service_role;
+
+create trigger users_settle_claims
+    after insert on public.users
+    referencing new table as new_users
+    for each statement
+    execute function billing.settle_new_users();
+
+
+create function billing.forget_users(p_user_ids uuid[]) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into billing.erased_users (user_hash)
+    select sha256(id::text::bytea)
+    from unnest(p_user_ids) as id
+    on conflict (user_hash) do nothing;
+    insert into billing.claims as known (subject_id, user_id, level, customer_id, created, is_erased)
+    select subject_id, billing.pseudonym_of(user_id), level, customer_id, created, true
+    from billing.claims
+    where user_id = any (p_user_ids)
+    on conflict (subject_id, user_id, level) do update
+        set
+            customer_id = least(known.customer_id, excluded.customer_id),
+            created = greatest(known.created, excluded.created);
+    delete from billing.claims
+    where user_id = any (p_user_ids);
+end
+$$;
+
+comment on function billing.forget_users(uuid[]) is
+    'Turns the claims of users who are gone into tombstones, so that nobody else wins what these users had claimed.';
+
+revoke all on function billing.forget_users(uuid[]) from public, anon, authenticated, service_role;
+
+
+-- security definer: whoever deletes an account may delete neither claims nor read accounts.
+create function billing.forget_accounts() returns trigger
+    language plpgsql
+    security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- A row that was deleted here alone comes back with copy_accounts().
+    perform billing.forget_users(array(
+        select id
+        from old_users
+        where not exists (select from auth.users as accounts where accounts.id = old_users.id)
+    ));
+    return null;
+end
+$$;
+
+comment on function billing.forget_accounts() is
+    'Forgets the users whose accounts are deleted.';
+
+revoke all on function billing.forget_accounts() from public, anon, authenticated, service_role;
+
+create trigger users_forget_claims
+    after delete on public.users
+    referencing old table as old_users
+    for each statement
+    execute function billing.forget_accounts();
+
+
+create function billing.revive_claims(p_user_ids uuid[]) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into billing.claims as known (subject_id, user_id, level, customer_id, created)
+    select subject_id, id, level, customer_id, created
+    from unnest(p_user_ids) as id
+    join billing.claims on user_id = billing.pseudonym_of(id) and is_erased
+    on conflict (subject_id, user_id, level) do update
+        set
+            customer_id = least(known.customer_id, excluded.customer_id),
+            created = greatest(known.created, excluded.created);
+    delete from billing.claims
+    where is_erased and user_id in (select billing.pseudonym_of(id) from unnest(p_user_ids) as id);
+    delete from billing.erased_users
+    where user_hash in (select sha256(id::text::bytea) from unnest(p_user_ids) as id);
+end
+$$;
+
+comment on function billing.revive_claims(uuid[]) is
+    'Gives users who exist again the claims that their accounts left as tombstones.';
+
+revoke all on function billing.revive_claims(uuid[]) from public, anon, authenticated, service_role;
+
 
 create function billing.names_user(p_payload json, p_user_id uuid) returns boolean
     language sql
@@ -37,16 +182,52 @@ as $$
             where payment_id is not null and billing.names_user(payload, p_user_id)
         ) as named (id)
         left join billing.sale_of(billing.linked_payments(array[id])) as sale on true
-        where coalesce(sale.user_id, p_user_id) = p_user_id
+        where coalesce(sale.user_id, p_user_id) = p_user_id and sale.claimants is null
     ))
 $$;
 
 comment on function billing.payments_of_user(uuid) is
-    'Returns all ids of the payments of a user, apart from payments that turned out to be another user''s.';
+    'Returns all ids of the payments that name a user, apart from payments that turned out to be another user''s.';
 
 revoke all on function billing.payments_of_user(uuid) from public, anon, authenticated, service_role;
 
 grant execute on function billing.payments_of_user(uuid) to service_role;
+
+
+create function billing.nameless_payments_of(p_user_id uuid) returns text[]
+    language sql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(array_agg(id), '{}')
+    from unnest(billing.linked_payments(array(
+        select payment_id
+        from billing.sales
+        where
+            subscription_id in (select subject_id from billing.claims where user_id = p_user_id)
+            or customer_id in (
+                select unnest(array[subject_id, customer_id]) from billing.claims
+                where user_id = p_user_id
+            )
+        union
+        select coalesce(payment_id, stripe_id)
+        from public.transactions
+        where user_id = p_user_id and stripe_id is not null
+        union
+        select payment_id
+        from billing.parked_events
+        where payment_id is not null and billing.names_user(payload, p_user_id)
+    ))) as id
+    cross join lateral billing.sale_of(billing.linked_payments(array[id])) as sale
+    where sale.claimants <@ array[p_user_id]
+$$;
+
+comment on function billing.nameless_payments_of(uuid) is
+    'Returns all ids of the sales that name nobody and belong to a user: claims lead to this user, or a ledger row or parked event names the user and no claim counts.';
+
+revoke all on function billing.nameless_payments_of(uuid) from public, anon, authenticated, service_role;
+
+grant execute on function billing.nameless_payments_of(uuid) to service_role;
 
 
 create function billing.erase_user(p_user_id uuid) returns void
@@ -55,14 +236,26 @@ create function billing.erase_user(p_user_id uuid) returns void
 as $$
 declare
     v_payment_ids text[];
+    v_nameless text[];
+    v_shared text[];
+    v_payment_id text;
 begin
-    perform billing.lock_payments(billing.payments_of_user(p_user_id));
+    perform billing.lock_payments(
+        billing.payments_of_user(p_user_id)
+        || billing.nameless_payments_of(p_user_id)
+        || array(
+            select pg_catalog.unnest(pg_catalog.array_remove(array[subject_id, customer_id], null))
+            from billing.claims
+            where user_id = p_user_id
+        )
+    );
     perform 1
     from public.users
     where id = p_user_id
     for update;
     -- Read again under the locks: a sale of this user may have been recorded while they were awaited.
     v_payment_ids := billing.payments_of_user(p_user_id);
+    v_nameless := billing.nameless_payments_of(p_user_id);
 
     -- This locks out every other writer of the ledger until the transaction ends, so no other delete can slip through.
     alter table public.transactions disable trigger transactions_append_only;
@@ -86,31 +279,44 @@ begin
         credits = null,
         money_amount = null,
         currency = null,
+        subscription_id = null,
         customer_id = null,
         erased_at = now()
     where payment_id = any (v_payment_ids);
     update billing.sales
     set user_id = null
     where user_id = p_user_id;
-    delete from billing.customers
-    where user_id = p_user_id;
+    -- These sales name nobody. If another user wins them later, they must not depend on when this user was erased.
+    update billing.sales
+    set forgotten_at = now()
+    where payment_id = any (v_nameless);
     delete from billing.reversals
     where payment_id = any (v_payment_ids);
-    delete from billing.parked_events
-    where payment_id = any (v_payment_ids) or billing.names_user(payload, p_user_id);
+    with deleted as (
+        delete from billing.parked_events
+        where payment_id = any (v_payment_ids || v_nameless) or billing.names_user(payload, p_user_id)
+        returning payment_id
+    )
+    select pg_catalog.array_agg(deleted.payment_id)
+    into v_shared
+    from deleted
+    cross join lateral billing.sale_of(billing.linked_payments(array[deleted.payment_id])) as sale
+    where pg_catalog.cardinality(sale.claimants) > 1;
 
     delete from public.users
     where id = p_user_id;
     if found then
-        insert into billing.erased_users (user_hash)
-        values (pg_catalog.sha256(p_user_id::pg_catalog.text::pg_catalog.bytea))
-        on conflict (user_hash) do nothing;
+        perform billing.forget_users(array[p_user_id]);
     end if;
+    -- Another claimant may have paid.
+    foreach v_payment_id in array coalesce(v_shared, '{}') loop
+        perform billing.park_sale(billing.linked_payments(array[v_payment_id]), 'ambiguous_customer', true);
+    end loop;
 end
 $$;
 
 comment on function billing.erase_user(uuid) is
-    'Erases the ledger rows, holds, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids and a hash of the user''s id as tombstones, so that later deliveries about them store nothing.';
+    'Erases the ledger rows, holds, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids, a hash of the user''s id and the claims under a pseudonym as tombstones, so that later deliveries about them store nothing. Sales that name nobody keep their facts.';
 
 revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
 

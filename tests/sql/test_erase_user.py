@@ -251,7 +251,7 @@ def test_erase_of_second_user_keeps_first_users_balance(reassigned: psycopg.Conn
 
 def customer(user: str) -> dict[str, str]:
     """Return the user of a Stripe customer, as a subscription's Checkout Session states it."""
-    return {"kind": "customer", "customer_id": "cus_a", "user_id": user}
+    return {"kind": "claim", "customer_id": "cus_a", "user_id": user, "level": 1}
 
 
 def test_redelivery_of_an_erased_users_customer_is_a_duplicate(

@@ -32,46 +32,61 @@ function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
 function billing.check_refunded_generation():
-function billing.claim_customer(jsonb,text): service_role=execute
+function billing.claimants(text[],text[]): service_role=execute
+function billing.claimants_of(text[]): service_role=execute
+function billing.clear_entries(text[],uuid,text,jsonb,text): service_role=execute
 function billing.copy_account():
 function billing.copy_accounts():
+function billing.correction_id(text,jsonb): service_role=execute
 function billing.count_uncopied_accounts(): service_role=execute
 function billing.covered_until(): service_role=execute
 function billing.discard(text[],text,text): service_role=execute
 function billing.drop_user_reference():
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
-function billing.find_user(text[]): service_role=execute
 function billing.finish_reconciliation(bigint): service_role=execute
+function billing.forget_accounts():
+function billing.forget_users(uuid[]):
 function billing.guard_credits_balance():
 function billing.held_credits(uuid,timestamp with time zone): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_of(jsonb): service_role=execute
+function billing.ids_to_lock(text[]): service_role=execute
 function billing.is_erased_user(uuid): service_role=execute
+function billing.is_other_owner(uuid[],uuid[]): service_role=execute
 function billing.is_recorded(jsonb): service_role=execute
 function billing.is_settled(text[],billing.merged_sale): service_role=execute
 function billing.knows_sale(jsonb): service_role=execute
+function billing.lacks_nothing(billing.merged_sale): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
 function billing.lock_generation(uuid): service_role=execute
 function billing.lock_holder(uuid): service_role=execute
 function billing.lock_named_users(jsonb): service_role=execute
 function billing.lock_payments(text[]): service_role=execute
+function billing.lock_sign_ups(jsonb): service_role=execute
 function billing.lock_spender(uuid,bigint,uuid): service_role=execute
 function billing.lock_users(jsonb): service_role=execute
+function billing.merge_claim(jsonb): service_role=execute
+function billing.merge_claims(jsonb,text[]): service_role=execute
 function billing.merge_link(jsonb): service_role=execute
 function billing.merge_reversal(jsonb,text): service_role=execute
 function billing.merge_sale(jsonb): service_role=execute
+function billing.nameless_payments_of(uuid): service_role=execute
 function billing.names_user(json,uuid): service_role=execute
 function billing.new_payments(jsonb,text[]): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
 function billing.open_objects(timestamp with time zone): service_role=execute
 function billing.park(text,text,text,text,text,text): service_role=execute
+function billing.park_sale(text[],text,boolean): service_role=execute
 function billing.parked_already(text,text): service_role=execute
 function billing.payments_of_user(uuid): service_role=execute
 function billing.post_correction(text[],billing.merged_sale,text,jsonb,text): service_role=execute
+function billing.pseudonym_of(uuid): service_role=execute
+function billing.purchase_id_of(text[]): service_role=execute
 function billing.reconcile(jsonb,boolean): service_role=execute
 function billing.record(jsonb): service_role=execute
+function billing.record_claim(jsonb,text): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
@@ -83,10 +98,15 @@ function billing.reopen(text): service_role=execute
 function billing.resolve(text): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,text): service_role=execute
 function billing.reversals_without_sale(timestamp with time zone): service_role=execute
+function billing.revive_claims(uuid[]):
 function billing.sale_of(text[]): service_role=execute
 function billing.schema_version(): service_role=execute
 function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=execute
+function billing.settle_again(text[],text): service_role=execute
+function billing.settle_new_users():
+function billing.settle_parked_sale(text): service_role=execute
 function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.sign_up_key(uuid): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
 function public.capture_generation(uuid,bigint): service_role=execute
@@ -101,13 +121,13 @@ role service_role bypassrls:
 role supabase_auth_admin:
 role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
 role webhook_worker member of service_role:
-row billing.customers: customer_id,user_id:
+row billing.claims: subject_id,user_id,level,customer_id,created,is_erased:
 row billing.erased_users: user_hash,erased_at:
 row billing.parked_events: event_id,event_type,reason,payment_id,user_reference,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:
-row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,customer_id,erased_at,recorded_at:
+row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,subscription_id,customer_id,erased_at,forgotten_at,recorded_at:
 row billing.schema_migrations: version:
 row public.generation_holds: id,user_id,amount,expires_at,captured_at,released_at,created_at:
 row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
@@ -117,7 +137,7 @@ schema billing: service_role=usage
 schema public: owner=pg_database_owner public=usage
 sequence billing.reconciliations_id_seq:
 table auth.users: owner=supabase_auth_admin
-table billing.customers: service_role=insert,select
+table billing.claims: service_role=insert,select,update
 table billing.erased_users: service_role=select
 table billing.parked_events: service_role=insert,select,update
 table billing.payment_links: service_role=insert,select
@@ -196,7 +216,7 @@ def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) 
     assert [line for line in given if not line.startswith("default ")] == EXPECTED_PRIVILEGES
 
 
-def test_only_three_functions_are_security_definer(owner: psycopg.Connection) -> None:
+def test_security_definer_functions_match_the_list(owner: psycopg.Connection) -> None:
     """None of them looks objects up in a schema where others may create some."""
     rows = execute(
         owner,
@@ -210,6 +230,8 @@ def test_only_three_functions_are_security_definer(owner: psycopg.Connection) ->
     assert rows == [
         ("copy_account", "search_path=pg_catalog, pg_temp"),
         ("count_uncopied_accounts", "search_path=pg_catalog, pg_temp"),
+        ("forget_accounts", "search_path=pg_catalog, pg_temp"),
+        ("settle_new_users", "search_path=pg_catalog, pg_temp lock_timeout=2s"),
         ("update_user_credits", 'search_path=""'),
     ]
 
@@ -269,7 +291,7 @@ def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
         """,
     )
     assert rows == [
-        ("billing.customers", "{service_role}", "ALL", "PERMISSIVE"),
+        ("billing.claims", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.erased_users", "{service_role}", "SELECT", "PERMISSIVE"),
         ("billing.parked_events", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.payment_links", "{service_role}", "ALL", "PERMISSIVE"),

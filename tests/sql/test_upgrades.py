@@ -75,7 +75,7 @@ DELIVERIES: dict[str, Facts] = {
     "two sources of one sale": [sale("pi_merged", ALICE, credits=40), sale("in_merged", ALICE, version=2)],
     "link between them": [link("in_merged", "pi_merged")],
     "sale of a customer": [customer_sale("in_customer")],
-    "user of the customer": [{"kind": "customer", "customer_id": "cus_1", "user_id": BOB}],
+    "user of the customer": [{"kind": "claim", "customer_id": "cus_1", "user_id": BOB, "level": 1}],
     "refunded in full": [sale("pi_gone", BOB), refund("re_gone", "pi_gone", 1000)],
 }
 

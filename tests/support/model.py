@@ -134,6 +134,7 @@ class Sale:
     payments: Sequence[Payment]
     invoice_id: str = field(default_factory=lambda: new_id("in"))
     customer_id: str = field(default_factory=lambda: new_id("cus"))
+    subscription_id: str = field(default_factory=lambda: new_id("sub"))
 
     def terms(self) -> SaleTerms:
         """Return the terms of the source closest to the money. A partial source overrides only its part."""
@@ -192,10 +193,12 @@ class Sale:
                 capture = "payment_intent.succeeded.manual_capture"
                 yield payment_intent_event(capture, event_id=new_id("evt"), id=payment_id, amount_received=terms.money)
             case _:
-                yield invoice_event(**common, id=self.invoice_id, amount_paid=terms.money)
+                named = {"id": self.invoice_id, "subscription": self.subscription_id}
+                yield invoice_event(**common, **named, amount_paid=terms.money)
         if name == "customer invoice":
             started = common | {"event_id": new_id("evt"), "user_id": terms.user_id}
-            yield session_event("checkout.session.completed.subscription", **started, id=new_id("cs"))
+            named = {"id": new_id("cs"), "subscription": self.subscription_id}
+            yield session_event("checkout.session.completed.subscription", **started, **named)
 
 
 def events_of(sales: Sequence[Sale]) -> list[Event]:

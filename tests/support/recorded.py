@@ -79,18 +79,24 @@ def payment_intent_event(  # noqa: PLR0913 - one for each value that tests vary
     return event
 
 
-def invoice_event(
+def invoice_event(  # noqa: PLR0913 - one for each value that tests vary
     name: str = "invoice.paid",
     version: str = NEWEST,
     *,
     event_id: str = AS_RECORDED,
     user_id: str | None = AS_RECORDED,
     credits: object = AS_RECORDED,  # noqa: A002 - Stripe's metadata key
+    subscription: str = AS_RECORDED,
     **fields: Any,
 ) -> dict[str, Any]:
     """Return a subscription invoice's event; user and credits are in the subscription's metadata."""
     event = _event(name, version, event_id, fields)
-    _with_metadata(event["data"]["object"]["parent"]["subscription_details"], user_id=user_id, credits=credits)
+    source = event["data"]["object"]
+    _with_metadata(source["parent"]["subscription_details"], user_id=user_id, credits=credits)
+    if subscription is not AS_RECORDED:
+        source["parent"]["subscription_details"]["subscription"] = subscription
+        for line in source["lines"]["data"]:
+            line["parent"]["subscription_item_details"]["subscription"] = subscription
     return event
 
 

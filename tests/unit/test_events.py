@@ -10,9 +10,14 @@ import pytest
 from support.recorded import USER_ID, VERSIONS, payment_intent_event, recorded, session_event
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import (
+    GIFT,
+    ONE_TIME_PAYMENT,
+    ONE_TIME_SALE,
     PAYMENT_INTENT,
     SESSION,
-    Customer,
+    SESSION_METADATA,
+    SESSION_REFERENCE,
+    Claim,
     Facts,
     Ignored,
     Interpretation,
@@ -23,6 +28,7 @@ from webhook.events.facts import (
 from webhook.events.interpret import interpret
 
 TEST_MODE = EventScope(livemode=False)
+OTHER_USER = "00000000-0000-4000-8000-000000000000"
 
 
 def interpreted(event: dict[str, Any], scope: EventScope = TEST_MODE) -> Interpretation:
@@ -100,10 +106,33 @@ def test_session_in_setup_mode_is_ignored() -> None:
     assert interpreted(recorded("checkout.session.completed.setup")) == Ignored("no_payment")
 
 
-def test_subscription_session_links_its_customer_to_the_user() -> None:
-    event = recorded("checkout.session.completed.subscription")
-    customer = Customer(event["data"]["object"]["customer"], USER_ID)
-    assert interpreted(event) == Facts((customer,))
+def subscription_session(**fields: Any) -> dict[str, Any]:
+    name = "checkout.session.completed.subscription"
+    return session_event(name, subscription="sub_1", customer="cus_1", **fields)
+
+
+def claims_of(event: dict[str, Any]) -> set[tuple[str, int]]:
+    """Return users and levels of the event's claims."""
+    interpretation = interpreted(event)
+    assert isinstance(interpretation, Facts)
+    return {(fact.user_id, fact.level) for fact in interpretation.facts if isinstance(fact, Claim)}
+
+
+def test_subscription_session_claims_its_subscription() -> None:
+    """The reference is a claim of its own, and weaker than the metadata."""
+    event = subscription_session(user_id=USER_ID, client_reference_id=OTHER_USER)
+    assert interpreted(event) == Facts(
+        (
+            Claim("sub_1", "cus_1", USER_ID, SESSION_METADATA),
+            Claim("sub_1", "cus_1", OTHER_USER, SESSION_REFERENCE),
+        )
+    )
+
+
+@pytest.mark.parametrize("reference", ["order_1234", "42", ""])
+def test_reference_that_is_no_uuid_claims_no_subscription(reference: str) -> None:
+    assert interpreted(subscription_session(user_id=None, client_reference_id=reference)) == Ignored("no_payment")
+    assert claims_of(subscription_session(client_reference_id=reference)) == {(USER_ID, SESSION_METADATA)}
 
 
 def test_subscription_session_without_a_user_is_ignored() -> None:
@@ -111,16 +140,20 @@ def test_subscription_session_without_a_user_is_ignored() -> None:
     assert interpreted(event) == Ignored("no_payment")
 
 
-def test_paid_session_links_its_customer_to_the_user() -> None:
-    interpretation = interpreted(session_event(customer="cus_1"))
-    assert isinstance(interpretation, Facts)
-    assert Customer("cus_1", USER_ID) in interpretation.facts
+@pytest.mark.parametrize("reference", [None, USER_ID.upper(), "order_1234"])
+def test_paid_session_claims_its_customer(reference: str | None) -> None:
+    assert claims_of(session_event(customer="cus_1", client_reference_id=reference)) == {(USER_ID, ONE_TIME_SALE)}
 
 
-def test_unpaid_session_does_not_link_its_customer() -> None:
-    interpretation = interpreted(session_event("checkout.session.completed.unpaid", customer="cus_1"))
-    assert isinstance(interpretation, Facts)
-    assert Customer("cus_1", USER_ID) not in interpretation.facts
+def test_unpaid_session_claims_nothing() -> None:
+    assert claims_of(session_event("checkout.session.completed.unpaid", customer="cus_1")) == set()
+
+
+@pytest.mark.parametrize("name", ["checkout.session.completed", "checkout.session.completed.unpaid"])
+def test_gift_cancels_its_receivers_claims(name: str) -> None:
+    """The PaymentIntent of the gift names the receiver, too, and not the payer."""
+    assert claims_of(session_event(name, customer="cus_1", client_reference_id=OTHER_USER)) == {(USER_ID, GIFT)}
+    assert claims_of(payment_intent_event(customer="cus_1")) == {(USER_ID, ONE_TIME_PAYMENT)}
 
 
 def test_session_without_a_user_belongs_to_its_customer() -> None:

@@ -10,12 +10,26 @@ import pytest
 
 from support.recorded import USER_ID, VERSIONS, invoice_event, invoice_payment_event, recorded, session_event
 from webhook.events.event import EventScope, read_event
-from webhook.events.facts import INVOICE, SESSION, Customer, Facts, Ignored, Interpretation, Link, Sale, Unresolvable
+from webhook.events.facts import (
+    INVOICE,
+    INVOICE_METADATA,
+    ONE_TIME_SALE,
+    SESSION,
+    Claim,
+    Facts,
+    Ignored,
+    Interpretation,
+    Link,
+    Sale,
+    Unresolvable,
+)
 from webhook.events.interpret import interpret
 from webhook.events.lookups import InvoiceLines, Lookup, Price, SessionLines
 
 SESSION_ID = session_event()["data"]["object"]["id"]
 WITHOUT_CREDITS = session_event(credits=None)
+
+OTHER_USER = "00000000-0000-4000-8000-000000000000"
 
 LookupResults = Mapping[Lookup, Any]
 
@@ -238,10 +252,47 @@ def test_invoice_without_a_user_belongs_to_its_customer() -> None:
     assert (sale.user_id, sale.customer_id) == (None, "cus_1")
 
 
-def test_invoice_links_its_customer_to_the_user() -> None:
-    interpretation = interpreted(invoice_event(customer="cus_1"), None)
+def claims_of(event: dict[str, Any]) -> list[Claim]:
+    interpretation = interpreted(event, None)
     assert isinstance(interpretation, Facts)
-    assert Customer("cus_1", USER_ID) in interpretation.facts
+    return [fact for fact in interpretation.facts if isinstance(fact, Claim)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_invoice_claims_its_subscription_for_the_user(version: str) -> None:
+    """The subscription and its metadata stand in different places before and since basil."""
+    event = recorded("invoice.paid", version)
+    source = event["data"]["object"]
+    details = (source.get("parent") or source)["subscription_details"]
+    details["metadata"] = {"user_id": USER_ID, "credits": "100"}
+    subscription = details.get("subscription") or source["subscription"]
+    [claim] = claims_of(event)
+    assert claim == Claim(subscription, source["customer"], USER_ID, INVOICE_METADATA, source["created"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_invoice_without_a_user_names_its_subscription(version: str) -> None:
+    event = recorded("invoice.paid", version)
+    source = event["data"]["object"]
+    details = (source.get("parent") or source)["subscription_details"]
+    details["metadata"] = {"credits": "100"}
+    subscription = details.get("subscription") or source["subscription"]
+    assert (sale_of(event).subscription_id, claims_of(event)) == (subscription, [])
+
+
+def test_invoice_for_another_receiver_claims_for_its_subscriptions_user() -> None:
+    """An invoice's own metadata names who receives its credits. The snapshot names whose subscription it is."""
+    event = invoice_event()
+    event["data"]["object"]["metadata"] = {"user_id": OTHER_USER}
+    [claim] = claims_of(event)
+    assert (sale_of(event).user_id, claim.user_id) == (OTHER_USER, USER_ID)
+
+
+def test_invoice_without_a_subscription_claims_its_customer() -> None:
+    event = invoice_event(customer="cus_1")
+    event["data"]["object"]["parent"] = None
+    event["data"]["object"]["metadata"] = {"user_id": USER_ID, "credits": "100"}
+    assert claims_of(event) == [Claim(None, "cus_1", USER_ID, ONE_TIME_SALE)]
 
 
 def test_invoice_payment_links_its_payment_to_the_invoice() -> None:

@@ -15,7 +15,7 @@ from support.databases import WORKER, Database
 from support.ledger_queries import WAITS, held, new_user, sessions
 from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.events.event import Event
-from webhook.events.facts import SESSION, Customer, Fact, Link, Reversal, Sale, as_json
+from webhook.events.facts import ONE_TIME_SALE, SESSION, Claim, Fact, Link, Reversal, Sale, as_json
 from webhook.ledger.connections import CONNECTIONS
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
@@ -51,8 +51,8 @@ class Bank:
     def entries(self) -> list[tuple[str, int]]:
         return self.admin.execute("select stripe_id, amount from public.transactions order by stripe_id").fetchall()
 
-    def customers(self) -> list[tuple[str, str]]:
-        return self.admin.execute("select customer_id, user_id::text from billing.customers order by 1, 2").fetchall()
+    def claims(self) -> list[tuple[str, str]]:
+        return self.admin.execute("select subject_id, user_id::text from billing.claims order by 1, 2").fetchall()
 
     def balance(self) -> int:
         [(balance,)] = self.admin.execute("select credits_balance from public.users where id = %s", [self.user_id])
@@ -138,29 +138,29 @@ def test_sale_in_a_batch_after_its_refund_keeps_nothing(bank: Bank, payment_id: 
 
 def test_sale_in_a_batch_links_its_customer_to_the_user(bank: Bank) -> None:
     """Further purchases of the customer are recorded as well."""
-    customer = Customer("cus_1", bank.user_id)
+    customer = Claim(None, "cus_1", bank.user_id, ONE_TIME_SALE)
     assert bank.record([customer, bank.sale("pi_1")], [customer, bank.sale("pi_2")]) == [RECORDED, RECORDED]
-    assert bank.customers() == [("cus_1", bank.user_id)]
+    assert bank.claims() == [("cus_1", bank.user_id)]
     assert bank.balance() == 200
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_customer_link_in_a_batch_settles_its_waiting_sales(bank: Bank, order: int) -> None:
     """Their sales come before the batch, or in the same batch in any order."""
-    linking = [Customer("cus_1", bank.user_id), bank.sale("pi_1")]
+    linking = [Claim(None, "cus_1", bank.user_id, ONE_TIME_SALE), bank.sale("pi_1")]
     invoice = [bank.sale("in_1", user_id=None, customer_id="cus_1")]
     bank.record(*[linking, invoice][::order])
     assert bank.balance() == 200
     bank.record([bank.sale("in_2", user_id=None, customer_id="cus_2")])
-    bank.record([Customer("cus_2", bank.user_id), bank.sale("pi_2")])
+    bank.record([Claim(None, "cus_2", bank.user_id, ONE_TIME_SALE), bank.sale("pi_2")])
     assert bank.balance() == 400
 
 
 def test_sale_with_another_users_customer_takes_the_full_path(bank: Bank) -> None:
     """The short path is for facts about one user."""
     other = new_user(bank.admin)
-    bank.record([Customer("cus_1", other), bank.sale()])
-    assert bank.customers() == [("cus_1", other)]
+    bank.record([Claim(None, "cus_1", other, ONE_TIME_SALE), bank.sale()])
+    assert bank.claims() == [("cus_1", other)]
     assert bank.balance() == 100
 
 

@@ -41,6 +41,10 @@ REMEDIES = {
 """The advice for each reason."""
 
 
+SALE_WITHOUT_EVENT = "billing.sale"
+"""The type of an entry that stands for a sale: its events were settled before it lost its user."""
+
+
 class NotParkedError(ExpectedError):
     """A requested event is not parked; the message names it."""
 
@@ -136,6 +140,9 @@ def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI 
     if event is None or event.payload is None:
         # Meanwhile another event of its sale settled it, or another operator resolved it.
         return Outcome("duplicate")
+    if event.type == SALE_WITHOUT_EVENT and event.payment_id:
+        reason = ledger.settle_parked_sale(event.payment_id)
+        return Outcome("parked", reason) if reason else Outcome("recorded")
     outcome = settle(read_event(event.payload), event.payload, ledger, scope, stripe)
     if outcome.name == "ignored" and outcome.missing_setting:
         # The settings were different when it was parked. The missing one could show that it is about credits.

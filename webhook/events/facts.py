@@ -12,6 +12,10 @@ from typing import Any, ClassVar
 SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
 """The versions of sale facts by their source. The closer the source is to the money, the higher the version."""
 
+INVOICE_METADATA, SESSION_METADATA, SESSION_REFERENCE, ONE_TIME_SALE, ONE_TIME_PAYMENT, GIFT = 4, 3, 2, 1, 0, -1
+"""The levels of claims. A PaymentIntent is as weak as its session or invoice, but it cannot name a payer beside the
+receiver. So a gift claims nothing, and it cancels the receiver's claims by PaymentIntents."""
+
 
 @dataclass(frozen=True)
 class Sale:
@@ -25,6 +29,8 @@ class Sale:
     money_amount: int
     currency: str
     paid: bool
+    subscription_id: str | None = None
+    """The Stripe subscription, if the source names no user."""
     customer_id: str | None = None
     """The Stripe customer, if the source names no user."""
     priced: bool = False
@@ -32,12 +38,20 @@ class Sale:
 
 
 @dataclass(frozen=True)
-class Customer:
-    """A Stripe customer belongs to this user."""
+class Claim:
+    """A subscription, or a Stripe customer if ``subscription_id`` is ``None``, is for this user.
 
-    kind: ClassVar = "customer"
-    customer_id: str
+    The claims with the highest ``level`` decide for which user the sales are that name none.
+    """
+
+    kind: ClassVar = "claim"
+    subscription_id: str | None
+    customer_id: str | None
+    """The subscription's customer, else the customer that is claimed."""
     user_id: str
+    level: int
+    created: int | None = None
+    """When the invoice was created, in seconds since 1970. The newest of a subscription's invoices counts."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ class RefundedTotal:
     money_amount: int
 
 
-Fact = Sale | Customer | Link | Reversal | RefundedTotal
+Fact = Sale | Claim | Link | Reversal | RefundedTotal
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class Facts:
     @property
     def payment_id(self) -> str | None:
         """The sale that the facts are about."""
-        return next((fact.payment_id for fact in self.facts if not isinstance(fact, Customer)), None)
+        return next((fact.payment_id for fact in self.facts if not isinstance(fact, Claim)), None)
 
 
 @dataclass(frozen=True)

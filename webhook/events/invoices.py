@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from webhook.events.facts import INVOICE, Facts, Ignored, Interpretation, Link
-from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, currency, metadata, optional_id, required_id
-from webhook.events.invoice_lines import subscription_details_of
+from dataclasses import replace
+from typing import Any
+
+from webhook.events.facts import INVOICE, INVOICE_METADATA, Claim, Facts, Ignored, Interpretation, Link
+from webhook.events.fields import (
+    JSONObject,
+    UnexpectedShapeError,
+    amount,
+    currency,
+    instant,
+    metadata,
+    optional_id,
+    required_id,
+)
+from webhook.events.invoice_lines import subscription_details_of, subscription_of
 from webhook.events.lookups import Resolve
 from webhook.events.period_credits import period_grant
-from webhook.events.sales import Grant, grant_of, settleable
+from webhook.events.sales import Grant, grant_of, one_time_claims, settleable, subscription_claims, user_id_of
 
 
 def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
@@ -17,7 +29,8 @@ def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
     :func:`period_grant`.
     """
     own = metadata(source)
-    grant = grant_of(source, metadata(subscription_details_of(source)) | own)
+    details = subscription_details_of(source)
+    grant = replace(grant_of(source, metadata(details) | own), subscription_id=subscription_of(source))
     if grant.credit_count == 0:
         return Ignored("zero_credits")
     granted = grant if "credits" in own else period_grant(source, grant, resolve)
@@ -27,7 +40,7 @@ def invoice(source: JSONObject, resolve: Resolve) -> Interpretation:
     sale = granted.sale(invoice_id, INVOICE, amount(source, "amount_paid"), currency(source), paid=True)
     payment_id = optional_id(source, "payment_intent")
     links = (Link(invoice_id, invoice_id, payment_id),) if payment_id else ()
-    return settleable(granted, sale, links)
+    return settleable(granted, sale, _claims(source, granted, metadata(details).get("user_id")), links)
 
 
 def invoice_payment(source: JSONObject) -> Interpretation:
@@ -39,3 +52,11 @@ def invoice_payment(source: JSONObject) -> Interpretation:
     if payment_id is None:
         return Ignored("no_payment")
     return Facts((Link(required_id(source, "id"), required_id(source, "invoice"), payment_id),))
+
+
+def _claims(source: JSONObject, grant: Grant, subscription_user: Any) -> tuple[Claim, ...]:
+    """Return the claims of an invoice, whose own metadata may name another receiver than its subscription's."""
+    if grant.subscription_id is None:
+        return one_time_claims(grant)
+    named = (user_id_of(subscription_user) or grant.user_id, INVOICE_METADATA)
+    return subscription_claims(grant.subscription_id, grant.customer_id, named, created=instant(source, "created"))

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.events.facts import (
+    GIFT,
+    ONE_TIME_PAYMENT,
+    ONE_TIME_SALE,
     PAYMENT_INTENT,
     SESSION,
-    Customer,
+    SESSION_METADATA,
+    SESSION_REFERENCE,
+    Claim,
     Facts,
     Ignored,
     Interpretation,
@@ -30,19 +35,20 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 
 @dataclass(frozen=True)
 class Grant:
-    """The user, credits and Stripe customer that an object names, unchecked."""
+    """The user, credits, subscription and Stripe customer that an object names, unchecked."""
 
     user: Any
     credits: Any
     """A string from metadata, or the sum of line items."""
     customer_id: str | None
+    subscription_id: str | None = None
     priced: bool = False
     """Whether the credits come from line items."""
 
     @property
     def user_id(self) -> str | None:
         """The user as a UUID in its usual form, else ``None``."""
-        return self.user if isinstance(self.user, str) and _UUID.fullmatch(self.user) else None
+        return user_id_of(self.user)
 
     @property
     def credit_count(self) -> int | None:
@@ -56,8 +62,8 @@ class Grant:
         return number if 0 <= number <= MOST_CREDITS else None
 
     def sale(self, payment_id: str, version: int, money_amount: int, currency: str, *, paid: bool) -> Sale:
-        """Return the sale of this grant. It names the customer only if the object names no user."""
-        customer_id = self.customer_id if self.user is None else None
+        """Return the sale of this grant. It names subscription and customer only if the object names no user."""
+        names_nobody = self.user is None
         return Sale(
             payment_id,
             version,
@@ -66,13 +72,10 @@ class Grant:
             money_amount,
             currency,
             paid,
-            customer_id,
+            self.subscription_id if names_nobody else None,
+            self.customer_id if names_nobody else None,
             self.priced,
         )
-
-    def customer(self) -> tuple[Customer, ...]:
-        """Return the fact that the customer belongs to the user, if both are known."""
-        return (Customer(self.customer_id, self.user_id),) if self.customer_id and self.user_id else ()
 
     def parked_reason(self) -> str | None:
         """Return the reason why this grant cannot be settled; ``None`` if its values are well-formed.
@@ -86,31 +89,67 @@ class Grant:
         return "unknown_user" if self.user is not None and self.user_id is None else None
 
 
+def user_id_of(name: Any) -> str | None:
+    """Return the name if it is a UUID, else ``None``: it may be an order number or an affiliate's name."""
+    return name if isinstance(name, str) and _UUID.fullmatch(name) else None
+
+
+def one_time_claims(grant: Grant, reference: Any = None, *, paid: bool = True) -> tuple[Claim, ...]:
+    """Return the claim of a paid one-time sale: its customer is its user, unless ``reference`` is another user.
+
+    The payer may buy for another user. Then the receiver claims nothing, although other sources of the sale name them.
+    """
+    receiver, reference_id = grant.user_id, user_id_of(reference)
+    if grant.customer_id is None or receiver is None:
+        return ()
+    is_gift = reference_id is not None and reference_id.lower() != receiver.lower()
+    level = GIFT if is_gift else ONE_TIME_SALE
+    return (Claim(None, grant.customer_id, receiver, level),) if paid or is_gift else ()
+
+
+def subscription_claims(
+    subscription_id: str | None, customer_id: str | None, *named: tuple[Any, int], created: int | None = None
+) -> tuple[Claim, ...]:
+    """Return the claims of a subscription by each of ``named`` that is a UUID, with its level."""
+    if subscription_id is None:
+        return ()
+    users = ((user_id_of(name), level) for name, level in named)
+    return tuple(Claim(subscription_id, customer_id, user_id, level, created) for user_id, level in users if user_id)
+
+
 def grant_of(source: JSONObject, names: JSONObject, fallback_user: Any = None) -> Grant:
     """Return the grant in ``names``, the metadata of ``source``."""
     user = names.get("user_id") or fallback_user or None
     return Grant(user, names.get("credits"), optional_id(source, "customer"))
 
 
-def settleable(grant: Grant, sale: Sale, links: tuple[Link, ...] = ()) -> Interpretation:
+def settleable(
+    grant: Grant, sale: Sale, claims: tuple[Claim, ...] = (), links: tuple[Link, ...] = ()
+) -> Interpretation:
     """Return the facts of a sale, or why it has to be parked."""
     reason = grant.parked_reason()
     if reason:
         return Unresolvable(reason, sale.payment_id)
-    return Facts((*links, *(grant.customer() if sale.paid else ()), sale))
+    return Facts((*links, *claims, sale))
 
 
 def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     """Return the sale of a Checkout Session: https://docs.stripe.com/api/checkout/sessions/object.
 
-    The sale of a subscription is its invoice. Its session only states which user the customer is.
+    The sale of a subscription is its invoice. Its session only claims the subscription for its user.
     """
     if source.get("mode") == "setup":
         return Ignored("no_payment")
-    grant = grant_of(source, metadata(source), source.get("client_reference_id"))
+    user, reference = metadata(source).get("user_id"), source.get("client_reference_id")
     if source.get("mode") == "subscription":
-        customer = grant.customer()
-        return Facts(customer) if customer else Ignored("no_payment")
+        claims = subscription_claims(
+            optional_id(source, "subscription"),
+            optional_id(source, "customer"),
+            (user, SESSION_METADATA),
+            (reference, SESSION_REFERENCE),
+        )
+        return Facts(claims) if claims else Ignored("no_payment")
+    grant = grant_of(source, metadata(source), reference)
     if grant.credits is None:
         lines = resolve(SessionLines(required_id(source, "id")))
         grant = grant if lines is None else replace(grant, credits=credits_of_lines(lines, resolve), priced=True)
@@ -124,9 +163,10 @@ def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     status = word(source, "payment_status")
     paid = status == "paid" or (status == "no_payment_required" and money == 0)
     sale = grant.sale(payment_id, SESSION, money, currency(source), paid=paid)
+    claims = one_time_claims(grant, reference, paid=paid)
     invoice_id = optional_id(source, "invoice")
     links = (Link(session_id, invoice_id, payment_id),) if invoice_id else ()
-    return settleable(grant, sale, links)
+    return settleable(grant, sale, claims, links)
 
 
 def payment_intent(source: JSONObject) -> Interpretation:
@@ -142,7 +182,8 @@ def payment_intent(source: JSONObject) -> Interpretation:
         return Ignored("zero_credits")
     money = amount(source, "amount_received")
     sale = grant.sale(required_id(source, "id"), PAYMENT_INTENT, money, currency(source), paid=True)
-    return settleable(grant, sale)
+    claims = tuple(replace(claim, level=ONE_TIME_PAYMENT) for claim in one_time_claims(grant))
+    return settleable(grant, sale, claims)
 
 
 def uses_manual_capture(source: JSONObject) -> bool:

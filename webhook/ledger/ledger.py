@@ -129,6 +129,11 @@ class Ledger:
         reason = self._value("parked_already", object_id=object_id, payment_id=payment_id)
         return reason if isinstance(reason, str) else None
 
+    def settle_parked_sale(self, payment_id: str) -> str | None:
+        """Settle a sale that is parked without an event of its own. Return why it cannot be, ``None`` if it is."""
+        reason = self._value("settle_parked_sale", payment_id=payment_id)
+        return reason if isinstance(reason, str) else None
+
     def open_objects(self, since: datetime) -> list[str]:
         """Return the ids of sales recorded since then that are not paid yet, and of open disputes."""
         return [row["id"] for row in self._rows("open_objects", since=since)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from webhook.events.event import Event, EventScope
-from webhook.events.facts import Customer, Fact, Facts, Interpretation, Sale, Unresolvable
+from webhook.events.facts import Claim, Fact, Facts, Interpretation, Sale, Unresolvable
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import interpret
 from webhook.events.lookups import Lookup, Resolve, SessionLines
@@ -115,12 +115,12 @@ def paid_at(source: JSONObject) -> int:
 
 
 def _could_grant(interpreted: InterpretedObject) -> bool:
-    """Whether it could grant credits, now or after a retry. Reversals and customers never do."""
+    """Whether it could grant credits, now or after a retry. Reversals and claims never do."""
     if interpreted.kind in (REFUNDS.name, DISPUTES.name):
         return False
     match interpreted.interpretation:
         case Facts(facts):
-            return not all(isinstance(fact, Customer) for fact in facts)
+            return not all(isinstance(fact, Claim) for fact in facts)
         case _:
             return True
 

@@ -50,12 +50,15 @@ facts as (
         money_amount,
         currency,
         paid,
+        subscription_id,
+        customer_id,
         erased_at,
+        forgotten_at,
         recorded_at
     from billing.sales
     left join public.users on users.id = user_id
     union all
-    select stripe_id, 0, user_id, true, amount, money_amount, currency, true, null, created_at
+    select stripe_id, 0, user_id, true, amount, money_amount, currency, true, null, null, null, null, created_at
     from public.transactions
     where type = 'PURCHASE' and event_id is null and num_nulls(stripe_id, money_amount, currency) = 0
 ),
@@ -71,10 +74,85 @@ payments as (
         (max(array[version::text, currency]) filter (where currency is not null))[2] as currency,
         bool_or(paid) as paid,
         bool_or(erased_at is not null) as erased,
+        bool_or(forgotten_at is not null) as forgotten,
         max(recorded_at) as recorded_at
     from facts
     left join linked on linked.id = payment_id
     group by payment_id
+),
+-- The subscriptions and customers of sales.
+subjects as materialized (
+    select distinct
+        coalesce(linked.sale, payment_id) collate "C" as sale,
+        subscription_id,
+        customer_id
+    from billing.sales
+    left join linked on linked.id = payment_id
+    where num_nonnulls(subscription_id, customer_id) > 0
+),
+-- Claims count if their user exists or is gone.
+claims as (
+    select claims.*
+    from billing.claims
+    left join public.users on users.id = user_id
+    where is_erased or users.id is not null
+),
+subscription_users as materialized (
+    select distinct
+        subject_id as subscription_id,
+        user_id
+    from (
+        select
+            subject_id,
+            user_id,
+            array[level, coalesce(case when level = 4 then extract(epoch from created) end, 0)] as strength,
+            max(array[level, coalesce(case when level = 4 then extract(epoch from created) end, 0)])
+                over (partition by subject_id) as greatest_strength
+        from claims
+        where level > 1
+    ) as ranked
+    where strength = greatest_strength
+),
+strong as materialized (
+    select distinct
+        customer_id,
+        subscription_users.user_id
+    from billing.claims
+    join subscription_users on subscription_id = subject_id
+    where customer_id is not null
+),
+customer_users as (
+    select customer_id, user_id
+    from strong
+    union
+    select claims.subject_id, claims.user_id
+    from claims
+    left join strong on strong.customer_id = claims.subject_id
+    left join billing.claims as gift
+        on gift.subject_id = claims.subject_id and gift.user_id = claims.user_id and gift.level = -1 and claims.level = 0
+    where claims.level in (0, 1) and strong.customer_id is null and gift.subject_id is null
+),
+subscription_owners as materialized (
+    select distinct sale, user_id
+    from subjects
+    join subscription_users using (subscription_id)
+),
+-- The only user whom the claims of a sale lead to. It counts if no source names a user.
+owners as (
+    select
+        sale,
+        case when count(distinct user_id) = 1 then min(user_id::text)::uuid end as owner_id
+    from (
+        select sale, user_id
+        from subscription_owners
+        union all
+        select sale, customer_users.user_id
+        from subjects
+        join customer_users using (customer_id)
+        left join subscription_owners using (sale)
+        where subscription_owners.sale is null
+    ) as claimants
+    group by sale
 ),
 -- Each sale: of linked ids the complete one counts, then a paid one, then the one closest to the money, then the smallest.
 sales as materialized (
@@ -82,19 +160,27 @@ sales as materialized (
         sale,
         payment_id,
         users.id as user_id,
-        num_nulls(users.id, credits) = 2 as is_nameless,
+        num_nulls(named.id, credits) = 2 as is_nameless,
         credits,
         money_amount,
         currency,
         paid and num_nulls(users.id, credits) = 0 as settled,
         paid,
         recorded_at,
-        bool_or(erased) over (partition by sale) as erased
-    from payments
-    left join public.users on users.id = payments.user_id
+        bool_or(erased) over (partition by sale) as erased,
+        bool_or(forgotten) over (partition by sale) as forgotten
+    from (
+        select
+            *,
+            bool_or(user_id is not null) over (partition by sale) as is_named
+        from payments
+    ) as payments
+    left join owners using (sale)
+    left join public.users as named on named.id = payments.user_id
+    left join public.users on users.id = case when is_named then payments.user_id else owner_id end
     order by
         sale,
-        case when users.id is null and credits is null then 2 else num_nulls(payments.user_id, credits) end,
+        case when named.id is null and credits is null then 2 else num_nulls(payments.user_id, credits) end,
         paid desc,
         version desc,
         payment_id collate "C"

@@ -1,4 +1,4 @@
--- Paid sales without a ledger row and without a parked event. Facts that name neither credits nor an existing user are about
+-- Paid sales that cannot be settled, without a parked event. Facts that name neither credits nor an existing user are about
 -- something else, until a session reports credits. Sales of the last five minutes may be about to be parked.
 
 select
@@ -12,7 +12,7 @@ where
     paid
     and not settled
     and not erased
+    and not forgotten
     and not is_nameless
     and recorded_at < now() - interval '5 minutes'
-    and not exists (select from entries where entries.sale = sales.sale)
     and not exists (select from parked where parked.sale = sales.sale)
