@@ -73,7 +73,7 @@ coverage: $(STAMP) ## Run all tests and report their coverage
 	.venv/bin/pytest -n auto --cov --cov-report=term-missing:skip-covered
 
 settlement: $(STAMP) ## Test the settlement with 20,000 examples
-	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py
+	SETTLEMENT_EXAMPLES=20000 .venv/bin/pytest tests/sql/test_settlement.py tests/unit/test_billing_stories.py
 
 soak: $(STAMP) ## Send 200,000 deliveries; memory must not grow
 	SOAK_DELIVERIES=200000 .venv/bin/pytest tests/processes/test_soak.py

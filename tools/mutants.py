@@ -22,6 +22,7 @@ SUITE = (
     "tests/worker/test_claims.py",
     "tests/sql/test_transactions.py",
     "tests/unit/test_reversals.py",
+    "tests/unit/test_billing_stories.py",
     "tests/processes/test_races.py",
     "tests/sql/test_settlement.py",
     "tests/sql/test_permutations.py",
@@ -122,6 +123,24 @@ MUTANTS = (
         "webhook/events/reversals.py",
         "version=2 if failed else 1",
         "version=1 if failed else 2",
+    ),
+    Mutant(
+        "customer balance pays no credits",
+        "webhook/events/shares.py",
+        "+ max(0, end - start)",
+        "",
+    ),
+    Mutant(
+        "debt of a switch is no money",
+        "webhook/events/shares.py",
+        "(_new_debt(source) if has_credit else 0)",
+        "0",
+    ),
+    Mutant(
+        "part of a period grants its part",
+        "webhook/events/billing_periods.py",
+        "else Fraction(line.amount) / full",
+        "else WHOLE",
     ),
     Mutant(
         "version guard",
