@@ -146,8 +146,8 @@ def test_idle_client_whose_request_has_arrived_stays_connected(ends: tuple[socke
     limiter, client = limited(ends[0])
     ends[1].sendall(b"POST")
     limiter.end_after(0)
-    with limiter.waiting_for(client):
-        assert limiter._close_late()  # noqa: SLF001 - the clock calls it
+    limiter.waiting.add(client)
+    assert limiter._close_late()  # noqa: SLF001 - the clock calls it
     assert client.recv(100) == b"POST"
 
 
@@ -159,6 +159,6 @@ def test_request_that_trickles_in_is_disconnected_in_time(
     limiter, client = limited(ends[0])
     ends[1].sendall(b"POST /")
     client.recv(4)
-    with limiter.waiting_for(client):
-        limiter._close_late()  # noqa: SLF001 - the clock calls it
+    limiter.waiting.add(client)
+    limiter._close_late()  # noqa: SLF001 - the clock calls it
     assert client.recv(100) == b""

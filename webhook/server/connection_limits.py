@@ -34,6 +34,11 @@ class ConnectionLimiter:
         self.waiting: set[LimitedSocket] = set()
         """Connections that wait for the client: to send a request, or to read an answer."""
 
+    def begin_wait(self, client: LimitedSocket) -> None:
+        """Close the connection if the wait takes too long. It ends when ``client`` is removed from :attr:`waiting`."""
+        self.waiting.add(client)
+        self._clock.start()
+
     @contextmanager
     def limit(self, connection: Any) -> Iterator[LimitedSocket]:
         """Yield the connection with its limits, and count it until the block ends. May close another connection."""
@@ -46,16 +51,6 @@ class ConnectionLimiter:
         finally:
             self._count -= 1
             limited.discard_request()
-
-    @contextmanager
-    def waiting_for(self, client: LimitedSocket) -> Iterator[None]:
-        """Disconnect the client if the block takes too long."""
-        self.waiting.add(client)
-        try:
-            self._clock.start()
-            yield
-        finally:
-            self.waiting.discard(client)
 
     def _close_late(self) -> bool:
         """Close the connections whose time is over. Return whether any connection waits."""
@@ -94,6 +89,7 @@ class LimitedSocket:
         self._limiter = limiter
         self._is_answered = False
         self._is_closed = False
+        self._held: list[bytes] | None = None
         self.since = monotonic()
         """The start of the wait for the client; once it sends a request, that of the request."""
         self.buffered = 0
@@ -120,26 +116,48 @@ class LimitedSocket:
         return received
 
     def _receive(self, size: int) -> bytes:
+        self._limiter.begin_wait(self)
         try:
-            with self._limiter.waiting_for(self):
-                received: bytes = self._connection.recv(size)
+            received: bytes = self._connection.recv(size)
         except OSError:
             if self._is_closed:
                 return b""
             raise
+        finally:
+            self._limiter.waiting.discard(self)
         return received
+
+    def hold(self) -> None:
+        """Keep what is written from now on, until :meth:`send_held` sends it in one piece."""
+        self._held = []
+
+    def send_held(self) -> None:
+        """Send what was kept, as :meth:`sendall` does."""
+        answer, self._held = b"".join(self._held or ()), None
+        if answer and not self._is_closed:
+            self.sendall(answer)
 
     def sendall(self, answer: bytes) -> None:
         """Send the bytes; raise :class:`BrokenPipeError`, which gunicorn does not log, if the client times out."""
+        if self._held is not None:
+            self._held.append(answer)
+            return
         self._is_answered = True
         self.since = monotonic()
+        self._limiter.begin_wait(self)
         try:
-            with self._limiter.waiting_for(self):
-                self._connection.sendall(answer)
+            self._connection.sendall(answer)
         except OSError:
             if self._is_closed:
                 raise BrokenPipeError(errno.EPIPE, "the client does not read the answer") from None
             raise
+        finally:
+            self._limiter.waiting.discard(self)
+
+    def shutdown(self, how: int) -> None:
+        """Send what was kept, then shut the connection down: an error cut the answer off."""
+        self.send_held()
+        self._connection.shutdown(how)
 
     @property
     def is_idle(self) -> bool:

@@ -12,6 +12,7 @@ from gevent import monkey
 # A delivery that waits lets others run. Fork, signals and subprocesses stay unpatched: gunicorn manages its processes.
 monkey.patch_all(os=False, signal=False, subprocess=False)
 
+import gc
 import os
 import resource
 import signal
@@ -80,6 +81,9 @@ graceful_timeout = 25
 # delivery could arrive while we close it.
 keepalive = 95
 
+# The worker sends each answer in one piece (worker.py), which a file sent by the kernel would overtake.
+sendfile = False
+
 # gunicorn's remote control would create a socket in HOME. The worker does not use it.
 control_socket_disable = True
 
@@ -106,7 +110,8 @@ os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, aft
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the process a slot for its metrics."""
+    """Give the process a slot for its metrics. Leave what is loaded now out of its garbage collections."""
+    gc.freeze()
     worker.metrics_slot = multiprocess.free_slot([each.metrics_slot for each in server.WORKERS.values()])
 
 

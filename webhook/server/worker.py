@@ -8,7 +8,7 @@ from typing import Any
 from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
-from webhook.server.connection_limits import ConnectionLimiter
+from webhook.server.connection_limits import ConnectionLimiter, LimitedSocket
 
 _LINGER = 2
 """Seconds after SIGTERM in which a client may still use its idle connection. gunicorn's threads wait as long."""
@@ -22,6 +22,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # gunicorn accepts twice as many for a moment: a new connection is accepted first, then an old one is closed.
         self._limiter = ConnectionLimiter(self.worker_connections // 2, self.cfg.keepalive)
 
+    def init_process(self) -> None:
+        """Serve until the process ends."""
+        # gunicorn looks up some twenty settings for each request. As plain attributes they take no function calls.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
+
     def patch(self) -> None:
         """Make the listening sockets gevent's. gunicorn's method would also patch what gunicorn_conf.py leaves out."""
         patched = (socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in self.sockets)
@@ -31,6 +37,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Serve one connection."""
         with self._limiter.limit(client) as limited:
             super().handle(listener, limited, addr)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: LimitedSocket, addr: Any) -> None:
+        """Answer one request. gunicorn alone would send the head and the body one after the other."""
+        sock.hold()
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.send_held()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         """Return no timeout: the limited socket has its own, which depends on what it received."""
