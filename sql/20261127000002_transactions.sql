@@ -29,6 +29,8 @@ create table public.transactions (
     refunds uuid
         constraint transactions_refunds_fkey references public.transactions (id),
     event_id text,
+    description text
+        constraint transactions_description_length check (char_length(description) between 1 and 200),
     created_at timestamptz not null default now(),
     constraint transactions_amount_sign check (
         case type
@@ -63,6 +65,9 @@ comment on column public.transactions.refunds is
 
 comment on column public.transactions.event_id is
     'The Stripe event that caused the row.';
+
+comment on column public.transactions.description is
+    'What the user''s history shows for an adjustment by an operator, such as Welcome bonus. Else null.';
 
 create index transactions_user_id_created_at_idx on public.transactions (user_id, created_at);
 

@@ -24,7 +24,12 @@ create table billing.parked_events (
     discarded_by text,
     discard_reason text,
     object_ids text[],
-    constraint parked_events_payload_while_open check ((payload is null) = (resolved_at is not null)),
+    constraint parked_events_payload_while_needed check (
+        case
+            when resolved_at is null then payload is not null
+            when resolution = 'settled' then payload is null
+        end is not false
+    ),
     constraint parked_events_resolution_whole check (
         case resolution
             when 'settled' then resolved_at is not null and num_nonnulls(discarded_by, discard_reason) = 0
@@ -47,7 +52,7 @@ comment on column billing.parked_events.user_reference is
     'What the event names as its user, a UUID or not. It may be personal data, so it is dropped with the payload.';
 
 comment on column billing.parked_events.payload is
-    'The event as it came. It holds personal data, so it is dropped when the event is resolved.';
+    'The event as it came. It holds personal data, so it is dropped when the event is settled, and 30 days after it was discarded.';
 
 comment on column billing.parked_events.resolution is
     'settled or discarded; null while the event is open. A discarded event becomes settled if it is delivered again and can be settled.';
@@ -63,6 +68,9 @@ comment on column billing.parked_events.object_ids is
 
 create index parked_events_open_idx on billing.parked_events (payment_id)
 where resolved_at is null;
+
+create index parked_events_kept_idx on billing.parked_events (resolved_at)
+where payload is not null and resolved_at is not null;
 
 revoke all on billing.parked_events from public, anon, authenticated, service_role;
 

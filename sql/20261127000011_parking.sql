@@ -1,6 +1,30 @@
 -- migrate:up
 
--- Parking and discarding events. An event is resolved by billing.resolve(), or when its sale is settled.
+-- Parking events. An event is resolved by billing.resolve(), when its sale is settled, or when an operator discards it.
+
+-- Of rows that another session drops at this moment none is waited for.
+create function billing.drop_discarded_payloads() returns void
+    language sql
+    set search_path = pg_catalog, pg_temp
+as $$
+    update billing.parked_events
+    set payload = null
+    where event_id in (
+        select event_id
+        from billing.parked_events
+        where payload is not null and resolved_at < now() - interval '30 days'
+        limit 1000
+        for no key update skip locked
+    )
+$$;
+
+comment on function billing.drop_discarded_payloads() is
+    'Drops the payloads of events that were discarded more than 30 days ago. park() and discard() call it.';
+
+revoke all on function billing.drop_discarded_payloads() from public, anon, authenticated, service_role;
+
+grant execute on function billing.drop_discarded_payloads() to service_role;
+
 
 create function billing.lacks_nothing(p_sale billing.merged_sale) returns boolean
     language sql
@@ -32,6 +56,7 @@ declare
     v_is_unread constant boolean := p_reason in ('wrong_mode', 'missing_api_key');
     v_sale billing.merged_sale;
 begin
+    perform billing.drop_discarded_payloads();
     if p_payment_id is not null then
         perform billing.lock_payments(array[p_payment_id]);
         v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
@@ -146,40 +171,6 @@ comment on function billing.settle_parked_sale(text) is
 revoke all on function billing.settle_parked_sale(text) from public, anon, authenticated, service_role;
 
 grant execute on function billing.settle_parked_sale(text) to service_role;
-
-
-create function billing.discard(p_event_ids text[], p_by text, p_reason text) returns setof text
-    language sql
-    set search_path = pg_catalog, pg_temp
-as $$
-    update billing.parked_events
-    set
-        resolution = 'discarded',
-        resolved_at = now(),
-        discarded_by = p_by || ' as ' || session_user,
-        discard_reason = p_reason,
-        -- As text: the operators of json reject a body that contains \u0000 or half a surrogate pair.
-        object_ids = case
-            when payment_id is null then array(
-                select distinct found[1]
-                from regexp_matches(payload::text, '"id":\s*"([!#-~]{1,255})"', 'g') as found
-            )
-        end,
-        payload = null
-    where event_id = any (p_event_ids) and resolved_at is null;
-
-    select event_id
-    from billing.parked_events
-    where event_id = any (p_event_ids) and resolution = 'discarded'
-    order by event_id;
-$$;
-
-comment on function billing.discard(text[], text, text) is
-    'Discards open parked events and drops their payloads. Returns which of the events are discarded now, earlier ones included. An event that is delivered again and can be settled is still settled.';
-
-revoke all on function billing.discard(text[], text, text) from public, anon, authenticated, service_role;
-
-grant execute on function billing.discard(text[], text, text) to service_role;
 
 
 create function billing.reopen(p_event_id text) returns boolean

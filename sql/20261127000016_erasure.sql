@@ -161,6 +161,20 @@ revoke all on function billing.names_user(json, uuid) from public, anon, authent
 grant execute on function billing.names_user(json, uuid) to service_role;
 
 
+create function billing.names_email(p_payload json, p_email text) returns boolean
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+    return strpos(lower(p_payload::text), lower(to_json(p_email)::text)) > 0;
+
+comment on function billing.names_email(json, text) is
+    'Returns whether a whole string in the body of an event is an e-mail address.';
+
+revoke all on function billing.names_email(json, text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.names_email(json, text) to service_role;
+
+
 create function billing.payments_of_user(p_user_id uuid) returns text[]
     language sql
     stable
@@ -239,6 +253,8 @@ declare
     v_nameless text[];
     v_shared text[];
     v_payment_id text;
+    v_event_ids text[];
+    v_email text;
 begin
     perform billing.lock_payments(
         billing.payments_of_user(p_user_id)
@@ -249,7 +265,7 @@ begin
             where user_id = p_user_id
         )
     );
-    perform 1
+    select email into v_email
     from public.users
     where id = p_user_id
     for update;
@@ -294,14 +310,29 @@ begin
     where payment_id = any (v_payment_ids);
     with deleted as (
         delete from billing.parked_events
-        where payment_id = any (v_payment_ids || v_nameless) or billing.names_user(payload, p_user_id)
-        returning payment_id
+        where
+            payment_id = any (v_payment_ids || v_nameless)
+            or billing.names_user(payload, p_user_id)
+            or billing.names_email(payload, v_email)
+        returning
+            event_id,
+            payment_id
     )
-    select pg_catalog.array_agg(deleted.payment_id)
-    into v_shared
+    select
+        pg_catalog.array_agg(deleted.event_id),
+        pg_catalog.array_agg(deleted.payment_id) filter (where pg_catalog.cardinality(sale.claimants) > 1)
+    into v_event_ids, v_shared
     from deleted
-    cross join lateral billing.sale_of(billing.linked_payments(array[deleted.payment_id])) as sale
-    where pg_catalog.cardinality(sale.claimants) > 1;
+    left join lateral billing.sale_of(billing.linked_payments(array[deleted.payment_id])) as sale on true;
+
+    alter table billing.operator_actions disable trigger operator_actions_append_only;
+    update billing.operator_actions
+    set
+        subject = null,
+        reason = null,
+        description = null
+    where subject = any (v_payment_ids || v_nameless || v_event_ids || p_user_id::pg_catalog.text);
+    alter table billing.operator_actions enable trigger operator_actions_append_only;
 
     delete from public.users
     where id = p_user_id;
@@ -316,7 +347,7 @@ end
 $$;
 
 comment on function billing.erase_user(uuid) is
-    'Erases the ledger rows, holds, facts, parked events and users row of a user. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids, a hash of the user''s id and the claims under a pseudonym as tombstones, so that later deliveries about them store nothing. Sales that name nobody keep their facts.';
+    'Erases the ledger rows, holds, facts, parked events and users row of a user, and blanks what operators wrote about them. Run by the owner; the row in auth.users can be deleted afterwards. Leaves the payment ids, a hash of the user''s id and the claims under a pseudonym as tombstones, so that later deliveries about them store nothing. Sales that name nobody keep their facts.';
 
 revoke all on function billing.erase_user(uuid) from public, anon, authenticated, service_role;
 

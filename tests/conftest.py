@@ -14,7 +14,7 @@ from pytest_socket import socket_allow_hosts
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from support.databases import PASSWORD, WORKER, Database, Server, new_folder
+from support.databases import OPERATOR, PASSWORD, WORKER, Database, Server, new_folder
 from support.parallel import Files
 from support.ports import free_port
 from support.recorded import USER_ID
@@ -54,11 +54,11 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(server_url: str) -> Iterator[Server]:
-    """The server, with the logins of the admin and the worker."""
+    """The server, with the logins of the admin, the worker and the operator."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         server = Server(server_url, connection, count(1))
         with server.changing_roles():
-            for role, inherits in ((postgres.ADMIN, "inherit"), (WORKER, "noinherit")):
+            for role, inherits in ((postgres.ADMIN, "inherit"), (WORKER, "noinherit"), (OPERATOR, "noinherit")):
                 if not connection.execute("select from pg_roles where rolname = %s", [role]).rowcount:
                     connection.execute(f"create role {role}")
                 connection.execute(f"alter role {role} login {inherits} password '{PASSWORD}'")
@@ -71,7 +71,7 @@ def empty_template(server: Server) -> Iterator[str]:
     with server.new_database("template1") as database:
         with server.changing_roles():
             postgres.prepare(database.superuser_url, PASSWORD)
-            server.connection.execute(f"grant service_role to {WORKER}")
+            server.connection.execute(f"grant service_role to {WORKER}, {OPERATOR}")
         yield database.name
 
 
@@ -80,6 +80,8 @@ def template(server: Server, empty_template: str) -> Iterator[str]:
     """The name of a database with all migrations, applied by the admin."""
     with server.new_database(empty_template) as database:
         migrate(database.admin_url)
+        with server.changing_roles():
+            server.connection.execute(f"grant billing_operator to {OPERATOR}")
         yield database.name
 
 

@@ -19,9 +19,9 @@ from webhook.events.event import read_event
 from webhook.events.signature import InvalidDeliveryError, Rejection, verify
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
+from webhook.observability.database_counts import DatabaseCounts
 from webhook.observability.instrumentation import Delivery, Instrumentation
 from webhook.observability.metrics import Metrics
-from webhook.observability.parked_gauge import ParkedGauge
 from webhook.observability.tracing import Tracing, is_exporter_installed, worker_tracer
 from webhook.settings import Settings, read_settings
 from webhook.stripe_api.client import stripe_api
@@ -61,7 +61,7 @@ def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
     instrumentation = Instrumentation(metrics, Tracing(tracer))
     ledger = Ledger(settings.database_url, instrumentation.database_call)
     stripe = stripe_api(settings.stripe, instrumentation.stripe_request)
-    parked = ParkedGauge(ledger.parked_count)
+    counts = DatabaseCounts(ledger.current_counts)
     app = Application(ledger)
 
     @app.post("/webhook", provide_automatic_options=False)
@@ -90,7 +90,7 @@ def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
     def render_metrics() -> Response:
         if settings.metrics_token:
             _require_token(settings.metrics_token)
-        return Response(metrics.render(parked()), content_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.render(counts()), content_type=CONTENT_TYPE_LATEST)
 
     @app.errorhandler(NotFound)
     def answer_unknown_path(error: NotFound) -> Response:

@@ -85,8 +85,6 @@ class DevSettings:
     migration_database_url: str = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(repr=False)
     livemode: bool
-    port_option: str
-    """How to choose the port: make takes no options."""
 
 
 def read_settings(environ: Environment = os.environ) -> Settings:
@@ -160,15 +158,20 @@ def read_webhook_secrets(environ: Environment = os.environ) -> tuple[str, ...]:
 
 def read_server_settings(environ: Environment = os.environ) -> ServerSettings:
     """Return gunicorn's settings (``PORT``, ``WEB_CONCURRENCY``, ``LOG_FORMAT``, ``PROMETHEUS_MULTIPROC_DIR``)."""
-    log_format = _read(environ, "LOG_FORMAT").lower()
-    if log_format not in ("", "json", "text"):
-        raise SettingsError("LOG_FORMAT is neither json nor text")
     return ServerSettings(
         port=_read_integer(environ, "PORT", 8000, low=0, high=65535),
         workers=_read_integer(environ, "WEB_CONCURRENCY", 2, low=1, high=512),
         metrics_parent=_read(environ, _METRICS_DIRECTORY) or None,
-        logs_json=log_format == "json" or (not log_format and not sys.stderr.isatty()),
+        logs_json=read_logs_json(environ),
     )
+
+
+def read_logs_json(environ: Environment = os.environ) -> bool:
+    """Return whether log lines are JSON (``LOG_FORMAT``): by default, if standard error is not a terminal."""
+    log_format = _read(environ, "LOG_FORMAT").lower()
+    if log_format not in ("", "json", "text"):
+        raise SettingsError("LOG_FORMAT is neither json nor text")
+    return log_format == "json" or (not log_format and not sys.stderr.isatty())
 
 
 def read_metrics_token(environ: Environment = os.environ) -> str | None:
@@ -182,6 +185,12 @@ def read_metrics_token(environ: Environment = os.environ) -> str | None:
 def read_database_url(environ: Environment = os.environ) -> str:
     """Return ``DATABASE_URL``, the worker's database."""
     return _read_postgres_url(environ, "DATABASE_URL")
+
+
+def read_operator_database_url(environ: Environment = os.environ) -> str:
+    """Return ``OPERATOR_DATABASE_URL``, else ``DATABASE_URL``: the database for commands that act as an operator."""
+    name = "OPERATOR_DATABASE_URL" if is_set("OPERATOR_DATABASE_URL", environ) else "DATABASE_URL"
+    return _read_postgres_url(environ, name)
 
 
 def read_migration_database_url(environ: Environment = os.environ) -> str:
@@ -205,8 +214,6 @@ def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
         migration_database_url=read_migration_database_url(environ) if has_database else "",
         webhook_secrets=read_webhook_secrets(environ) if is_set("STRIPE_WEBHOOK_SECRET", environ) else (),
         livemode=bool(_read_livemode(environ)),
-        # make sets MAKELEVEL for its recipes: https://www.gnu.org/software/make/manual/html_node/Recursion.html.
-        port_option="make dev PORT=…" if is_set("MAKELEVEL", environ) else "--port",
     )
 
 

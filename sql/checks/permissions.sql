@@ -50,6 +50,7 @@ needed (permission, granted) as (
             'execute on public.release_generation()',
             has_function_privilege(to_regprocedure('public.release_generation(uuid)'), 'execute')
         ),
+        ('select on billing.operator_actions', has_table_privilege(to_regclass('billing.operator_actions'), 'select')),
         ('select on public.users', has_table_privilege(to_regclass('public.users'), 'select')),
         ('select on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'select')),
         ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert')),
@@ -69,7 +70,7 @@ needed (permission, granted) as (
             has_column_privilege(to_regclass('public.generation_holds'), 'released_at', 'update')
         )
 ),
--- What only the trigger and the owner may do.
+-- What only the trigger, an operator and the owner may do.
 forbidden (permission, granted) as (
     values
         ('update on public.transactions', has_any_column_privilege(to_regclass('public.transactions'), 'update')),
@@ -94,6 +95,33 @@ forbidden (permission, granted) as (
         (
             'truncate on public.generation_holds',
             has_table_privilege(to_regclass('public.generation_holds'), 'truncate')
+        ),
+        (
+            'insert on billing.operator_actions',
+            has_any_column_privilege(to_regclass('billing.operator_actions'), 'insert')
+        ),
+        (
+            'update on billing.operator_actions',
+            has_any_column_privilege(to_regclass('billing.operator_actions'), 'update')
+        ),
+        (
+            'delete on billing.operator_actions',
+            has_table_privilege(to_regclass('billing.operator_actions'), 'delete')
+        ),
+        (
+            'truncate on billing.operator_actions',
+            has_table_privilege(to_regclass('billing.operator_actions'), 'truncate')
+        ),
+        (
+            'execute on billing.adjust()',
+            has_function_privilege(
+                to_regprocedure('billing.adjust(uuid, bigint, text, text, uuid, text, text, boolean)'),
+                'execute'
+            )
+        ),
+        (
+            'execute on billing.discard()',
+            has_function_privilege(to_regprocedure('billing.discard(text[], text, text, text)'), 'execute')
         ),
         (
             'execute on billing.erase_user()',

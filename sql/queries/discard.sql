@@ -1,3 +1,6 @@
--- Discards parked events. Returns which of them are discarded now.
+-- Discards parked events, all or none. Returns each with the number of its action, null if it was discarded earlier.
 
-select billing.discard(%(event_ids)s, %(by)s, %(reason)s) as event_id
+select
+    event_id,
+    number
+from billing.discard(%(event_ids)s, %(by)s, %(reason)s, %(channel)s)

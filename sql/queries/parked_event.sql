@@ -1,4 +1,4 @@
--- Returns one parked event, open or resolved, with its payload.
+-- Returns one parked event, open or resolved, with its payload. That of a discarded event is shown for 30 days.
 
 select
     event_id as id,
@@ -10,6 +10,6 @@ select
     resolved_at,
     discarded_by,
     discard_reason,
-    payload::text
+    case when resolved_at is null or resolved_at > now() - interval '30 days' then payload::text end as payload
 from billing.parked_events
 where event_id = %(event_id)s

@@ -49,6 +49,7 @@ export type Database = {
           amount: number;
           created_at: string;
           currency: string | null;
+          description: string | null;
           event_id: string | null;
           id: string;
           money_amount: number | null;
@@ -63,6 +64,7 @@ export type Database = {
           amount: number;
           created_at?: string;
           currency?: string | null;
+          description?: string | null;
           event_id?: string | null;
           id?: string;
           money_amount?: number | null;
@@ -76,6 +78,7 @@ export type Database = {
           amount?: number;
           created_at?: string;
           currency?: string | null;
+          description?: string | null;
           event_id?: string | null;
           id?: string;
           money_amount?: number | null;

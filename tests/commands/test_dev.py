@@ -20,7 +20,6 @@ import pytest
 from support.commands import WEBHOOK
 from support.databases import Database, Server, new_folder
 from support.ports import free_port
-from support.project import PROJECT
 from webhook.dev.errors import DevError
 from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_server, stored_secret
 from webhook.events.interpret import HANDLED_EVENTS
@@ -115,6 +114,16 @@ def dev() -> Iterator[Dev]:
         yield running
 
 
+def test_dev_database_accepts_an_operators_commands(dev: Dev) -> None:
+    """The printed URL is that of the owner, which `webhook dev` makes an operator."""
+    url = dev.printed("Database")
+    user = "11111111-0000-4000-8000-000000000001"
+    query(url, f"insert into auth.users (id) values ('{user}') on conflict do nothing returning id")
+    command = [WEBHOOK, "adjust", user, "5", "--reason", "a test"]
+    done = subprocess.run(command, env={"DATABASE_URL": url}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "balance  0 → 5"), done.stderr
+
+
 def test_dev_prints_its_url_once_it_is_ready(dev: Dev) -> None:
     assert dev.printed("Endpoint") == f"http://127.0.0.1:{dev.port}/webhook"
     assert (dev.get("/healthz"), dev.get("/readyz")) == (200, 200)
@@ -173,23 +182,12 @@ def test_dev_restarted_after_a_kill_serves(folder: Path) -> None:
         assert second.get("/readyz") == 200
 
 
-@pytest.mark.parametrize(("level", "option"), [("", "--port"), ("1", "make dev PORT=…")], ids=["shell", "make"])
-def test_dev_on_a_port_in_use_names_the_option(folder: Path, level: str, option: str) -> None:
-    """Started by make, it names the variable: make takes no options."""
+def test_dev_on_a_port_in_use_reports_it_in_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = failing(folder, port, MAKELEVEL=level)
-    cause = f"webhook: cannot listen on port {port}: another program uses it; choose another with {option}\n"
-    assert done == (2, cause)
-
-
-@pytest.mark.parametrize(("arguments", "options"), [((), ""), (("PORT=4300",), ' --port "4300"')])
-def test_make_dev_passes_the_port(arguments: tuple[str, ...], options: str) -> None:
-    make = ["make", "--no-print-directory", "-n", "dev", *arguments]
-    done = subprocess.run(
-        make, cwd=PROJECT, env=child_environment({}, without=("PORT",)), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1].rstrip() == f".venv/bin/webhook dev{options}"
+        code, message = failing(folder, port)
+    assert (code, message.count("\n")) == (2, 1)
+    assert message.startswith(f"webhook: cannot listen on port {port}: another program uses it")
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE"])

@@ -68,7 +68,8 @@ def metrics(stripe_api: Mock) -> Iterator[Metrics]:
 @pytest.fixture
 def doctor(database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command, with all settings that it needs except an API key."""
-    for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", "MIGRATION_DATABASE_URL", "METRICS_TOKEN"):
+    others = ("MIGRATION_DATABASE_URL", "OPERATOR_DATABASE_URL", "METRICS_TOKEN")
+    for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", *others):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PORT", str(metrics.server_port))
     monkeypatch.setenv("DATABASE_URL", database.url)
@@ -106,6 +107,29 @@ def test_doctor_without_a_key_skips_stripe(doctor: Command) -> None:
     assert lines(doctor, "fail") == []
     skipped = ("API key mode", "API key permissions", "endpoint")
     assert lines(doctor, "skipped") == [f"{each}: no STRIPE_API_KEY" for each in skipped]
+
+
+# Operators
+
+
+def test_doctor_with_an_operators_login_names_it(
+    doctor: Command, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_DATABASE_URL", database.operator_url)
+    assert "operator: webhook_operator may use webhook adjust and discard" in lines(doctor, "ok")
+
+
+def test_doctor_without_an_operators_login_names_the_setting(doctor: Command) -> None:
+    """The worker needs none, so it is no failure."""
+    assert "operator: webhook adjust and discard need OPERATOR_DATABASE_URL" in lines(doctor, "ok")
+
+
+def test_doctor_with_a_login_that_is_no_operator_fails(
+    doctor: Command, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_DATABASE_URL", database.url)
+    [failure] = lines(doctor, "fail")
+    assert failure.endswith("grant billing_operator to webhook_worker")
 
 
 # Settings
@@ -163,7 +187,9 @@ def test_doctor_of_an_empty_database_suggests_migrate(
     doctor: Command, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database.url)
-    assert lines(doctor, "fail") == ["schema: not applied: run webhook migrate"]
+    failed = lines(doctor, "fail")
+    assert "database: SQLSTATE 3F000 InvalidSchemaName: run webhook migrate" in failed
+    assert "permissions: service_role lacks execute on billing.record(): grant it" in failed
 
 
 def test_doctor_of_an_older_schema_suggests_migrate(doctor: Command, admin: Admin) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from click.testing import Result
 from support.commands import WEBHOOK, invoke
 from support.databases import Database
 from support.delivery import deliver_to
+from support.operators import actions
 from support.recorded import USER_ID, session_event
 from webhook.commands import parked
 from webhook.ledger.ledger import Ledger
@@ -30,6 +30,7 @@ EVENT = session_event()["id"]
 def webhook(database: Database, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """Run a command with its output on a pipe."""
     monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setenv("OPERATOR_DATABASE_URL", database.operator_url)
     monkeypatch.setenv("STRIPE_LIVEMODE", "false")
     return invoke
 
@@ -319,13 +320,55 @@ def test_parked_event_with_line_breaks_is_one_line_of_json(
     assert json.loads(line)["payload"] == {"id": "a\u2028b"}
 
 
-def test_discard_unlists_the_event_and_deletes_its_payload(
-    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
-) -> None:
+def test_discard_unlists_the_event_and_keeps_its_payload(webhook: Webhook, park: Park) -> None:
     park(session_event())
     result = webhook("discard", EVENT, "--reason", "a test of ours")
     assert (result.stdout, result.exit_code, webhook("parked").stdout) == (f"{EVENT}\tdiscarded\n", 0, "")
-    assert admin.execute("select payload from billing.parked_events").fetchall() == [(None,)]
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] == session_event()
+
+
+def test_discarded_payload_is_hidden_after_30_days(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    """It is hidden at once, and dropped when the next event is parked or discarded."""
+    park(session_event())
+    webhook("discard", EVENT, "--reason", "a test of ours")
+    admin.execute("update billing.parked_events set resolved_at = resolved_at - interval '30 days'")
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
+    assert webhook("parked", EVENT).stdout.endswith("why      a test of ours\n")
+    park(session_event(event_id="evt_next"))
+    kept = admin.execute("select event_id from billing.parked_events where payload is not null").fetchall()
+    assert kept == [("evt_next",)]
+
+
+def test_discard_drops_payloads_discarded_30_days_ago(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    for event_id in ("evt_old", "evt_new"):
+        park(session_event(event_id=event_id))
+    webhook("discard", "evt_old", "--reason", "a test of ours")
+    admin.execute("update billing.parked_events set resolved_at = resolved_at - interval '31 days'")
+    webhook("discard", "evt_new", "--reason", "a test of ours")
+    kept = admin.execute("select event_id from billing.parked_events where payload is not null").fetchall()
+    assert kept == [("evt_new",)]
+
+
+def test_discard_stores_an_action_and_logs_a_warning(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
+    """The log line names neither the reason nor a user."""
+    park(session_event())
+    logged = json.loads(webhook("discard", EVENT, "--reason", "a test", "--by", "ann", LOG_FORMAT="json").stderr)
+    assert actions(admin) == [("discard", EVENT, "a test", 0, 0)]
+    del logged["time"]
+    assert logged == {
+        "message": "operator action",
+        "level": "warning",
+        "action": "discard",
+        "number": 1,
+        "by": "ann",
+        "channel": "cli",
+    }
 
 
 def test_discard_records_operator_reason_and_time(webhook: Webhook, park: Park) -> None:
@@ -334,26 +377,28 @@ def test_discard_records_operator_reason_and_time(webhook: Webhook, park: Park) 
     event = json.loads(webhook("parked", EVENT, "--json").stdout)
     assert (event["resolution"], event["discarded_by"], event["discard_reason"]) == (
         "discarded",
-        "Ann as webhook_worker",
+        "Ann as webhook_operator",
         "a test of ours",
     )
     assert datetime.now(UTC) - datetime.fromisoformat(event["resolved_at"]) < timedelta(minutes=5)
-    assert (event["payload"], event["what_to_do"]) == (None, None)
+    assert event["what_to_do"] is None
 
 
 def test_discarded_event_is_shown_with_operator_and_reason(webhook: Webhook, park: Park) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours", "--by", "Ann")
-    *_, end, by, reason = webhook("parked", EVENT).stdout.splitlines()
+    fields, payload = webhook("parked", EVENT).stdout.split("{", 1)
+    *_, end, by, reason = fields.splitlines()
     assert end.startswith("resolved discarded 2")
-    assert (by, reason) == ("by       Ann as webhook_worker", "why      a test of ours")
+    assert (by, reason) == ("by       Ann as webhook_operator", "why      a test of ours")
+    assert json.loads("{" + payload) == session_event()
 
 
 def test_discard_without_by_records_the_system_user(webhook: Webhook, park: Park) -> None:
     park(session_event())
     webhook("discard", EVENT, "--reason", "a test of ours")
     user = subprocess.check_output(["id", "-un"], text=True).strip()
-    assert json.loads(webhook("parked", EVENT, "--json").stdout)["discarded_by"] == f"{user} as webhook_worker"
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["discarded_by"] == f"{user} as webhook_operator"
 
 
 def test_discard_with_one_unknown_event_discards_none(
@@ -365,13 +410,26 @@ def test_discard_with_one_unknown_event_discards_none(
 
 
 def test_discard_repeated_succeeds_and_keeps_the_first_reason(
-    park: Park, database: Database, admin: psycopg.Connection[Any]
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
 ) -> None:
     """The result of the first discard may have been lost."""
     park(session_event())
-    with closing(Ledger(database.url)) as ledger:
-        assert [ledger.discard([EVENT, "evt_none"], "Ann", why) for why in ("first", "second")] == [[EVENT], [EVENT]]
+    results = [webhook("discard", EVENT, "--reason", why) for why in ("first", "second")]
+    assert [result.stdout for result in results] == [f"{EVENT}\tdiscarded\n"] * 2
     assert admin.execute("select discard_reason from billing.parked_events").fetchall() == [("first",)]
+    assert len(actions(admin)) == 1
+
+
+def test_discard_by_the_workers_login_names_the_grant(
+    webhook: Webhook, park: Park, database: Database, admin: psycopg.Connection[Any]
+) -> None:
+    park(session_event())
+    result = run("discard", EVENT, "--reason", "mine", DATABASE_URL=database.url)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("grant billing_operator to webhook_worker\n")
+    assert still_parked(admin) == [(EVENT,)]
+    assert webhook
 
 
 @pytest.mark.parametrize("reason", [(), ("",), (" ",), ("two\nlines",), ("\udcff",)])
@@ -390,7 +448,7 @@ def test_discarded_event_redelivered_stays_discarded(
     webhook("discard", EVENT, "--reason", "a test of ours")
     assert deliver(session_event()) == "duplicate"
     assert still_parked(admin) == []
-    assert json.loads(webhook("parked", EVENT, "--json").stdout)["payload"] is None
+    assert json.loads(webhook("parked", EVENT, "--json").stdout)["resolution"] == "discarded"
 
 
 def test_discarded_event_redelivered_after_sign_up_is_settled(
@@ -446,13 +504,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (("parked", "evt_none"), 1, "never parked: evt_none"),
         (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff"),
         (("retry", "evt_none"), 2, "not parked (any more): evt_none"),
-        (("discard", "--reason", "mine", "evt_none"), 2, "not parked (any more): evt_none"),
+        (("discard", "--reason", "mine", "evt_none"), 2, "Not parked (any more): evt_none. Nothing was discarded."),
+        (("discard", "--reason", "mine", "evt_\udcff"), 2, "not parked (any more): evt_\\udcff"),
     ],
 )
 def test_command_for_an_event_not_parked_prints_one_line(
     command: tuple[str, ...], code: int, message: str, database: Database
 ) -> None:
-    done = run(*command, DATABASE_URL=database.url, STRIPE_LIVEMODE="false")
+    done = run(*command, DATABASE_URL=database.operator_url, STRIPE_LIVEMODE="false")
     assert (done.returncode, done.stderr) == (code, f"webhook: {message}\n")
 
 

@@ -78,7 +78,7 @@ def test_discarded_event_stays_discarded(shop: Shop, corrupted: dict[str, Any]) 
     event = session_event(credits=None, **corrupted)
     shop.stripe.add_events(event)
     shop.deliver(event)
-    environment = {"DATABASE_URL": shop.database.url}
+    environment = {"OPERATOR_DATABASE_URL": shop.database.operator_url}
     discarded = CliRunner(env=environment).invoke(cli.commands, ["discard", event["id"], "--reason", "a test purchase"])
     assert discarded.exit_code == 0
     found = shop.found("--since", "1d")

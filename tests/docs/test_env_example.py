@@ -6,7 +6,13 @@ import ast
 import re
 
 from support.project import PROJECT
-from webhook.settings import read_dev_settings, read_migration_database_url, read_server_settings, read_settings
+from webhook.settings import (
+    read_dev_settings,
+    read_migration_database_url,
+    read_operator_database_url,
+    read_server_settings,
+    read_settings,
+)
 
 LINES = (PROJECT / ".env.example").read_text(encoding="utf-8").splitlines()
 VALUES = dict(found.groups() for line in LINES if (found := re.fullmatch(r"(?:# ?)?([A-Z_]+)=(.*)", line)))
@@ -29,6 +35,7 @@ def test_env_example_values_are_valid() -> None:
     assert read_settings(VALUES).stripe
     assert read_server_settings(VALUES).workers
     assert read_dev_settings(VALUES).database_url
+    assert read_operator_database_url(VALUES) == VALUES["OPERATOR_DATABASE_URL"]
     assert read_migration_database_url(VALUES) == VALUES["MIGRATION_DATABASE_URL"]
 
 

@@ -25,6 +25,7 @@ VALUES = {
     "<password>": "only-for-tests",
     "<payment id>": "pi_1",
     "<user id>": ALICE,
+    "create role webhook_operator ": "create role webhook_operator_of_the_page ",
     "create role webhook_worker ": "create role webhook_worker_of_the_page ",  # the tests use a role of that name
 }
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)

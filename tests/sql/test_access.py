@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from support.databases import Database
+from support.databases import WORKER, Database
 from support.privileges import privileges
 from support.roles import (
     ALICE,
@@ -24,10 +24,24 @@ from support.roles import (
 from webhook.dev.postgres import ADMIN
 
 API_ROLES = ("anon", "authenticated")
-ROLES = (*API_ROLES, "worker", "service_role", "owner")
+LOGINS = ("worker", "operator")
+WEAK_ROLES = (*API_ROLES, *LOGINS, "billing_operator")
+ROLES = (*WEAK_ROLES, "service_role", "owner")
 STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
+OWNER_FUNCTIONS = {
+    "billing.add_action(bigint,uuid,text,text,text,text,text,text,bigint,bigint)",
+    "billing.check_action_texts(text,text,text)",
+    "billing.copy_accounts()",
+    "billing.erase_user(uuid)",
+    "billing.forget_users(uuid[])",
+    "billing.revive_claims(uuid[])",
+}
+OPERATOR_FUNCTIONS = {
+    "billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean)",
+    "billing.discard(text[],text,text,text)",
+}
 ROLE_CHANGES = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
-BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "schema_migrations")
+BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "operator_actions", "schema_migrations")
 
 # PostgreSQL 18 reports "on delete restrict" as 23001, and other foreign keys as 23503.
 FOREIGN_KEY_ERRORS = ("23001", "23503")
@@ -130,8 +144,8 @@ OWNER_STATEMENTS = (
 
 
 @pytest.mark.parametrize("table", ["users", "transactions"])
-@pytest.mark.parametrize("role", ["anon", "worker"])
-def test_select_by_anon_or_worker_login_is_refused(bank: Database, role: str, table: str) -> None:
+@pytest.mark.parametrize("role", ["anon", *LOGINS, "billing_operator"])
+def test_select_by_anon_or_a_login_is_refused(bank: Database, role: str, table: str) -> None:
     assert_refused(bank, role, f"select * from public.{table}")
 
 
@@ -141,7 +155,7 @@ def test_select_from_auth_users_through_the_api_is_refused(bank: Database, table
 
 
 @pytest.mark.parametrize("table", BILLING_TABLES)
-@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+@pytest.mark.parametrize("role", WEAK_ROLES)
 def test_select_from_billing_without_service_role_is_refused(bank: Database, role: str, table: str) -> None:
     assert_refused(bank, role, f"select * from billing.{table}")
 
@@ -237,7 +251,7 @@ def test_balance_write_by_another_tables_trigger_is_refused(database: Database, 
 
 
 @pytest.mark.parametrize("column", ["id = gen_random_uuid()", "created_at = now()"])
-@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+@pytest.mark.parametrize("role", [*WEAK_ROLES, "service_role"])
 def test_update_of_user_id_or_created_at_is_refused(bank: Database, role: str, column: str) -> None:
     assert_refused(bank, role, f"update public.users set {column}")
 
@@ -250,13 +264,13 @@ def test_update_of_user_id_or_created_at_is_refused(bank: Database, role: str, c
         f"insert into public.users (id) values ('{ALICE}') on conflict do nothing",
     ],
 )
-@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+@pytest.mark.parametrize("role", WEAK_ROLES)
 def test_write_to_users_without_service_role_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
 
 @pytest.mark.parametrize("statement", ["delete from public.users", "truncate public.users"])
-@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+@pytest.mark.parametrize("role", [*WEAK_ROLES, "service_role"])
 def test_delete_from_users_by_non_owner_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
@@ -297,7 +311,7 @@ def test_email_upserted_by_service_role_is_returned(database: Database) -> None:
 
 
 @pytest.mark.parametrize("way", LEDGER_INSERTS)
-@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+@pytest.mark.parametrize("role", WEAK_ROLES)
 def test_ledger_insert_without_service_role_is_refused(bank: Database, role: str, way: str) -> None:
     assert_refused(bank, role, LEDGER_INSERTS[way])
 
@@ -319,7 +333,7 @@ def test_ledger_change_by_any_role_is_refused(bank: Database, role: str, way: st
 
 
 @pytest.mark.parametrize("statement", OWNER_STATEMENTS)
-@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+@pytest.mark.parametrize("role", [*WEAK_ROLES, "service_role"])
 def test_owner_statement_by_another_role_is_refused(bank: Database, role: str, statement: str) -> None:
     assert_refused(bank, role, statement)
 
@@ -331,7 +345,7 @@ def test_delete_of_facts_by_service_role_is_refused(bank: Database, verb: str, t
 
 
 @pytest.mark.parametrize("call", ["nextval('{}')", "setval('{}', 1)"])
-@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+@pytest.mark.parametrize("role", [*WEAK_ROLES, "service_role"])
 def test_sequence_change_by_non_owner_is_refused(bank: Database, role: str, call: str) -> None:
     """Only the owner can use up or reset the ids of a table."""
     assert_refused(bank, role, f"select {call.format('billing.reconciliations_id_seq')}")
@@ -397,17 +411,18 @@ def _callable(attacker: psycopg.Connection, calls: dict[str, str]) -> set[str]:
     return calls.keys() - refused
 
 
-@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+@pytest.mark.parametrize("role", WEAK_ROLES)
 def test_function_calls_without_service_role_are_refused(
     database: Database, owner: psycopg.Connection, role: str
 ) -> None:
+    """billing_operator can call its own functions alone."""
     calls, before = _calls(owner), contents(owner)
     with connected(database, role, user=ALICE) as attacker:
-        assert _callable(attacker, calls) == set()
+        assert _callable(attacker, calls) == (OPERATOR_FUNCTIONS if role == "billing_operator" else set())
     assert contents(owner) == before
 
 
-@pytest.mark.parametrize("role", [*API_ROLES, "worker"])
+@pytest.mark.parametrize("role", [*API_ROLES, *LOGINS])
 def test_function_calls_with_usage_on_billing_are_refused(
     database: Database, owner: psycopg.Connection, role: str
 ) -> None:
@@ -416,12 +431,13 @@ def test_function_calls_with_usage_on_billing_are_refused(
         assert _callable(attacker, _calls(owner)) == set()
 
 
-def test_service_role_can_call_all_but_erase_and_triggers(database: Database, owner: psycopg.Connection) -> None:
+def test_service_role_cannot_erase_or_act_as_operator(database: Database, owner: psycopg.Connection) -> None:
+    """It can call every function but those, those of the owner, and triggers."""
     calls = _calls(owner)
     triggers = execute(owner, "select oid::regprocedure::text from pg_proc where prorettype = 'trigger'::regtype")
     with connected(database, "service_role") as worker:
         refused = calls.keys() - _callable(worker, calls)
-    assert refused == {"billing.erase_user(uuid)"} | {name for (name,) in triggers if name in calls}
+    assert refused == OWNER_FUNCTIONS | OPERATOR_FUNCTIONS | {name for (name,) in triggers if name in calls}
 
 
 def test_schema_version_called_by_service_role_is_returned(bank: Database) -> None:
@@ -434,7 +450,7 @@ def test_schema_version_called_by_service_role_is_returned(bank: Database) -> No
 
 
 @pytest.mark.parametrize("way", ROLE_CHANGES)
-@pytest.mark.parametrize("target", [*STRONGER_ROLES, "service_role"])
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, "service_role", "billing_operator"])
 @pytest.mark.parametrize("role", API_ROLES)
 def test_role_change_by_an_api_role_is_refused(bank: Database, role: str, target: str, way: str) -> None:
     with connected(bank, role, login=role) as attacker, pytest.raises(errors.InsufficientPrivilege):
@@ -442,7 +458,7 @@ def test_role_change_by_an_api_role_is_refused(bank: Database, role: str, target
 
 
 @pytest.mark.parametrize("way", ROLE_CHANGES)
-@pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES])
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES, "billing_operator"])
 @pytest.mark.parametrize("role", ["worker", "service_role"])
 def test_role_change_by_the_worker_is_refused(bank: Database, role: str, target: str, way: str) -> None:
     """The worker's login can become service_role and no other role."""
@@ -450,7 +466,15 @@ def test_role_change_by_the_worker_is_refused(bank: Database, role: str, target:
         attacker.execute(way.format(target))
 
 
-@pytest.mark.parametrize("target", [ADMIN, "service_role", "authenticator"])
+@pytest.mark.parametrize("way", ROLE_CHANGES)
+@pytest.mark.parametrize("target", [*STRONGER_ROLES, *API_ROLES, WORKER])
+def test_role_change_by_an_operator_is_refused(bank: Database, target: str, way: str) -> None:
+    """An operator's login can become service_role and billing_operator, if it was granted both."""
+    with connected(bank, "billing_operator") as attacker, pytest.raises(errors.InsufficientPrivilege):
+        attacker.execute(way.format(target))
+
+
+@pytest.mark.parametrize("target", [ADMIN, "service_role", "billing_operator", "authenticator"])
 def test_session_authorization_by_the_worker_is_refused(bank: Database, target: str) -> None:
     with psycopg.connect(bank.url) as worker, pytest.raises(errors.InsufficientPrivilege):
         worker.execute(f"set session authorization {target}")
@@ -476,7 +500,7 @@ def test_claim_set_by_anon_gives_no_access(bank: Database) -> None:
     )
 
 
-@pytest.mark.parametrize("role", [*API_ROLES, "worker", "service_role"])
+@pytest.mark.parametrize("role", [*WEAK_ROLES, "service_role"])
 def test_grant_by_non_owner_changes_no_privilege(bank: Database, role: str) -> None:
     before = privileges(bank)
     with connected(bank, role) as attacker:

@@ -58,6 +58,7 @@ def used(exposed: Database) -> Database:
         owner.execute("select billing.available_credits(%s)", [ALICE])
         owner.execute("select from billing.payment_links where payment_id = 'pi_1'")
         owner.execute("select billing.open_objects(now() - interval '1 day')")
+        owner.execute("select billing.drop_discarded_payloads()")
     return exposed
 
 

@@ -26,11 +26,14 @@ database: public=connect,temporary
 function auth.jwt(): owner=supabase_auth_admin public=execute
 function auth.role(): owner=supabase_auth_admin public=execute
 function auth.uid(): owner=supabase_auth_admin public=execute
+function billing.add_action(bigint,uuid,text,text,text,text,text,text,bigint,bigint):
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
+function billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean): billing_operator=execute
 function billing.affected_payments(text[]): service_role=execute
 function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
+function billing.check_action_texts(text,text,text):
 function billing.check_refunded_generation():
 function billing.claimants(text[],text[]): service_role=execute
 function billing.claimants_of(text[]): service_role=execute
@@ -40,7 +43,8 @@ function billing.copy_accounts():
 function billing.correction_id(text,jsonb): service_role=execute
 function billing.count_uncopied_accounts(): service_role=execute
 function billing.covered_until(): service_role=execute
-function billing.discard(text[],text,text): service_role=execute
+function billing.discard(text[],text,text,text): billing_operator=execute
+function billing.drop_discarded_payloads(): service_role=execute
 function billing.drop_user_reference():
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
@@ -73,6 +77,7 @@ function billing.merge_link(jsonb): service_role=execute
 function billing.merge_reversal(jsonb,text): service_role=execute
 function billing.merge_sale(jsonb): service_role=execute
 function billing.nameless_payments_of(uuid): service_role=execute
+function billing.names_email(json,text): service_role=execute
 function billing.names_user(json,uuid): service_role=execute
 function billing.new_payments(jsonb,text[]): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
@@ -90,6 +95,7 @@ function billing.record_claim(jsonb,text): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
+function billing.refuse_action_change():
 function billing.refuse_hold_change():
 function billing.refuse_ledger_change():
 function billing.rejection_reason(jsonb): service_role=execute
@@ -117,12 +123,15 @@ function public.update_user_credits():
 role anon:
 role authenticated:
 role authenticator member of anon,authenticated,service_role:
+role billing_operator:
 role service_role bypassrls:
 role supabase_auth_admin:
 role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
+role webhook_operator member of billing_operator,service_role:
 role webhook_worker member of service_role:
 row billing.claims: subject_id,user_id,level,customer_id,created,is_erased:
 row billing.erased_users: user_hash,erased_at:
+row billing.operator_actions: number,id,action,subject,by,channel,login,reason,description,credits_given,credits_taken,created_at:
 row billing.parked_events: event_id,event_type,reason,payment_id,user_reference,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
@@ -130,15 +139,17 @@ row billing.reversals: reversal_id,version,payment_id,money_amount,currency,even
 row billing.sales: payment_id,version,user_id,credits,money_amount,currency,paid,subscription_id,customer_id,erased_at,forgotten_at,recorded_at:
 row billing.schema_migrations: version:
 row public.generation_holds: id,user_id,amount,expires_at,captured_at,released_at,created_at:
-row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,created_at:
+row public.transactions: id,user_id,amount,type,stripe_id,payment_id,money_amount,currency,refunds,event_id,description,created_at:
 row public.users: id,email,credits_balance,created_at:
 schema auth: owner=supabase_auth_admin anon=usage authenticated=usage service_role=usage
-schema billing: service_role=usage
+schema billing: billing_operator=usage service_role=usage
 schema public: owner=pg_database_owner public=usage
+sequence billing.operator_actions_number_seq:
 sequence billing.reconciliations_id_seq:
 table auth.users: owner=supabase_auth_admin
 table billing.claims: service_role=insert,select,update
 table billing.erased_users: service_role=select
+table billing.operator_actions: service_role=select
 table billing.parked_events: service_role=insert,select,update
 table billing.payment_links: service_role=insert,select
 table billing.reconciliations: service_role=insert,select
@@ -191,6 +202,7 @@ SELF_HOSTED = """
 """
 
 
+@pytest.mark.usefixtures("template")  # which grants billing_operator to its login
 def test_privileges_match_the_expected_list(empty_database: Database) -> None:
     """It migrates an empty database: a copy of a template lacks the database's own privileges."""
     migrate(empty_database.admin_url)
@@ -207,6 +219,7 @@ def test_privilege_change_is_detected(bank: Database, way: str) -> None:
         connection.rollback()
 
 
+@pytest.mark.usefixtures("template")
 def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) -> None:
     """Self-hosted Supabase grants everything on new tables; the migrations revoke these grants."""
     with psycopg.connect(empty_database.admin_url) as owner:
@@ -217,7 +230,7 @@ def test_privileges_ignore_self_hosted_default_grants(empty_database: Database) 
 
 
 def test_security_definer_functions_match_the_list(owner: psycopg.Connection) -> None:
-    """None of them looks objects up in a schema where others may create some."""
+    """A caller's search path has no effect in them."""
     rows = execute(
         owner,
         f"""
@@ -228,8 +241,10 @@ def test_security_definer_functions_match_the_list(owner: psycopg.Connection) ->
         """,
     )
     assert rows == [
+        ("adjust", "search_path=pg_catalog, pg_temp"),
         ("copy_account", "search_path=pg_catalog, pg_temp"),
         ("count_uncopied_accounts", "search_path=pg_catalog, pg_temp"),
+        ("discard", "search_path=pg_catalog, pg_temp"),
         ("forget_accounts", "search_path=pg_catalog, pg_temp"),
         ("settle_new_users", "search_path=pg_catalog, pg_temp lock_timeout=2s"),
         ("update_user_credits", 'search_path=""'),
@@ -293,6 +308,7 @@ def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
     assert rows == [
         ("billing.claims", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.erased_users", "{service_role}", "SELECT", "PERMISSIVE"),
+        ("billing.operator_actions", "{service_role}", "SELECT", "PERMISSIVE"),
         ("billing.parked_events", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.payment_links", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.reconciliations", "{service_role}", "ALL", "PERMISSIVE"),

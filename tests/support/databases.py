@@ -16,6 +16,7 @@ import psycopg
 from webhook.dev import postgres
 
 WORKER = "webhook_worker"
+OPERATOR = "webhook_operator"
 PASSWORD = "only-for-tests"
 
 
@@ -33,6 +34,11 @@ class Database:
     def url(self) -> str:
         """For the worker's login, which can only switch to service_role."""
         return login(self.superuser_url, WORKER)
+
+    @property
+    def operator_url(self) -> str:
+        """For the operator's login, which can switch to service_role and billing_operator."""
+        return login(self.superuser_url, OPERATOR)
 
     @property
     def admin_url(self) -> str:

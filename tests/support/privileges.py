@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import psycopg
 
-from support.databases import WORKER, Database
+from support.databases import OPERATOR, WORKER, Database
 from webhook.dev.postgres import ADMIN
 
-NAMED_ROLES = ("anon", "authenticated", "service_role", "authenticator", "supabase_auth_admin", WORKER, ADMIN)
+NAMED_ROLES = (
+    "anon",
+    "authenticated",
+    "service_role",
+    "billing_operator",
+    "authenticator",
+    "supabase_auth_admin",
+    WORKER,
+    OPERATOR,
+    ADMIN,
+)
 
 # Every schema except those of Postgres itself.
 OWN_SCHEMAS = "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema$)')"
@@ -84,7 +94,10 @@ _PRIVILEGES_OF_ALL = f"""
                 ' member of ' || (
                     select string_agg(distinct roleid::regrole::text, ',')
                     from pg_auth_members
-                    where member = pg_roles.oid
+                    where
+                        member = pg_roles.oid
+                        -- Since Postgres 16, the role that creates another one is a member of it.
+                        and (roleid::regrole::text, rolname) is distinct from ('billing_operator', %(admin)s)
                 )
             ),
             null,
@@ -130,4 +143,4 @@ def privileges(database: Database) -> list[str]:
 def privileges_seen_by(admin: psycopg.Connection) -> list[str]:
     """Return the same for the database of this connection."""
     admin.execute("set search_path = ''")
-    return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES]})]
+    return [line for (line,) in admin.execute(_PRIVILEGES_OF_ALL, {"roles": [*NAMED_ROLES], "admin": ADMIN})]

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from support.databases import WORKER, Database
+from support.databases import OPERATOR, WORKER, Database
 from webhook.dev.postgres import ADMIN
 
 ALICE = "aaaaaaaa-0000-4000-8000-00000000000a"
@@ -25,6 +25,8 @@ _LOGINS = {
     "authenticated": "authenticator",
     "service_role": WORKER,
     "worker": WORKER,
+    "operator": OPERATOR,
+    "billing_operator": OPERATOR,
     "owner": ADMIN,
 }
 
@@ -35,7 +37,7 @@ def connected(
 ) -> Iterator[psycopg.Connection]:
     """Yield an autocommit connection as `role`. Its claims name `user`, as PostgREST sets them."""
     login = login or _LOGINS.get(role, role)
-    role = {"worker": WORKER, "owner": ADMIN}.get(role, role)
+    role = {"worker": WORKER, "operator": OPERATOR, "owner": ADMIN}.get(role, role)
     claims = json.dumps({"role": role, "sub": user}) if user else ""
     with psycopg.connect(database.superuser_url, autocommit=True) as connection:
         connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(login)))

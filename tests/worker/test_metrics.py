@@ -13,14 +13,18 @@ import responses
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from support.databases import Database
 from support.delivery import SECRET, post
+from support.operators import adjust
 from support.recorded import USER_ID, session_event, sign
+from support.roles import connected
 from support.worker import samples
 from webhook.app import create_app
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
+from webhook.ledger.ledger import CurrentCounts
+from webhook.observability.database_counts import DatabaseCounts
 from webhook.observability.metrics import ordinal
-from webhook.observability.parked_gauge import ParkedGauge
 from webhook.settings import Settings, StripeSettings
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
@@ -242,30 +246,40 @@ def test_metrics_with_a_token_require_it(header: str, status: int) -> None:
     assert ("WWW-Authenticate" in response.headers) == (status == 401)
 
 
-def test_parked_gauge_of_a_hanging_database_times_out() -> None:
+def test_counts_of_a_hanging_database_time_out() -> None:
     """A scrape waits one second; scrapes share one query, and the next query runs after its result."""
     released, queries = threading.Event(), []
 
-    def count() -> int:
+    def count() -> CurrentCounts:
         queries.append(1)
         assert released.wait(20)
-        return len(queries)
+        return CurrentCounts(len(queries), 0, 0)
 
-    gauge = ParkedGauge(count)
+    counts = DatabaseCounts(count)
     started = time.monotonic()
-    assert gauge() is None
+    assert counts() is None
     assert time.monotonic() - started < 2
-    assert gauge() is None
+    assert counts() is None
     assert len(queries) == 1
     released.set()
-    assert gauge() in (1, 2)
-    assert gauge() == len(queries)
+    assert counts() in (CurrentCounts(1, 0, 0), CurrentCounts(2, 0, 0))
+    assert counts() == CurrentCounts(len(queries), 0, 0)
 
 
-def test_parked_gauge_of_an_unavailable_database_is_unknown() -> None:
+def test_counts_of_an_unavailable_database_are_unknown() -> None:
     """An outage does not make the scrape fail."""
 
-    def fail() -> int:
+    def fail() -> CurrentCounts:
         raise LedgerUnavailableError
 
-    assert ParkedGauge(fail)() is None
+    assert DatabaseCounts(fail)() is None
+
+
+def test_operators_credits_are_read_from_the_database(app: Flask, database: Database, buyer: str) -> None:
+    """The commands run in processes of their own, and the counter includes what they did."""
+    names = [f'webhook_operator_credits_total{{direction="{each}"}}' for each in ("given", "taken")]
+    assert [scrape(app)[name] for name in names] == [0, 0]
+    with connected(database, "billing_operator") as operator:
+        for amount in (100, -30, 7):
+            adjust(operator, buyer, amount)
+    assert [scrape(app)[name] for name in names] == [107, 30]

@@ -1,4 +1,4 @@
-"""The commands for parked events: parked, retry, discard: options and help."""
+"""The commands that read and retry parked events: options and help."""
 # ruff: noqa: D301 - Click does not wrap a paragraph that begins with \b
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ import click
 
 from webhook.cli.exit_codes import FOUND, OK, command, fail
 from webhook.cli.options import json_option
-from webhook.cli.text_option import TextParameter
 from webhook.commands import parked
 from webhook.commands.parked import NotParkedError
 
@@ -50,28 +49,4 @@ def retry_command(event_ids: tuple[str, ...]) -> int:
     return OK if parked.retry(event_ids) else FOUND
 
 
-@command("discard")
-@click.argument("event_ids", nargs=-1, required=True, metavar="EVENT_ID...")
-@click.option("--reason", required=True, type=TextParameter(), help="Why. It is kept for ever: enter no personal data.")
-@click.option(
-    "--by",
-    metavar="NAME",
-    type=TextParameter(),
-    help="Your name. Default: the system user. The database login is added.",
-)
-def discard_command(event_ids: tuple[str, ...], reason: str, by: str | None) -> int:
-    """Remove parked events from the list without settling them.
-
-    \b
-    Example:
-      webhook discard evt_123 --reason "a test purchase"
-
-    The payload is deleted. `webhook parked EVENT_ID` shows who discarded the event, when and why. A discarded event
-    never returns to the list. If Stripe delivers it again, it is settled if possible. Other events of its sale are not
-    affected. If one of the given events is not parked, none is discarded and the exit code is 2.
-    """
-    parked.discard(event_ids, reason, by)
-    return OK
-
-
-COMMANDS = (parked_command, retry_command, discard_command)
+COMMANDS = (parked_command, retry_command)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from webhook import __version__
-from webhook.cli import checks, endpoint, parked, serving
+from webhook.cli import checks, endpoint, operator, parked, serving
 from webhook.cli.exit_codes import exit_on_unwritable_help
 
 
@@ -21,7 +21,7 @@ def commands() -> None:
     """
 
 
-for each in (*serving.COMMANDS, *parked.COMMANDS, *checks.COMMANDS, endpoint.endpoint_commands):
+for each in (*serving.COMMANDS, *parked.COMMANDS, *operator.COMMANDS, *checks.COMMANDS, endpoint.endpoint_commands):
     commands.add_command(each)
 
 

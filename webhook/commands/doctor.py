@@ -13,9 +13,9 @@ import click
 
 from webhook.commands import signing_secrets
 from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find
-from webhook.commands.output import silence_notice
+from webhook.commands.operator import OPERATOR_COMMANDS, operator_ledger
 from webhook.commands.signing_secrets import MetricsUnavailableError
-from webhook.ledger.errors import LedgerUnavailableError
+from webhook.ledger.errors import LedgerUnavailableError, NotOperatorError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
 from webhook.settings import (
@@ -27,6 +27,7 @@ from webhook.settings import (
     read_event_scope,
     read_metrics_token,
     read_migration_database_url,
+    read_operator_database_url,
     read_server_settings,
     read_stripe_settings,
     read_webhook_secrets,
@@ -36,7 +37,6 @@ from webhook.stripe_api.errors import StripeUnavailableError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 
-_LOGIN_REMEDY = "check DATABASE_URL, and grant service_role to its login"
 _OPTIONAL = "thin events and reconcile"
 _KEY_PERMISSIONS = (
     ("/v1/checkout/sessions", "Checkout Sessions: Read", "credits from prices in Checkout, and reconcile"),
@@ -77,6 +77,7 @@ def examine(environ: Environment) -> Findings:
     """Yield the results of all checks; the failure of one does not stop the others."""
     yield from _settings(environ)
     yield from _database(environ)
+    yield from _operator(environ)
     yield from _signing_secrets(environ)
     yield from _stripe(environ)
 
@@ -90,6 +91,8 @@ def _settings(environ: Environment) -> Findings:
     ]
     if is_set("MIGRATION_DATABASE_URL", environ):
         readers.append(("MIGRATION_DATABASE_URL", read_migration_database_url))
+    if is_set("OPERATOR_DATABASE_URL", environ):
+        readers.append(("OPERATOR_DATABASE_URL", read_operator_database_url))
     if is_set("STRIPE_API_KEY", environ):
         readers.append(("STRIPE_API_KEY", read_stripe_settings))
     if is_set("METRICS_TOKEN", environ):
@@ -112,22 +115,14 @@ def _database(environ: Environment) -> Findings:
         try:
             yield Finding(OK, f"database: reachable as {ledger.role()}")
         except LedgerUnavailableError as error:
-            yield Finding(FAIL, f"database: not reachable as service_role: {_with_remedy(error, _LOGIN_REMEDY)}")
-            return
-        if not ledger.is_schema_applied():
-            yield Finding(FAIL, "schema: not applied: run webhook migrate")
+            remedy = "check DATABASE_URL, and grant service_role to its login"
+            yield Finding(FAIL, f"database: not reachable as service_role: {error}: {remedy}")
             return
         for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, _parked):
             try:
                 yield from check(ledger)
             except LedgerUnavailableError as error:
-                yield Finding(FAIL, f"database: {_with_remedy(error, 'run webhook migrate')}")
-
-
-def _with_remedy(error: LedgerUnavailableError, remedy: str) -> str:
-    """Return the message, with the remedy unless it contains one."""
-    message = str(error)
-    return message if "webhook migrate" in message else f"{message}: {remedy}"
+                yield Finding(FAIL, f"database: {error}: run webhook migrate")
 
 
 def _schema(ledger: Ledger) -> Findings:
@@ -181,6 +176,20 @@ def _parked(ledger: Ledger) -> Findings:
         yield Finding(OK, "parked events: none")
 
 
+def _operator(environ: Environment) -> Findings:
+    """Report whether an operator's commands work. The worker's own login needs no such right."""
+    try:
+        with operator_ledger(environ) as ledger:
+            yield Finding(OK, f"operator: {ledger.login()} may use {OPERATOR_COMMANDS}")
+    except NotOperatorError as error:
+        if is_set("OPERATOR_DATABASE_URL", environ):
+            yield Finding(FAIL, f"operator: {error}")
+        else:
+            yield Finding(OK, f"operator: {OPERATOR_COMMANDS} need OPERATOR_DATABASE_URL")
+    except (SettingsError, LedgerUnavailableError):
+        yield Finding(SKIPPED, "operator: the database is not usable")
+
+
 def _signing_secrets(environ: Environment) -> Findings:
     try:
         for line in signing_secrets.usage_lines(environ):
@@ -202,7 +211,7 @@ def _stripe(environ: Environment) -> Findings:
             yield Finding(SKIPPED, f"{subject}: no STRIPE_API_KEY")
         return
     yield from _mode(settings, environ)
-    operator = StripeOperator(settings, silence_notice(settings))
+    operator = StripeOperator(settings)
     try:
         yield from _key_permissions(operator)
         yield from _endpoint(operator)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,6 +11,7 @@ from typing import Any
 
 import click
 
+from webhook.commands.operator import log_action, operator_ledger
 from webhook.commands.output import aligned, print_above_bar, progress_bar
 from webhook.delivery import settle
 from webhook.errors import ExpectedError
@@ -20,6 +19,7 @@ from webhook.events.event import EventScope, read_event
 from webhook.events.fields import IDENTIFIER
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
+from webhook.ledger.operator import Operator
 from webhook.settings import read_database_url, read_event_scope, read_lookup_settings
 from webhook.stripe_api.client import StripeAPI, stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
@@ -109,14 +109,15 @@ def retry(event_ids: Sequence[str]) -> bool:
     return settled == len(events)
 
 
-def discard(event_ids: Sequence[str], reason: str, by: str | None) -> None:
-    """Discard all the events, or raise :class:`NotParkedError` and discard none."""
-    with _ledger() as ledger:
-        _parked_events(ledger, event_ids)
-        discarded = ledger.discard(event_ids, by or _system_user(), reason)
-    for event_id in discarded:
+def discard(event_ids: Sequence[str], operator: Operator) -> None:
+    """Discard all the events, or none; raises :class:`RuleError` or :class:`NotParkedError` if one is not parked."""
+    _reject_missing({event_id for event_id in event_ids if not IDENTIFIER.fullmatch(event_id)})
+    with operator_ledger() as ledger:
+        discarded = ledger.discard(event_ids, operator)
+    for event_id, number in discarded.items():
+        if number is not None:
+            log_action("discard", number, operator)
         click.echo(f"{event_id}\tdiscarded")
-    _reject_missing(set(event_ids) - set(discarded))
 
 
 def _ledger() -> closing[Ledger]:
@@ -137,7 +138,7 @@ def _reject_missing(event_ids: set[str]) -> None:
 
 def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI | None) -> Outcome:
     event = ledger.parked_event(event_id)
-    if event is None or event.payload is None:
+    if event is None or event.resolution or event.payload is None:
         # Meanwhile another event of its sale settled it, or another operator resolved it.
         return Outcome("duplicate")
     if event.type == SALE_WITHOUT_EVENT and event.payment_id:
@@ -150,14 +151,6 @@ def _settle(event_id: str, ledger: Ledger, scope: EventScope, stripe: StripeAPI 
     if outcome.name == "ignored":
         ledger.resolve(event.id)
     return outcome
-
-
-def _system_user() -> str:
-    """Return the name of the operating system's user, or its id if it has no name."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
 
 
 def _table(events: Sequence[ParkedEvent]) -> list[str]:
@@ -175,7 +168,7 @@ def _describe(event: ParkedEvent) -> None:
         ("reason", event.reason),
         ("age", f"{_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}"),
     ]
-    if event.payload is None:
+    if event.resolution:
         rows.append(("resolved", f"{event.resolution} {event.resolved_at:%Y-%m-%d %H:%M:%S %Z}"))
         if event.resolution == "discarded":
             rows += [("by", str(event.discarded_by)), ("why", str(event.discard_reason))]

@@ -23,6 +23,7 @@ from webhook.dev.cluster import SUPERUSER, data_directory, environment, programs
 from webhook.dev.errors import PostgresError
 from webhook.dev.ports import free_port
 from webhook.dev.unprivileged import unprivileged_user
+from webhook.ledger.connections import OPERATOR
 from webhook.ledger.migrate import apply_plain_postgres
 
 ADMIN = "webhook_admin"
@@ -77,6 +78,12 @@ def prepare(url: str, password: str) -> None:
         own = sql.SQL("alter database {} owner to {}")
         connection.execute(own.format(sql.Identifier(connection.info.dbname), admin))
         apply_plain_postgres(connection, admin=ADMIN)
+
+
+def grant_operator(url: str) -> None:
+    """Let :data:`ADMIN` act as an operator. ``url`` is the superuser's; the schema has to be there."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(OPERATOR), sql.Identifier(ADMIN)))
 
 
 def _open_log(directory: Path) -> BinaryIO:

@@ -53,7 +53,7 @@ def run(port: int) -> None:
         signal.signal(each, _interrupt)
     try:
         with locked() as lock:
-            check_port(port, settings.port_option)
+            check_port(port)
             with _database(settings, port, lock) as database_url:
                 _serve(settings, database_url, port, lock)
     except KeyboardInterrupt:
@@ -84,6 +84,7 @@ def _database(settings: DevSettings, port: int, lock: int) -> Iterator[str]:
         postgres.prepare(superuser_url, password)
         url = _with_login(superuser_url, postgres.ADMIN, password)
         _migrate(url, history="billing", plain_postgres=False)
+        postgres.grant_operator(superuser_url)
         yield url
 
 

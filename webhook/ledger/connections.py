@@ -1,4 +1,4 @@
-"""Connections to Postgres. Every statement of the ledger goes through here, as ``service_role``.
+"""Connections to Postgres. Every statement of the ledger goes through here, as ``service_role`` or as an operator.
 
 One call is one simple query of several statements: one round trip and one implicit transaction. A call needs no session
 state and leaves none, so it works on a direct connection and through any pooler.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -20,9 +20,12 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
 from psycopg.rows import DictRow, dict_row
 
-from webhook.ledger.connect_errors import message_of, remedy_of
-from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
+from webhook.ledger.connect_errors import message_of
+from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError, RuleError
 from webhook.ledger.queries import query
+
+WORKER, OPERATOR, NO_ROLE = "service_role", "billing_operator", "none"
+"""The roles of statements. With ``none`` they run as the login."""
 
 CONNECTIONS = 8
 """Connections that a process uses at most, however many deliveries it works on."""
@@ -39,6 +42,9 @@ _CONNECTION_DEFAULTS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
 }
+
+_OWN_ERRORS = "CR"
+"""What the SQLSTATEs of the schema's own errors begin with."""
 
 _poll = get_original("select", "poll")
 """The system's own poll. gevent's would switch to another greenlet at each look."""
@@ -67,7 +73,11 @@ class _ConnectionWithTimeout(Connection[Row]):
 class Database:
     """A connection pool that connects at the first call. Threads may share it."""
 
-    def __init__(self, database_url: str, call_hook: CallHook) -> None:
+    def __init__(
+        self, database_url: str, call_hook: CallHook = lambda *_: nullcontext(), *, role: str = WORKER
+    ) -> None:
+        """``role`` is the role of every statement. The login has to be a member of it."""
+        self._begin = query("begin_call").format(role=role)
         self._call_hook = call_hook
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
         self._idle: deque[Connection[Row]] = deque()
@@ -107,7 +117,7 @@ class Database:
     def _run(self, connection: Connection[Row], statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         try:
             with connection.cursor() as cursor:
-                cursor.execute(query("begin_call") + statement, parameters)
+                cursor.execute(self._begin + statement, parameters)
                 cursor.set_result(-1)
                 rows = cursor.fetchall()
         except psycopg.Error:
@@ -146,12 +156,21 @@ def _is_open(connection: Connection[Row]) -> bool:
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Raise errors of psycopg as ours. Their messages may contain a row's values, so only the SQLSTATE is kept."""
+    """Raise errors of psycopg as ours. Their messages may contain a row's values, so only the SQLSTATE is kept.
+
+    Errors that a function of ``billing`` raises keep their detail and hint, which are written for people.
+    """
     try:
         yield
     except psycopg.Error as error:
         if error.sqlstate is None and isinstance(error, OperationalError):
             raise LedgerUnavailableError(f"no connection: {message_of(error)}") from error
+        if error.sqlstate and error.sqlstate.startswith(_OWN_ERRORS):
+            raise RuleError(error.sqlstate, _sentences(error)) from error
         constraint = error.diag.constraint_name
-        detail = f" ({constraint})" if constraint else remedy_of(error)
+        detail = f" ({constraint})" if constraint else ""
         raise LedgerRefusedError(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error
+
+
+def _sentences(error: psycopg.Error) -> str:
+    return " ".join(filter(None, (error.diag.message_detail, error.diag.message_hint)))

@@ -15,3 +15,16 @@ class BatchRejectedError(Exception):
 
 class LedgerRefusedError(LedgerUnavailableError, BatchRejectedError):
     """The database answered and refused the write; in a batch, one delivery may be the cause."""
+
+
+class RuleError(LedgerRefusedError):
+    """A function of the schema refused its arguments. The message is for operators and may name users and credits."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """``code`` is the SQLSTATE, such as ``CR001``."""
+        super().__init__(message)
+        self.code = code
+
+
+class NotOperatorError(ExpectedError):
+    """The login may not act as ``billing_operator``. The message names the login and the grant that it needs."""

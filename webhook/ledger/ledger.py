@@ -46,7 +46,7 @@ class ParkedEvent:
     discarded_by: str | None
     discard_reason: str | None
     payload: str | None = None
-    """The body of the event; ``None`` in a list, and for a resolved event."""
+    """The body of the event; ``None`` in a list, for a settled event, and 30 days after an event was discarded."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,18 @@ class Money:
     disputed: int
     invoice_credits: int | None
     """The credits that an invoice sold, ``None`` for other payments."""
+
+
+@dataclass(frozen=True)
+class CurrentCounts:
+    """Counts that the database has at the moment."""
+
+    parked: int
+    """Open parked events."""
+    credits_given: int
+    """Credits that operators have added to balances, ever."""
+    credits_taken: int
+    """Credits that operators have taken from balances, ever; not below 0."""
 
 
 class Ledger:
@@ -173,10 +185,6 @@ class Ledger:
         """Mark a parked event as settled, because it has nothing to do with credits."""
         self._rows("resolve", event_id=event_id)
 
-    def discard(self, event_ids: Sequence[str], by: str, reason: str) -> list[str]:
-        """Discard parked events. Return the ids of those that are discarded now, earlier ones included."""
-        return [row["event_id"] for row in self._rows("discard", event_ids=list(event_ids), by=by, reason=reason)]
-
     def parked_events(self) -> list[ParkedEvent]:
         """Return the open parked events, oldest first, without their payloads."""
         return [ParkedEvent(**row) for row in self._rows("parked_events")]
@@ -190,9 +198,10 @@ class Ledger:
         """Return the number of open parked events."""
         return int(self._value("parked_count"))
 
-    def is_schema_applied(self) -> bool:
-        """Return whether any migration is applied."""
-        return bool(self._value("is_schema_applied"))
+    def current_counts(self) -> CurrentCounts:
+        """Return what :class:`CurrentCounts` describes, from one query."""
+        [row] = self._rows("current_counts")
+        return CurrentCounts(**row)
 
     def schema_version(self) -> str:
         """Return the version of the newest migration in the database."""

@@ -11,13 +11,14 @@ from functools import cache, partial
 
 import stripe
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from webhook import __version__
 from webhook.events.interpret import HANDLED_EVENTS
 from webhook.events.signature import Rejection
+from webhook.ledger.ledger import CurrentCounts
 from webhook.ledger.schema import expected_version
 
 OTHER = "other"
@@ -162,10 +163,10 @@ class Metrics:
         """Record the duration of a request to Stripe's API."""
         self._stripe_requests(result).observe(seconds)
 
-    def render(self, parked: int | None) -> bytes:
-        """Return all metrics in Prometheus's text format; ``parked`` is ``None`` if the database did not answer."""
+    def render(self, counts: CurrentCounts | None) -> bytes:
+        """Return all metrics in Prometheus's text format; ``counts`` is ``None`` if the database did not answer."""
         current, counted = CollectorRegistry(), self._registry
-        current.register(_CurrentState(parked))
+        current.register(_CurrentState(counts))
         if self._directory:
             counted = CollectorRegistry()
             MultiProcessCollector(counted, self._directory)  # type: ignore[no-untyped-call]
@@ -175,8 +176,8 @@ class Metrics:
 class _CurrentState(Collector):
     """Values that are read at each scrape. They are not written to the files of the processes."""
 
-    def __init__(self, parked: int | None) -> None:
-        self._parked = parked
+    def __init__(self, counts: CurrentCounts | None) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
         versions = {"version": __version__, "schema": expected_version(), "stripe": stripe.VERSION}
@@ -184,7 +185,19 @@ class _CurrentState(Collector):
         build.add_metric(list(versions.values()), 1)
         yield build
         yield GaugeMetricFamily(
-            "webhook_database_up", "Whether the database answered within a second.", self._parked is not None
+            "webhook_database_up", "Whether the database answered within a second.", self._counts is not None
         )
-        if self._parked is not None:
-            yield GaugeMetricFamily("webhook_parked_events", "Parked events that are not resolved.", self._parked)
+        if self._counts is not None:
+            yield GaugeMetricFamily(
+                "webhook_parked_events", "Parked events that are not resolved.", self._counts.parked
+            )
+            yield _operator_credits(self._counts)
+
+
+def _operator_credits(counts: CurrentCounts) -> Metric:
+    credits_ = CounterMetricFamily(
+        "webhook_operator_credits", "Credits that operators gave or took by hand.", labels=["direction"]
+    )
+    credits_.add_metric(["given"], counts.credits_given)
+    credits_.add_metric(["taken"], counts.credits_taken)
+    return credits_

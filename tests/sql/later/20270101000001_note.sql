@@ -6,7 +6,7 @@
 set local lock_timeout = '3s';
 
 alter table public.transactions
-add column description text;
+add column note text;
 
 create or replace function billing.schema_version() returns text
     language sql

@@ -1,4 +1,4 @@
-"""The number of parked events, for a scrape that must not wait long for it."""
+"""The counts that come from the database, for a scrape that must not wait long for them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from webhook.ledger.errors import LedgerUnavailableError
+from webhook.ledger.ledger import CurrentCounts
 
 _TIMEOUT = 1.0
 """Seconds. A query on a database that hangs times out after ten, and so does a scrape of Prometheus."""
 
 
-class ParkedGauge:
-    """Counts parked events with one query at a time, however many scrapes wait for the answer."""
+class DatabaseCounts:
+    """Counts with one query at a time, however many scrapes wait for the answer."""
 
-    def __init__(self, count: Callable[[], int]) -> None:
+    def __init__(self, count: Callable[[], CurrentCounts]) -> None:
         """``count`` runs the query; it may raise :class:`LedgerUnavailableError`."""
         self._count = count
         self._lock = threading.Lock()
-        self._running: Future[int] | None = None
+        self._running: Future[CurrentCounts] | None = None
 
-    def __call__(self) -> int | None:
-        """Return the number of parked events, ``None`` if the database does not answer within a second."""
+    def __call__(self) -> CurrentCounts | None:
+        """Return the counts, ``None`` if the database does not answer within a second."""
         with self._lock:
             if self._running is None or self._running.done():
                 self._running = Future()
@@ -33,7 +34,7 @@ class ParkedGauge:
         except (LedgerUnavailableError, TimeoutError):
             return None
 
-    def _run(self, running: Future[int]) -> None:
+    def _run(self, running: Future[CurrentCounts]) -> None:
         try:
             running.set_result(self._count())
         except BaseException as error:  # noqa: BLE001 - every waiting scrape raises it

@@ -1,0 +1,3 @@
+-- Returns the login of the connection, as an identifier.
+
+select pg_catalog.quote_ident(session_user) as login
