@@ -12,7 +12,7 @@ from support.project import DOCS
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import Facts, Ignored, Sale
 from webhook.events.interpret import interpret
-from webhook.events.lookups import Price
+from webhook.events.lookups import ReadablePrice
 
 PAGE = DOCS / "explanation" / "settlement.md"
 BEGIN, END = "<!-- invoices -->\n", "<!-- /invoices -->\n"
@@ -52,7 +52,7 @@ def described(line: Line) -> str:
 
 
 def granted(event: dict[str, Any]) -> str:
-    prices = {Price(plan.price_id): plan.price() for plan in (MONTHLY, YEARLY)}
+    prices = {ReadablePrice(plan.price_id): plan.price() for plan in (MONTHLY, YEARLY)}
     match interpret(read_event(json.dumps(event)), EventScope(livemode=False), prices.get):
         case Facts(facts):
             return next(str(fact.credits) for fact in facts if isinstance(fact, Sale))

@@ -7,6 +7,7 @@ https://docs.stripe.com/billing/customer/balance. It counts the money that the c
 from __future__ import annotations
 
 from calendar import monthrange
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -63,6 +64,8 @@ class Customer:
     """The ``invoice.paid`` of each invoice."""
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """All lines of each invoice."""
+    refunded: Counter[str] = field(default_factory=Counter)
+    """The money of each invoice that went back to the card."""
 
     # What a customer or the shop does
 
@@ -73,13 +76,12 @@ class Customer:
 
         ``flagged`` makes the line of the part a proration.
         """
-        end = self.now + timedelta(days=days_to_anchor or trial) if days_to_anchor or trial else self._end(plan)
+        days = days_to_anchor or trial
+        end = min(self.now + timedelta(days), self._end(plan)) if days else self._end(plan)
         number = sum(event["data"]["object"]["billing_reason"] == "subscription_create" for event in self.events)
         name = SUBSCRIPTION if not number else f"{SUBSCRIPTION}_{number + 1}"
         self.subscription = Subscription(name, plan, seats, self.now, end, 0)
-        part = (
-            Fraction(days_to_anchor * 86_400, _seconds(self._end(plan) - self.now)) if days_to_anchor else Fraction(1)
-        )
+        part = Fraction(_seconds(end - self.now), _seconds(self._end(plan) - self.now))
         price = 0 if trial else round(self.subscription.full_price() * part)
         line = replace(self._period_line(price), proration=flagged and bool(days_to_anchor))
         trial_line = replace(line, description="Trial period for Credits plan")
@@ -133,14 +135,13 @@ class Customer:
             source["post_payment_credit_notes_amount"] += given
             self.balance -= given
 
-    def refund(self, amount: int) -> tuple[str, int] | None:
-        """Give money of the last invoice back to the card. Return the invoice and the money in minor units."""
-        if not self.events:
-            return None
-        source = self.events[-1]["data"]["object"]
-        given = min(amount, source["amount_paid"])
-        self.money -= given
-        return source["id"], given
+    def refund(self, amount: int) -> None:
+        """Give money of the last invoice back to the card."""
+        if self.events:
+            source = self.events[-1]["data"]["object"]
+            given = min(amount, source["amount_paid"] - self.refunded[source["id"]])
+            self.refunded[source["id"]] += given
+            self.money -= given
 
     # How Stripe bills it
 

@@ -14,7 +14,7 @@ from support.recorded import NEWEST, USER_ID, VERSIONS, recorded
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import Facts, Ignored, Interpretation, Sale, Unresolvable
 from webhook.events.interpret import interpret
-from webhook.events.lookups import InvoiceLines, Lookup, Price
+from webhook.events.lookups import InvoiceLines, Lookup, Price, ReadablePrice
 
 NOW = 1_768_435_200  # 2026-01-15 00:00 UTC
 MONTH, YEAR = NOW + 31 * DAY, NOW + 365 * DAY
@@ -31,9 +31,14 @@ UNUSED = Line(MONTHLY, -500, NOW, MONTH, proration=True)
 FEE = Line(None, 700, NOW, NOW)
 TRIAL = Line(MONTHLY, 0, NOW, NOW + 7 * DAY, description="Trial period for Credits plan")
 
-KEY: Mapping[Lookup, Any] = {
-    Price(plan.price_id): plan.price() for plan in (MONTHLY, PRO, ANNUAL, ADD_ON, USAGE, FREE)
-} | {Price("price_add_on"): ADD_ON.price() | {"product": {"id": "prod_1", "object": "product", "metadata": {}}}}
+
+def key_for(*prices: dict[str, Any]) -> dict[Lookup, Any]:
+    """Return the lookup results of a key that may read these prices."""
+    product = {"id": "prod_1", "object": "product", "metadata": {}}
+    return {lookup(price["id"]): price | {"product": product} for price in prices for lookup in (Price, ReadablePrice)}
+
+
+KEY: Mapping[Lookup, Any] = key_for(*(plan.price() for plan in (MONTHLY, PRO, ANNUAL, ADD_ON, USAGE, FREE)))
 NO_KEY: Mapping[Lookup, Any] = {}
 
 
@@ -303,13 +308,13 @@ def test_part_of_a_period_with_a_coupon_grants_its_part() -> None:
 def test_part_of_a_tiered_period_is_measured_by_time() -> None:
     tiered = MONTHLY.price() | {"billing_scheme": "tiered", "unit_amount": None, "unit_amount_decimal": None}
     part = Line(MONTHLY, 700, NOW, NOW + 10 * DAY)
-    assert granted(part, credits=100, key={Price(MONTHLY.price_id): tiered}) == 100 * 10 // 31
+    assert granted(part, credits=100, key=key_for(tiered)) == 100 * 10 // 31
 
 
 def test_price_per_package_is_a_whole_period() -> None:
     packages = MONTHLY.price() | {"transform_quantity": {"divide_by": 10, "round": "up"}}
     line = Line(MONTHLY, 3000, NOW, NOW + 7 * DAY, quantity=25)
-    assert granted(line, credits=100, key={Price(MONTHLY.price_id): packages}) == 100
+    assert granted(line, credits=100, key=key_for(packages)) == 100
 
 
 def test_whole_period_needs_no_price() -> None:
@@ -317,11 +322,23 @@ def test_whole_period_needs_no_price() -> None:
     assert granted(YEARLY_LINE, credits=1200, key=NO_KEY) == 1200
 
 
+def test_renewal_of_a_whole_period_needs_no_lookup() -> None:
+    assert granted(MONTHLY_LINE, credits=100, key={}) == 100
+
+
+def test_start_of_a_usual_length_is_compared_with_the_price() -> None:
+    """A month of a yearly plan, before its anchor. Without a key it counts as a whole period."""
+    start = replace(YEARLY_LINE, amount=800, end=MONTH)
+    fields = {"credits": 1200, "reason": "subscription_create"}
+    assert granted(start, **fields) == 100
+    assert granted(start, key=NO_KEY, **fields) == 1200
+
+
 def test_unusual_period_needs_the_price() -> None:
     week = replace(MONTHLY_LINE, end=NOW + 7 * DAY)
     weekly = MONTHLY.price()
     weekly["recurring"] |= {"interval": "week"}
-    assert granted(week, credits=100, key={Price(MONTHLY.price_id): weekly}) == 100
+    assert granted(week, credits=100, key=key_for(weekly)) == 100
     assert outcome(week, credits=100, key=NO_KEY).reason == "missing_api_key"  # type: ignore[union-attr]
 
 
@@ -369,9 +386,10 @@ def test_user_of_the_subscription_owns_the_sale() -> None:
 
 
 RECORDED_PLAN = "price_1RMliwK4mTq9ZwLxJSAX3kAu"
-RECORDED_KEY = {Price(RECORDED_PLAN): replace(MONTHLY, price_id=RECORDED_PLAN).price()} | {
-    Price("price_1RMliwK4mTq9ZwLxUsage000"): USAGE.price()
-}
+RECORDED_KEY = key_for(
+    replace(MONTHLY, price_id=RECORDED_PLAN).price(),
+    replace(USAGE, price_id="price_1RMliwK4mTq9ZwLxUsage000").price(),
+)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from webhook.events.event import EventScope
 from webhook.events.facts import Fact, Facts, Ignored, Interpretation, Link, Reversal, Sale
 from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata
 from webhook.events.invoices import invoice, invoice_payment
-from webhook.events.lookups import Lookup, Resolve
+from webhook.events.lookups import Lookup, MissingObjectError, Resolve
 from webhook.events.reversals import dispute
 from webhook.ledger.ledger import Ledger, Money
 from webhook.settings import read_event_scope, read_reader_settings
@@ -106,8 +106,10 @@ class StripeAudit:
         """Return the answer to a lookup, ``None`` if the key lacks the permission or Stripe lacks the object."""
         try:
             return self.stripe.resolver(account)(lookup)
+        except MissingObjectError:
+            return None
         except StripeUnavailableError as error:
-            if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+            if error.status == HTTPStatus.FORBIDDEN:
                 return None
             raise
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from webhook.events.fields import JSONObject, UnexpectedShapeError, instant, optional_id, signed_amount
 from webhook.events.line_items import price_id_of
-from webhook.events.lookups import Price, Resolve
 
 _DISCOUNT = "discount"
 
@@ -42,21 +41,10 @@ class InvoiceLine:
         """The id of the line's price. Since 2025-03-31.basil it is in ``pricing``."""
         return price_id_of(self.source)
 
-    def price(self, resolve: Resolve) -> JSONObject | None:
-        """Return the price: from the line, where API versions before 2025-03-31.basil have it, else looked up.
-
-        Returns ``None`` without a price or without an API key.
-        """
-        return self.own_price or self._looked_up_price(resolve)
-
     @property
     def own_price(self) -> JSONObject | None:
-        """The price, if the line contains it."""
+        """The price, if the line contains it: before API version 2025-03-31.basil."""
         price = self.source.get("price")
-        return price if isinstance(price, dict) else None
-
-    def _looked_up_price(self, resolve: Resolve) -> JSONObject | None:
-        price = resolve(Price(self.price_id)) if self.price_id else None
         return price if isinstance(price, dict) else None
 
 

@@ -33,6 +33,13 @@ class Price:
 
 
 @dataclass(frozen=True)
+class ReadablePrice:
+    """A price, for its full amount and its interval. ``None`` also if the key may not read it, or Stripe lacks it."""
+
+    price_id: str
+
+
+@dataclass(frozen=True)
 class ChargeRefunds:
     """All refunds of a charge: https://docs.stripe.com/api/refunds/list."""
 
@@ -46,7 +53,7 @@ class RelatedObject:
     path: str
 
 
-Lookup = SessionLines | InvoiceLines | Price | ChargeRefunds | RelatedObject
+Lookup = SessionLines | InvoiceLines | Price | ReadablePrice | ChargeRefunds | RelatedObject
 Resolve = Callable[[Lookup], Any]
 
 

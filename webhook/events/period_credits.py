@@ -18,7 +18,7 @@ from webhook.events.facts import Ignored, Unresolvable
 from webhook.events.fields import JSONObject, UnexpectedShapeError, instant, required_id
 from webhook.events.invoice_lines import InvoiceLine, read_lines, subscription_details_of, subscription_of
 from webhook.events.line_items import UNKNOWN, credits_of_lines, credits_per_unit_of, is_whole_number, quantity_of
-from webhook.events.lookups import InvoiceLines, Resolve, no_lookups
+from webhook.events.lookups import InvoiceLines, Price, ReadablePrice, Resolve, no_lookups
 from webhook.events.sales import Grant
 from webhook.events.shares import paid_share
 
@@ -86,7 +86,7 @@ def _incomplete(source: JSONObject, grant: Grant, listed: list[Any]) -> Ignored 
 def _periods(source: JSONObject, lines: Sequence[InvoiceLine], grant: Grant, resolve: Resolve) -> list[Period]:
     """Return the lines that begin a period."""
     candidates = [line for line in lines if _may_begin_period(source, line)]
-    periods = [Period(line, _price(line, grant, resolve)) for line in candidates]
+    periods = [Period(line, _price(source, line, grant, resolve)) for line in candidates]
     return [period for period in periods if not period.is_metered]
 
 
@@ -107,10 +107,22 @@ def _is_partial_start(source: JSONObject, line: InvoiceLine) -> bool:
     return is_new and line.is_of_subscription and line.price_id is not None
 
 
-def _price(line: InvoiceLine, grant: Grant, resolve: Resolve) -> JSONObject | None:
-    """Return the line's price. It is looked up only if it decides the credits or the part of the period."""
-    is_needed = grant.credits is None or line.is_proration or not is_usual(line.start, line.end)
-    return line.price(resolve if is_needed else no_lookups)
+def _price(source: JSONObject, line: InvoiceLine, grant: Grant, resolve: Resolve) -> JSONObject | None:
+    """Return the line's price; ``None`` if it is not known.
+
+    If the credits are in the metadata, it is looked up only where the line may bill a part of a period. So renewals do
+    not depend on Stripe's API.
+    """
+    if line.own_price is not None or line.price_id is None:
+        return line.own_price
+    is_start = source.get("billing_reason") == "subscription_create"
+    if grant.credits is None:
+        price = resolve(Price(line.price_id))
+    elif is_start or line.is_proration or not is_usual(line.start, line.end):
+        price = resolve(ReadablePrice(line.price_id))
+    else:
+        price = None
+    return price if isinstance(price, dict) else None
 
 
 def _reason_without_period(lines: Sequence[InvoiceLine]) -> str:

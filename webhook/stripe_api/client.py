@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from cachetools import TTLCache
@@ -16,6 +17,7 @@ from webhook.events.lookups import (
     Lookup,
     MissingObjectError,
     Price,
+    ReadablePrice,
     RelatedObject,
     Resolve,
     SessionLines,
@@ -80,6 +82,8 @@ class StripeAPI:
                 return self._get(account, path)
             case Price(price_id):
                 return self._price(account, price_id)
+            case ReadablePrice(price_id):
+                return self._readable_price(account, price_id)
 
     def _price(self, account: str | None, price_id: str) -> Any:
         key = (account, price_id)
@@ -90,6 +94,14 @@ class StripeAPI:
         with self._prices_lock:
             self._prices[key] = price
         return price
+
+    def _readable_price(self, account: str | None, price_id: str) -> Any:
+        try:
+            return self._price(account, price_id)
+        except StripeUnavailableError as error:
+            if error.is_missing_resource or error.status == HTTPStatus.FORBIDDEN:
+                return None
+            raise
 
     def _list(self, account: str | None, path: str, **parameters: Any) -> list[Any]:
         return all_pages(partial(self._get, account, path), **parameters)
