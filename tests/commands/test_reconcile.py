@@ -294,7 +294,7 @@ def test_delivered_events_are_not_missing(shop: Shop) -> None:
 
 def test_listed_objects_are_not_fetched_again_for_their_events(shop: Shop) -> None:
     """A run makes one request per list, and none per object."""
-    invoice = invoice_event(id="in_1")
+    invoice = invoice_event(id="in_1", billing_reason="subscription_cycle")
     reversals = [refund_event(payment_intent=PAYMENT), dispute_event(payment_intent=PAYMENT)]
     shop.stripe.add_events(session_event(), *reversals, invoice)
     assert shop.found("--since", "1d")["requests"] == len(shop.stripe.requests) == 11

@@ -76,7 +76,7 @@ def test_missed_invoices_are_granted_as_the_worker_would(shop: Shop) -> None:
 def test_delivered_invoices_are_not_missing(shop: Shop) -> None:
     others = [event for event in EVENTS if event["data"]["object"]["id"] != "in_part"]
     shop.stripe.add_events(*others)
-    shop.deliver(*others)
+    shop.deliver(*(shop.stripe.objects[event["id"]] for event in others))
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["items"], found["ignored_invoices"]) == (0, [], IGNORED)
 

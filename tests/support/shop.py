@@ -125,7 +125,7 @@ class Shop:
         return {str(user): balance for user, balance in rows}
 
     def contents(self) -> list[Any]:
-        tables = ("transactions", "sales", "reversals", "payment_links", "customers", "parked_events")
+        tables = ("transactions", "sales", "reversals", "payment_links", "claims", "parked_events")
         return [
             self.admin.execute(f"select * from {schema}.{table} order by 1, 2").fetchall()
             for schema, table in [("public", tables[0]), *(("billing", name) for name in tables[1:])]
