@@ -39,8 +39,8 @@ setup: $(STAMP) ## Install everything into .venv
 
 tools: $(TOOLS) ## Install Node.js and the tools that some tests need
 
-dev: $(STAMP) ## Serve on this machine, with its own Postgres
-	@.venv/bin/webhook dev
+dev: $(STAMP) ## Serve here, with its own Postgres; PORT=4242
+	@.venv/bin/webhook dev $(if $(PORT),--port "$(PORT)")
 
 unit: $(STAMP) ## Run the tests without a database: 20 seconds
 	.venv/bin/pytest -n auto tests/unit

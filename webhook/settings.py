@@ -85,6 +85,8 @@ class DevSettings:
     migration_database_url: str = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(repr=False)
     livemode: bool
+    port_option: str
+    """How to choose the port: make takes no options."""
 
 
 def read_settings(environ: Environment = os.environ) -> Settings:
@@ -214,6 +216,8 @@ def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
         migration_database_url=read_migration_database_url(environ) if has_database else "",
         webhook_secrets=read_webhook_secrets(environ) if is_set("STRIPE_WEBHOOK_SECRET", environ) else (),
         livemode=bool(_read_livemode(environ)),
+        # make sets MAKELEVEL for its recipes: https://www.gnu.org/software/make/manual/html_node/Recursion.html.
+        port_option="make dev PORT=…" if is_set("MAKELEVEL", environ) else "--port",
     )
 
 

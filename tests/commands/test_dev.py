@@ -20,6 +20,7 @@ import pytest
 from support.commands import WEBHOOK
 from support.databases import Database, Server, new_folder
 from support.ports import free_port
+from support.project import PROJECT
 from webhook.dev.errors import DevError
 from webhook.dev.state import DIRECTORY, DevServer, announced, locked, running_server, stored_secret
 from webhook.events.interpret import HANDLED_EVENTS
@@ -182,12 +183,23 @@ def test_dev_restarted_after_a_kill_serves(folder: Path) -> None:
         assert second.get("/readyz") == 200
 
 
-def test_dev_on_a_port_in_use_reports_it_in_one_line(folder: Path) -> None:
+@pytest.mark.parametrize(("level", "option"), [("", "--port"), ("1", "make dev PORT=…")], ids=["shell", "make"])
+def test_dev_on_a_port_in_use_names_the_option(folder: Path, level: str, option: str) -> None:
+    """Started by make, it names the variable: make takes no options."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, message = failing(folder, port)
-    assert (code, message.count("\n")) == (2, 1)
-    assert message.startswith(f"webhook: cannot listen on port {port}: another program uses it")
+        done = failing(folder, port, MAKELEVEL=level)
+    cause = f"webhook: cannot listen on port {port}: another program uses it; choose another with {option}\n"
+    assert done == (2, cause)
+
+
+@pytest.mark.parametrize(("arguments", "options"), [((), ""), (("PORT=4300",), ' --port "4300"')])
+def test_make_dev_passes_the_port(arguments: tuple[str, ...], options: str) -> None:
+    make = ["make", "--no-print-directory", "-n", "dev", *arguments]
+    done = subprocess.run(
+        make, cwd=PROJECT, env=child_environment({}, without=("PORT",)), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].rstrip() == f".venv/bin/webhook dev{options}"
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "STRIPE_WEBHOOK_SECRET", "STRIPE_LIVEMODE"])

@@ -187,9 +187,7 @@ def test_doctor_of_an_empty_database_suggests_migrate(
     doctor: Command, empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database.url)
-    failed = lines(doctor, "fail")
-    assert "database: SQLSTATE 3F000 InvalidSchemaName: run webhook migrate" in failed
-    assert "permissions: service_role lacks execute on billing.record(): grant it" in failed
+    assert lines(doctor, "fail") == ["schema: not applied: run webhook migrate"]
 
 
 def test_doctor_of_an_older_schema_suggests_migrate(doctor: Command, admin: Admin) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -288,6 +289,23 @@ def test_command_migrate_that_fails_prints_the_cause_in_one_line(
     assert (raised.value.code, error.count("\n")) == (exit_code, 1)
     assert error.startswith(f"webhook: {message}")
     assert "hunter2" not in error
+
+
+@pytest.mark.parametrize("step", ["_refuse_replaced_history", "has_auth_schema", "_prepare_history"])
+def test_migrate_that_loses_its_connection_prints_one_line(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    original = getattr(migrate_module, step)
+
+    def lose(connection: Any, *arguments: Any) -> Any:
+        with psycopg.connect(empty_database.superuser_url, autocommit=True) as superuser:
+            superuser.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
+        return original(connection, *arguments)
+
+    monkeypatch.setattr(migrate_module, step, lose)
+    result = webhook_migrate(empty_database.admin_url)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith("webhook: terminating connection")
 
 
 def test_expected_version_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

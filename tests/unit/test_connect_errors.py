@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from psycopg import OperationalError
+from psycopg import Error, OperationalError, errors
 
-from webhook.ledger.connect_errors import message_of
+from webhook.ledger.connect_errors import message_of, remedy_of
 
 IPV6 = 'connection failed: connection to server at "2a05:d014::1", port 5432 failed: {}\n\tIs the server running?'
 TO_POOLER = "use the session pooler's URL (port 5432)"
@@ -48,3 +48,20 @@ def test_other_failure_keeps_its_message(message: str) -> None:
 def test_unknown_login_of_a_pooler_names_its_form() -> None:
     message = 'connection to server at "3.1.2.4", port 6543 failed: FATAL:  Tenant or user not found'
     assert "<role>.<project>" in message_of(OperationalError(message))
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (errors.InvalidSchemaName('schema "billing" does not exist'), ": run webhook migrate"),
+        (errors.UndefinedFunction("function billing.record(jsonb) does not exist"), ": run webhook migrate"),
+        (
+            errors.InvalidParameterValue('role "service_role" does not exist'),
+            ": no role service_role: run webhook migrate --plain-postgres",
+        ),
+        (errors.InvalidParameterValue("another value"), ""),
+        (errors.InsufficientPrivilege("permission denied"), ""),
+    ],
+)
+def test_missing_schema_or_role_points_to_migrate(error: Error, remedy: str) -> None:
+    assert remedy_of(error) == remedy

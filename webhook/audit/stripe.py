@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from webhook.audit.checks import Comparison, Finding
+from webhook.commands.output import silence_notice
 from webhook.events.event import EventScope
 from webhook.events.facts import Fact, Facts, Ignored, Interpretation, Link, Reversal, Sale
 from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata
@@ -32,7 +33,8 @@ def comparison(since: datetime | None, until: datetime | None) -> Comparison:
     settings, scope = read_reader_settings(), read_event_scope()
     until = until or datetime.now(UTC)
     since = since or until - _DEFAULT_WINDOW
-    return lambda ledger: StripeAudit(StripeReader(settings), ledger, scope, since, until).findings()
+    reader = StripeReader(settings, silence_notice(settings))
+    return lambda ledger: StripeAudit(reader, ledger, scope, since, until).findings()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import click
 from webhook.commands import signing_secrets
 from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find
 from webhook.commands.operator import OPERATOR_COMMANDS, operator_ledger
+from webhook.commands.output import silence_notice
 from webhook.commands.signing_secrets import MetricsUnavailableError
 from webhook.ledger.errors import LedgerUnavailableError, NotOperatorError
 from webhook.ledger.ledger import Ledger
@@ -37,6 +38,7 @@ from webhook.stripe_api.errors import StripeUnavailableError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
 
+_LOGIN_REMEDY = "check DATABASE_URL, and grant service_role to its login"
 _OPTIONAL = "thin events and reconcile"
 _KEY_PERMISSIONS = (
     ("/v1/checkout/sessions", "Checkout Sessions: Read", "credits from prices in Checkout, and reconcile"),
@@ -115,14 +117,22 @@ def _database(environ: Environment) -> Findings:
         try:
             yield Finding(OK, f"database: reachable as {ledger.role()}")
         except LedgerUnavailableError as error:
-            remedy = "check DATABASE_URL, and grant service_role to its login"
-            yield Finding(FAIL, f"database: not reachable as service_role: {error}: {remedy}")
+            yield Finding(FAIL, f"database: not reachable as service_role: {_with_remedy(error, _LOGIN_REMEDY)}")
+            return
+        if not ledger.is_schema_applied():
+            yield Finding(FAIL, "schema: not applied: run webhook migrate")
             return
         for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, _parked):
             try:
                 yield from check(ledger)
             except LedgerUnavailableError as error:
-                yield Finding(FAIL, f"database: {error}: run webhook migrate")
+                yield Finding(FAIL, f"database: {_with_remedy(error, 'run webhook migrate')}")
+
+
+def _with_remedy(error: LedgerUnavailableError, remedy: str) -> str:
+    """Return the message, with the remedy unless it contains one."""
+    message = str(error)
+    return message if "webhook migrate" in message else f"{message}: {remedy}"
 
 
 def _schema(ledger: Ledger) -> Findings:
@@ -211,7 +221,7 @@ def _stripe(environ: Environment) -> Findings:
             yield Finding(SKIPPED, f"{subject}: no STRIPE_API_KEY")
         return
     yield from _mode(settings, environ)
-    operator = StripeOperator(settings)
+    operator = StripeOperator(settings, silence_notice(settings))
     try:
         yield from _key_permissions(operator)
         yield from _endpoint(operator)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 from stripe import api_version
 
+from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
@@ -53,7 +54,7 @@ def create(url: str, api_key: str | None = None, *, force: bool = False, connect
     ``force`` creates one even if the URL already has one. ``connect`` is for the events of connected accounts.
     """
     _check_url(url)
-    operator = StripeOperator(read_operator_key(api_key))
+    operator = _operator(api_key)
     with _permission_hint(WRITE_PERMISSION):
         same = [each for each in operator.endpoints() if each.get("url") == url]
         if same and not force:
@@ -68,7 +69,7 @@ def create(url: str, api_key: str | None = None, *, force: bool = False, connect
 
 def check(id_or_url: str | None = None, api_key: str | None = None) -> bool:
     """Print one line per difference from what this worker needs, and return whether there is none."""
-    operator = StripeOperator(read_operator_key(api_key))
+    operator = _operator(api_key)
     with _permission_hint(READ_PERMISSION):
         endpoint = find(operator.endpoints(), id_or_url)
     found = differences(endpoint)
@@ -112,6 +113,11 @@ def find(endpoints: Sequence[JSONObject], id_or_url: str | None = None) -> JSONO
     if len(found) > 1:
         raise AmbiguousEndpointError(f"which of these? {', '.join(str(each.get('id')) for each in found)}")
     return found[0]
+
+
+def _operator(api_key: str | None) -> StripeOperator:
+    settings = read_operator_key(api_key)
+    return StripeOperator(settings, silence_notice(settings))
 
 
 def _check_url(url: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import click
 from tqdm import tqdm
+
+from webhook.settings import StripeSettings
 
 Item = TypeVar("Item")
 
@@ -29,6 +32,17 @@ def progress_bar(
     bar stays on the screen. Use :func:`print_above_bar` meanwhile: other output would break the bar.
     """
     return tqdm(items, total=total, bar_format=form, leave=leave, disable=not sys.stderr.isatty())
+
+
+def silence_notice(settings: StripeSettings) -> Callable[[], None]:
+    """Return the function that reports on standard error that Stripe cannot be reached."""
+    address = settings.base or "https://api.stripe.com"
+
+    def report() -> None:
+        with tqdm.external_write_mode(file=sys.stderr), suppress(OSError):
+            click.echo(f"webhook: Stripe cannot be reached at {address}: still trying", err=True)
+
+    return report
 
 
 def print_above_bar(line: str) -> None:

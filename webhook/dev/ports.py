@@ -17,13 +17,13 @@ def free_port(preferred: int = 0) -> int:
     raise PostgresError("there is no free TCP port")
 
 
-def check_port(port: int) -> None:
-    """Raise :class:`DevError` if the worker cannot listen on ``port``."""
+def check_port(port: int, option: str) -> None:
+    """Raise :class:`DevError` if the worker cannot listen on ``port``. The ``option`` chooses another one."""
     try:
         _bind(port)
     except OSError as error:
         is_taken = error.errno == errno.EADDRINUSE
-        cause = "another program uses it; choose another with --port" if is_taken else error.strerror
+        cause = f"another program uses it; choose another with {option}" if is_taken else error.strerror
         raise DevError(f"cannot listen on port {port}: {cause}") from None
 
 

@@ -53,7 +53,7 @@ def run(port: int) -> None:
         signal.signal(each, _interrupt)
     try:
         with locked() as lock:
-            check_port(port)
+            check_port(port, settings.port_option)
             with _database(settings, port, lock) as database_url:
                 _serve(settings, database_url, port, lock)
     except KeyboardInterrupt:

@@ -1,10 +1,11 @@
-"""Messages of connections that fail, with advice where the message alone names a wrong cause."""
+"""Advice for errors of the database whose message alone names a wrong cause."""
 
 from __future__ import annotations
 
 import re
 
 import psycopg
+from psycopg.errors import InvalidParameterValue, InvalidSchemaName, UndefinedColumn, UndefinedFunction, UndefinedTable
 
 _ADDRESS = re.compile(r'connection to server at "([^"]+)"')
 _UNREACHABLE = (
@@ -28,6 +29,16 @@ def message_of(error: psycopg.Error) -> str:
     message = " ".join(str(error).split())
     advice = _advice(message)
     return f"{message}: {advice}" if advice else message
+
+
+def remedy_of(error: psycopg.Error) -> str:
+    """Return the advice for a schema that is missing or older than this code."""
+    if isinstance(error, (InvalidSchemaName, UndefinedFunction, UndefinedTable, UndefinedColumn)):
+        return ": run webhook migrate"
+    # The first statement of every call becomes service_role. Supabase has this role, a plain Postgres only after that.
+    if isinstance(error, InvalidParameterValue) and '"service_role"' in str(error):
+        return ": no role service_role: run webhook migrate --plain-postgres"
+    return ""
 
 
 def _advice(message: str) -> str | None:

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, OperationalError, SerializationFailure
 from psycopg.rows import DictRow, dict_row
 
-from webhook.ledger.connect_errors import message_of
+from webhook.ledger.connect_errors import message_of, remedy_of
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError, RuleError
 from webhook.ledger.queries import query
 
@@ -168,7 +168,7 @@ def _translated_errors() -> Iterator[None]:
         if error.sqlstate and error.sqlstate.startswith(_OWN_ERRORS):
             raise RuleError(error.sqlstate, _sentences(error)) from error
         constraint = error.diag.constraint_name
-        detail = f" ({constraint})" if constraint else ""
+        detail = f" ({constraint})" if constraint else remedy_of(error)
         raise LedgerRefusedError(f"SQLSTATE {error.sqlstate} {type(error).__name__}{detail}") from error
 
 

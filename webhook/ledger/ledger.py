@@ -203,6 +203,10 @@ class Ledger:
         [row] = self._rows("current_counts")
         return CurrentCounts(**row)
 
+    def is_schema_applied(self) -> bool:
+        """Return whether any migration is applied."""
+        return bool(self._value("is_schema_applied"))
+
     def schema_version(self) -> str:
         """Return the version of the newest migration in the database."""
         return str(self._value("schema_version"))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def migrate(url: str, *, history: str = "billing", plain_postgres: bool = False)
     ``history`` is one of :data:`HISTORIES`: the table that lists the applied migrations. ``plain_postgres`` first adds
     what Supabase has and plain Postgres lacks. Raises :class:`MigrationError`.
     """
-    with connect(url) as connection:
+    with connect(url) as connection, _errors_in_one_line():
         _refuse_replaced_history(connection)
         _refuse_taken_names(connection)
         if plain_postgres:
@@ -110,11 +111,22 @@ def apply_plain_postgres(connection: Connection, *, admin: str = "") -> None:
         raise MigrationError(f"--plain-postgres: {_one_line(error)}") from None
 
 
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Raise errors of the database, such as a lost connection, as :class:`MigrationError`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise MigrationError(_one_line(error)) from None
+
+
+@_errors_in_one_line()
 def has_auth_schema(connection: Connection) -> bool:
     """Return whether the database has the schema ``auth``, Supabase's own or the plain one."""
     return _is_found(connection, "has_auth_schema")
 
 
+@_errors_in_one_line()
 def history_of(connection: Connection) -> str:
     """Return the history that the schema was applied by; ``billing`` for a database without the schema."""
     if _is_applied(connection) and not _versions(connection, "billing"):

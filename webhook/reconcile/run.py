@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
 from webhook.ledger.errors import LedgerUnavailableError
@@ -42,7 +43,7 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         covered_until = ledger.covered_until()
         since, until = window(since, until, covered_until)
         report = Report(since, until, dry_run=dry_run, as_json=as_json)
-        reader = StripeReader(settings)
+        reader = StripeReader(settings, silence_notice(settings))
         error = _execute(Reconciliation(ledger, reader, scope, since, until, dry_run, report), covered_until)
         reader.stop()
         report.finish(reader.requests, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -25,6 +25,7 @@ from webhook.settings import StripeSettings
 from webhook.stripe_api.client import StripeAPI
 from webhook.stripe_api.errors import StripeUnavailableError
 from webhook.stripe_api.kinds import INVOICE_PAYMENTS_PATH, payments_in
+from webhook.stripe_api.silence import Silence
 from webhook.stripe_api.transport import OPERATOR_TIMEOUT, pages, path_segment
 
 _MAX_CONCURRENT = 8
@@ -46,8 +47,10 @@ class StripeReader(StripeAPI):
     A read raises :class:`StripeUnavailableError` once its retries are used up.
     """
 
-    def __init__(self, settings: StripeSettings) -> None:
+    def __init__(self, settings: StripeSettings, report_silence: Callable[[], None] = lambda: None) -> None:
+        """``report_silence`` is called if Stripe does not answer: see :class:`Silence`."""
         super().__init__(settings, timeout=OPERATOR_TIMEOUT, retries=0, max_concurrent=_MAX_CONCURRENT)
+        self._silence = Silence(report_silence)
         self._stopped = threading.Event()
         self._count_lock = threading.Lock()
         self.requests = 0
@@ -56,6 +59,7 @@ class StripeReader(StripeAPI):
     def stop(self) -> None:
         """End all waits: from now on each request is tried once."""
         self._stopped.set()
+        self._silence.end()
 
     def pages(self, account: str | None, path: str, **parameters: Any) -> Iterator[list[JSONObject]]:
         """Yield the pages of a list, newest objects first."""
@@ -85,14 +89,19 @@ class StripeReader(StripeAPI):
         return source | {"payments": {"data": [payment for page in payments for payment in page]}}
 
     def _get(self, account: str | None, path: str, **parameters: Any) -> Any:
-        return self._retrying()(super()._get, account, path, **parameters)
+        try:
+            return self._retrying()(super()._get, account, path, **parameters)
+        except StripeUnavailableError:
+            self._silence.end()  # the caller reports the error
+            raise
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
         with self._slots:
             with self._count_lock:
                 self.requests += 1
-            yield
+            with self._silence.during():
+                yield
 
     def _retrying(self) -> Retrying:
         return Retrying(
