@@ -39,8 +39,8 @@ setup: $(STAMP) ## Install everything into .venv
 
 tools: $(TOOLS) ## Install Node.js and the tools that some tests need
 
-dev: $(STAMP) ## Serve here, with its own Postgres; PORT=4242
-	@.venv/bin/webhook dev $(if $(PORT),--port "$(PORT)")
+dev: $(STAMP) ## Serve here, with its own Postgres; PORT=4242 LISTEN=1
+	@.venv/bin/webhook dev $(if $(PORT),--port "$(PORT)") $(if $(LISTEN),--listen)
 
 unit: $(STAMP) ## Run the tests without a database: 20 seconds
 	.venv/bin/pytest -n auto tests/unit

@@ -221,6 +221,18 @@ def read_dev_settings(environ: Environment = os.environ) -> DevSettings:
     )
 
 
+def read_listen_key(environ: Environment = os.environ) -> str:
+    """Return the test-mode ``STRIPE_API_KEY`` for the Stripe CLI, "" without a key. A live key or mode is an error."""
+    if _read(environ, "STRIPE_LIVEMODE").lower() == "true":
+        raise SettingsError("STRIPE_LIVEMODE is true: webhook dev --listen forwards test-mode events only")
+    settings = read_stripe_settings(environ)
+    if settings and settings.livemode is not False:
+        raise SettingsError(
+            "STRIPE_API_KEY is not a test-mode key: webhook dev --listen takes sk_test_… or rk_test_…, never a live key"
+        )
+    return settings.api_key if settings else ""
+
+
 def is_set(name: str, environ: Environment = os.environ) -> bool:
     """Return whether the variable has a value."""
     return bool(environ.get(name, "").strip())

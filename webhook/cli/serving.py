@@ -16,7 +16,8 @@ from webhook.settings import read_migration_database_url, read_server_settings, 
 
 @command("dev")
 @click.option("--port", default=4242, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def dev_command(port: int) -> None:
+@click.option("--listen", is_flag=True, help="Forward the events of your Stripe sandbox with the Stripe CLI.")
+def dev_command(port: int, *, listen: bool) -> None:
     """Serve on this machine, with an embedded Postgres, until Ctrl-C.
 
     \b
@@ -25,8 +26,11 @@ def dev_command(port: int) -> None:
 
     If DATABASE_URL is set, that database is used instead. Data and secrets are kept in the directory .dev. If
     root runs this in a directory that only root can enter, the data is in /var/lib/stripe-credits-webhook.
+
+    --listen needs the Stripe CLI: `stripe`, or npx of Node.js. The CLI uses a test-mode STRIPE_API_KEY, or else its own
+    login (npx @stripe/cli login). Its signing secret is used beside the others, so nothing has to be copied.
     """
-    server.run(port)
+    server.run(port, listen=listen)
 
 
 @command("demo")

@@ -131,7 +131,7 @@ def _check_url(url: str) -> None:
     if not is_https:
         raise EndpointError(f"the URL is not https://<your host>{_PATH}")
     if not is_public:
-        raise EndpointError("Stripe cannot reach this host: on your machine use stripe listen, see webhook dev")
+        raise EndpointError("Stripe cannot reach this host: on your machine use webhook dev --listen")
 
 
 def _is_public(host: str) -> bool:

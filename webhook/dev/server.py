@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn
@@ -20,10 +21,10 @@ from webhook.dev.errors import DevError
 from webhook.dev.http import loopback_session
 from webhook.dev.ports import check_port
 from webhook.dev.state import DIRECTORY, DevServer, announced, locked, stored_secret
-from webhook.events.interpret import HANDLED_EVENTS
+from webhook.dev.stripe_cli import Listener, StripeCli, find_cli
 from webhook.ledger.migrate import connect, has_auth_schema, history_of, migrate
 from webhook.server import command as serve
-from webhook.settings import DevSettings, child_environment, read_dev_settings
+from webhook.settings import DevSettings, child_environment, read_dev_settings, read_listen_key
 
 _SECONDS_TO_START = 60
 _READYZ_TIMEOUT = 10
@@ -36,14 +37,15 @@ _READY = """
   Signing secret  {secret}
 
   Try it          {webhook} demo    (in a second terminal)
-  Real events     npx @stripe/cli listen --events {events} --forward-to localhost:{port}/webhook
-                  It prints its own signing secret: start again with STRIPE_WEBHOOK_SECRET=whsec_… set to it.
+  Stripe events   {events}
   Stop            Ctrl-C
 """
 
 
-def run(port: int) -> None:
+def run(port: int, *, listen: bool = False) -> None:
     """Serve on ``port`` of 127.0.0.1 until SIGINT, SIGTERM or SIGHUP.
+
+    ``listen`` also forwards the events of a Stripe sandbox, with the Stripe CLI.
 
     Raises :class:`DevError`, :class:`webhook.dev.errors.PostgresError`,
     :class:`webhook.ledger.migrate.MigrationError` or :class:`webhook.settings.SettingsError`.
@@ -54,8 +56,9 @@ def run(port: int) -> None:
     try:
         with locked() as lock:
             check_port(port, settings.port_option)
+            cli, settings = _signed_by_cli(settings) if listen else (None, settings)
             with _database(settings, port, lock) as database_url:
-                _serve(settings, database_url, port, lock)
+                _serve(settings, database_url, port, lock, cli)
     except KeyboardInterrupt:
         click.echo("Stopped.")
 
@@ -65,6 +68,14 @@ def _interrupt(*_: object) -> NoReturn:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _signed_by_cli(settings: DevSettings) -> tuple[StripeCli, DevSettings]:
+    """Return the Stripe CLI, and the settings with its signing secret before the others."""
+    cli = find_cli(read_listen_key())
+    click.echo(f"Starting {cli} …")
+    secrets = (cli.signing_secret(), *(settings.webhook_secrets or _stored_secrets()))
+    return cli, replace(settings, webhook_secrets=secrets)
 
 
 @contextmanager
@@ -98,8 +109,12 @@ def _with_login(url: str, user: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
-def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> None:
-    webhook_secrets = settings.webhook_secrets or (stored_secret("signing_secret", "whsec_"),)
+def _stored_secrets() -> tuple[str, ...]:
+    return (stored_secret("signing_secret", "whsec_"),)
+
+
+def _serve(settings: DevSettings, database_url: str, port: int, lock: int, cli: StripeCli | None) -> None:
+    webhook_secrets = settings.webhook_secrets or _stored_secrets()
     server = DevServer(f"http://127.0.0.1:{port}", database_url, webhook_secrets[0], os.getpid())
     environment = child_environment(
         {
@@ -117,11 +132,22 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int) -> No
     try:
         _wait_until_ready(gunicorn, f"{server.url}/readyz")
         with announced(server):
-            click.echo(_ready(server, webhook_secrets, port))
-            code = gunicorn.process.wait()
-        raise DevError(f"gunicorn ended by itself, with exit code {code}")
+            click.echo(_ready(server, webhook_secrets, is_listening=cli is not None))
+            _wait(gunicorn, cli.listen(f"{server.url}/webhook") if cli else None)
     finally:
         gunicorn.stop()
+
+
+def _wait(gunicorn: supervise.SupervisedProcess, listener: Listener | None) -> NoReturn:
+    """Wait until a process ends by itself, and raise :class:`DevError` with the cause."""
+    try:
+        ended = supervise.first_to_end(gunicorn, *([listener.program] if listener else ()))
+        if listener and ended is listener.program:
+            raise DevError(listener.cause())
+        raise DevError(f"gunicorn ended by itself, with exit code {gunicorn.exit_code}")
+    finally:
+        if listener:
+            listener.stop()
 
 
 def _wait_until_ready(gunicorn: supervise.SupervisedProcess, url: str) -> None:
@@ -143,13 +169,12 @@ def _wait_until_ready(gunicorn: supervise.SupervisedProcess, url: str) -> None:
     raise DevError(f"the server is not ready after {_SECONDS_TO_START} s: {answer}")
 
 
-def _ready(server: DevServer, webhook_secrets: tuple[str, ...], port: int) -> str:
+def _ready(server: DevServer, webhook_secrets: tuple[str, ...], *, is_listening: bool) -> str:
     local = Path(".venv/bin/webhook")
     return _READY.format(
         url=server.url,
         database_url=server.database_url,
         secret=", ".join(webhook_secrets),
         webhook=local if local.exists() else "webhook",
-        events=",".join(HANDLED_EVENTS),
-        port=port,
+        events="forwarded by the Stripe CLI" if is_listening else "start again with --listen (make dev LISTEN=1)",
     ).rstrip()

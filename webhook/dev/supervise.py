@@ -13,8 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import IO
 
 _SECONDS_TO_STOP = 20
@@ -38,22 +41,37 @@ class SupervisedProcess:
         self.process.wait()
 
 
+def first_to_end(*programs: SupervisedProcess) -> SupervisedProcess:
+    """Wait until one of the programs ends, and return it."""
+    ended: SimpleQueue[SupervisedProcess] = SimpleQueue()
+
+    def wait(program: SupervisedProcess) -> None:
+        program.process.wait()
+        ended.put(program)
+
+    for each in programs:
+        threading.Thread(target=wait, args=(each,), daemon=True).start()
+    return ended.get()
+
+
 def start(  # noqa: PLR0913
     command: Sequence[str],
     *,
     stop_signal: signal.Signals = signal.SIGTERM,
     user: str = "",
     environment: Mapping[str, str],
-    output: IO[bytes] | None = None,
+    output: IO[bytes] | int | None = None,
     keep_open: Sequence[int] = (),
+    with_descendants: bool = False,
 ) -> SupervisedProcess:
     """Start ``command``, as ``user`` if given (only root can).
 
     ``stop_signal`` is the signal for a clean stop. ``output`` receives standard output and error. The file descriptors
-    ``keep_open`` stay open while the program runs, so a lock on them stays held.
+    ``keep_open`` stay open while the program runs, so a lock on them stays held. ``with_descendants`` also signals the
+    processes that the program starts, for one that does not stop them itself.
     """
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", __name__, str(int(stop_signal)), user, *command],
+        [sys.executable, "-P", "-m", __name__, str(int(stop_signal)), user, str(int(with_descendants)), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
@@ -69,29 +87,42 @@ def group_of(user: str) -> int | None:
     return pwd.getpwnam(user).pw_gid if user else None
 
 
-def _run(stop_signal: int, user: str, command: Sequence[str]) -> int:
+def _run(stop_signal: int, user: str, command: Sequence[str], *, with_descendants: bool) -> int:
     program = subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
         user=user or None,
         group=group_of(user),
         extra_groups=[] if user else None,
+        process_group=0 if with_descendants else None,
     )
+    send = partial(_send, program, with_descendants)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: program.send_signal(stop_signal))
-    threading.Thread(target=_stop_at_end_of_input, args=(program, stop_signal), daemon=True).start()
-    return program.wait()
+        signal.signal(number, lambda *_: send(stop_signal))
+    threading.Thread(target=_stop_at_end_of_input, args=(program, send, stop_signal), daemon=True).start()
+    code = program.wait()
+    if with_descendants:
+        send(signal.SIGKILL)
+    return code
 
 
-def _stop_at_end_of_input(program: subprocess.Popen[bytes], stop_signal: int) -> None:
+def _send(program: subprocess.Popen[bytes], with_descendants: bool, number: int) -> None:  # noqa: FBT001
+    with suppress(ProcessLookupError):
+        if with_descendants:
+            os.killpg(program.pid, number)
+        else:
+            program.send_signal(number)
+
+
+def _stop_at_end_of_input(program: subprocess.Popen[bytes], send: Callable[[int], None], stop_signal: int) -> None:
     # This thread may still read when the interpreter exits. Through sys.stdin it would hold a lock and abort the exit.
     os.read(0, 1)
-    program.send_signal(stop_signal)
+    send(stop_signal)
     try:
         program.wait(_SECONDS_TO_STOP)
     except subprocess.TimeoutExpired:
-        program.kill()
+        send(signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(abs(_run(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+    sys.exit(abs(_run(int(sys.argv[1]), sys.argv[2], sys.argv[4:], with_descendants=sys.argv[3] == "1")))
