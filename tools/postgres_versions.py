@@ -43,6 +43,8 @@ SUITE = (
     "tests/sql/test_erase_user.py",
     "tests/sql/test_transactions.py",
     "tests/commands/test_migrate.py",
+    "tests/commands/test_migrate_beside.py",
+    "tests/sql/test_accounts.py",
     "tests/sql/test_realtime.py",
     "tests/sql/test_settlement.py",
     "tests/docs/test_settlement_examples.py",

@@ -11,14 +11,17 @@ with expected as (
         statement
     from json_to_recordset(%(triggers)s) as trigger (name text, table_name text, function text, statement text)
 ),
-disabled as (
+-- By name: the conversion to regclass needs permission to use the schema.
+present as (
     select
-        tgname,
+        tgname as name,
+        nspname || '.' || relname as table_name,
+        tgfoid,
         tgconstraint,
-        tgrelid::regclass::text as table_name,
-        case when tgenabled = 'D' then 'disabled' else 'enabled only for replication' end as state
+        case tgenabled when 'D' then 'disabled' when 'R' then 'enabled only for replication' end as state
     from pg_trigger
-    where tgenabled in ('D', 'R')
+    join pg_class on pg_class.oid = tgrelid
+    join pg_namespace on pg_namespace.oid = relnamespace
 ),
 foreign_keys as (
     select
@@ -38,37 +41,40 @@ foreign_keys as (
 ),
 found (name, table_name, problem, expected) as (
     select
-        expected.name,
-        expected.table_name,
+        name,
+        table_name,
         'is missing',
         statement
     from expected
-    where not exists (select from pg_trigger where tgname = expected.name and tgrelid = to_regclass(expected.table_name))
+    left join present using (name, table_name)
+    where tgfoid is null
     union all
     select
-        expected.name,
-        expected.table_name,
+        name,
+        table_name,
         'calls ' || tgfoid::regprocedure,
-        'drop trigger ' || expected.name || ' on ' || expected.table_name || '; ' || statement
+        'drop trigger ' || name || ' on ' || table_name || '; ' || statement
     from expected
-    join pg_trigger on tgname = expected.name and tgrelid = to_regclass(expected.table_name)
-    where tgfoid is distinct from to_regprocedure(expected.function)
+    join present using (name, table_name)
+    where tgfoid is distinct from to_regprocedure(function)
     union all
     select
-        expected.name,
-        expected.table_name,
+        name,
+        table_name,
         'is ' || state,
-        'alter table ' || expected.table_name || ' enable trigger ' || expected.name
+        'alter table ' || table_name || ' enable trigger ' || name
     from expected
-    join disabled on tgname = expected.name and disabled.table_name = expected.table_name
+    join present using (name, table_name)
+    where state is not null
     union all
     select distinct
         conname,
         table_name,
         'is a foreign key whose trigger is ' || state,
         'alter table ' || table_name || ' enable trigger all (as a superuser)'
-    from disabled
+    from present
     join foreign_keys on foreign_keys.oid = tgconstraint
+    where state is not null
 ),
 replicas (place, remedy) as (
     select
