@@ -365,6 +365,8 @@ def test_zero_credits_are_ignored() -> None:
         {"created": None},
         {"lines": {"data": [None]}},
         {"lines": {"data": [{"amount": 1}]}},
+        {"lines": {"data": [{"amount": 1, "parent": {"type": []}}]}},
+        {"lines": {"data": [MONTHLY_LINE.shape(NEWEST, 1) | {"parent": {"type": []}}]}},
         {"lines": None},
     ],
     ids=str,
@@ -374,6 +376,16 @@ def test_invoice_of_an_unknown_shape_is_unreadable(fields: dict[str, Any]) -> No
     event["data"]["object"] |= fields
     interpretation = interpret(read_event(json.dumps(event)), EventScope(livemode=False))
     assert interpretation == Unresolvable("unreadable")
+
+
+@pytest.mark.parametrize("credits", [100, None])
+def test_line_of_an_unknown_kind_is_unreadable(credits: int | None) -> None:  # noqa: A002
+    """A new kind of line may begin a period. It matters only if the subscription names credits."""
+    event = subscription_invoice(MONTHLY_LINE, created=NOW, credits=credits)
+    [line] = event["data"]["object"]["lines"]["data"]
+    line["parent"] = {"type": "license_fee_details", "license_fee_details": {"license_fee": "lf_1"}}
+    interpretation = interpret(read_event(json.dumps(event)), EventScope(livemode=False))
+    assert interpretation == (Unresolvable("unreadable") if credits else Ignored("no_credits"))
 
 
 def test_user_of_the_subscription_owns_the_sale() -> None:

@@ -32,6 +32,14 @@ class InvoiceLine:
     """The period, in seconds since 1970."""
 
     @property
+    def is_known_kind(self) -> bool:
+        """Whether this version knows what generated the line."""
+        parent = self.source.get("parent")
+        if isinstance(parent, dict):
+            return parent.get("type") in ("subscription_item_details", "invoice_item_details")
+        return "parent" in self.source or self.source.get("type") in ("subscription", "invoiceitem")
+
+    @property
     def net(self) -> int:
         """The amount less discounts."""
         return self.amount - self.discount
@@ -112,7 +120,8 @@ def _objects(values: Any, key: str) -> list[JSONObject]:
 def _details(line: JSONObject) -> Iterator[JSONObject]:
     """Yield the details of what generated the line: in ``parent`` since 2025-03-31.basil."""
     parent = line.get("parent")
-    details = parent.get(parent.get("type")) if isinstance(parent, dict) else None
+    kind = parent.get("type") if isinstance(parent, dict) else None
+    details = parent.get(kind) if isinstance(parent, dict) and isinstance(kind, str) else None
     if isinstance(details, dict):
         yield details
 

@@ -57,6 +57,8 @@ def period_grant(source: JSONObject, grant: Grant, resolve: Resolve) -> Grant | 
     if not is_complete:
         return _incomplete(source, grant, listed)
     lines = read_lines(listed, subscription_of(source))
+    if grant.credits is not None and any(line.amount > 0 and not line.is_known_kind for line in lines):
+        raise UnexpectedShapeError("parent")
     periods = _periods(source, lines, grant, resolve)
     others = [line for line in lines if not any(line is period.line for period in periods)]
     if not periods:
