@@ -5,6 +5,7 @@ select
     event_type as type,
     reason,
     payment_id,
+    user_reference,
     parked_at,
     resolution,
     resolved_at,

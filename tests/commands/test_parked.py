@@ -20,10 +20,13 @@ from support.delivery import deliver_to
 from support.operators import actions
 from support.recorded import USER_ID, session_event
 from webhook.commands import parked
+from webhook.commands.remedies import REMEDIES
+from webhook.commands.retry import retry
 from webhook.ledger.ledger import Ledger
 
 Webhook = Callable[..., Result]
 EVENT = session_event()["id"]
+PAYMENT = session_event()["data"]["object"]["payment_intent"]
 
 
 @pytest.fixture
@@ -61,14 +64,18 @@ def sign_up(admin: psycopg.Connection[Any]) -> None:
 
 def test_parked_on_a_pipe_prints_tab_separated_fields(webhook: Webhook, park: Park) -> None:
     park(session_event())
-    assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t0s\n"
+    assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t0s\t{PAYMENT}\t{USER_ID}\n"
 
 
 def test_parked_lists_the_oldest_event_first(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
     for event_id in ("evt_b", "evt_a"):
         park(session_event(event_id=event_id))
     admin.execute("update billing.parked_events set parked_at = now() - interval '50 hours' where event_id = 'evt_a'")
-    assert webhook("parked").stdout == "evt_a\tunknown_user\t2d 2h\nevt_b\tunknown_user\t0s\n"
+    lines = webhook("parked").stdout.splitlines()
+    assert [line.split("\t")[:3] for line in lines] == [
+        ["evt_a", "unknown_user", "2d 2h"],
+        ["evt_b", "unknown_user", "0s"],
+    ]
 
 
 def test_parked_with_no_events_on_a_pipe_prints_nothing(webhook: Webhook) -> None:
@@ -83,9 +90,9 @@ def test_parked_on_a_terminal_prints_a_table_and_remedies(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     parked.show_all(as_json=False)
     heading, row, _, remedy = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["EVENT", "TYPE", "AGE", "REASON"]
-    assert row.split() == [EVENT, "checkout.session.completed", "0s", "unknown_user"]
-    assert remedy == f"unknown_user: {parked.REMEDIES['unknown_user']}"
+    assert heading.split() == ["EVENT", "TYPE", "PAYMENT", "USER", "AGE", "REASON"]
+    assert row.split() == [EVENT, "checkout.session.completed", PAYMENT, USER_ID, "0s", "unknown_user"]
+    assert remedy == f"unknown_user: {REMEDIES['unknown_user']}"
 
 
 def test_parked_with_no_events_on_a_terminal_prints_a_line(
@@ -100,15 +107,17 @@ def test_parked_with_no_events_on_a_terminal_prints_a_line(
 def test_parked_with_an_event_id_prints_the_whole_event(webhook: Webhook, park: Park) -> None:
     park(session_event())
     fields, payload = webhook("parked", EVENT).stdout.split("{", 1)
-    assert [line.split()[0] for line in fields.splitlines()] == ["event", "type", "reason", "age", "to"]
+    assert [line.split()[0] for line in fields.splitlines()] == [
+        *("event", "type", "reason", "payment", "user", "age", "to")
+    ]
     assert json.loads("{" + payload) == session_event()
 
 
 def test_parked_reasons_of_the_database_each_have_a_remedy(admin: psycopg.Connection[Any]) -> None:
     query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'parked_events_reason_known'"
     [(definition,)] = admin.execute(query).fetchall()
-    assert all(f"'{reason}'" in definition for reason in parked.REMEDIES)
-    assert definition.count("::text") == len(parked.REMEDIES)
+    assert all(f"'{reason}'" in definition for reason in REMEDIES)
+    assert definition.count("::text") == len(REMEDIES)
 
 
 def test_retry_after_the_sign_up_settles_the_event(
@@ -136,6 +145,7 @@ def test_retry_that_cannot_settle_an_event_leaves_it_parked(webhook: Webhook, pa
     park(session_event(user_id=None))
     result = webhook("retry")
     assert (result.stdout, result.exit_code) == (f"{EVENT}\tparked\tmissing_user\n", 1)
+    assert "Without STRIPE_API_KEY, corrections of metadata and prices at Stripe are not read." in result.stderr
     assert webhook("parked").stdout.startswith(f"{EVENT}\tmissing_user")
 
 
@@ -149,7 +159,8 @@ def test_retry_after_a_manual_grant_settles_the_event(
         " values (%s, 100, 'PURCHASE', 'pi_1', 'pi_1', 1000, 'usd')",
         [USER_ID],
     )
-    assert webhook("retry").stdout == f"{EVENT}\tduplicate\n"
+    note = f"settled by pi_1: +100 for {USER_ID} on {datetime.now(UTC):%Y-%m-%d} (entered by hand)"
+    assert webhook("retry").stdout == f"{EVENT}\tduplicate\t{note}\n"
     assert webhook("parked").stdout == ""
 
 
@@ -247,7 +258,10 @@ def test_retry_of_two_events_of_one_sale_settles_both(
     park(session_event(event_id="evt_a"))
     park(session_event(event_id="evt_b"))
     sign_up(admin)
-    assert webhook("retry").stdout == "evt_a\trecorded\nevt_b\tduplicate\n"
+    assert webhook("retry").stdout == (
+        f"evt_a\trecorded\nevt_b\tduplicate\tsettled by {PAYMENT}: +100 for {USER_ID}"
+        f" on {datetime.now(UTC):%Y-%m-%d} (event evt_a)\n"
+    )
 
 
 def test_retry_on_a_terminal_shows_progress_and_results(
@@ -258,7 +272,7 @@ def test_retry_on_a_terminal_shows_progress_and_results(
     sign_up(admin)
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
-    assert parked.retry([])
+    assert retry([])
     out, err = capfd.readouterr()
     assert out == f"{EVENT}\trecorded\n"
     assert "1/1" in err
@@ -283,9 +297,10 @@ def test_parked_as_json_prints_a_line_without_the_payload(webhook: Webhook, park
         "event_id": EVENT,
         "event_type": "checkout.session.completed",
         "reason": "unknown_user",
-        "payment_id": session_event()["data"]["object"]["payment_intent"],
+        "payment_id": PAYMENT,
+        "user": USER_ID,
         "age_seconds": 0,
-        "what_to_do": parked.REMEDIES["unknown_user"],
+        "what_to_do": REMEDIES["unknown_user"].replace("EVENT", EVENT),
         "resolution": None,
         "resolved_at": None,
         "discarded_by": None,
@@ -501,9 +516,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        (("parked", "evt_none"), 1, "never parked: evt_none"),
-        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff"),
-        (("retry", "evt_none"), 2, "not parked (any more): evt_none"),
+        (("parked", "evt_none"), 1, "never parked: evt_none (no event, payment or user of a parked event)"),
+        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff (no event, payment or user of a parked event)"),
+        (("retry", "evt_none"), 2, "never parked: evt_none"),
         (("discard", "--reason", "mine", "evt_none"), 2, "Not parked (any more): evt_none. Nothing was discarded."),
         (("discard", "--reason", "mine", "evt_\udcff"), 2, "not parked (any more): evt_\\udcff"),
     ],

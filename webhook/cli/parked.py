@@ -9,26 +9,28 @@ from webhook.cli.exit_codes import FOUND, OK, command, fail
 from webhook.cli.options import json_option
 from webhook.commands import parked
 from webhook.commands.parked import NotParkedError
+from webhook.commands.retry import retry
 
 
 @command("parked")
-@click.argument("event_id", required=False)
+@click.argument("name", required=False, metavar="[EVENT_ID|PAYMENT_ID|USER_ID]")
 @json_option
-def parked_command(event_id: str | None, *, as_json: bool) -> int:
-    """List the parked events, or show one with its payload.
+def parked_command(name: str | None, *, as_json: bool) -> int:
+    """List the parked events, or those of one payment.
 
     \b
     Example:
-      webhook parked evt_123
+      webhook parked pi_123
 
-    If the output is not a terminal, each event is one line: id, reason and age, separated by tabs. A resolved event
-    shows its resolution. The exit code is 1 if EVENT_ID was never parked.
+    A single event is shown with its payload and the advice for its reason. A resolved one shows its resolution.
+    If the output is not a terminal, each line of a list has id, reason, age, payment and user, separated by tabs.
+    The exit code is 1 if nothing with that id was ever parked.
     """
-    if not event_id:
+    if not name:
         parked.show_all(as_json=as_json)
         return OK
     try:
-        parked.show(event_id, as_json=as_json)
+        parked.show(name, as_json=as_json)
     except NotParkedError as error:
         return fail(str(error), FOUND)
     return OK
@@ -43,10 +45,13 @@ def retry_command(event_ids: tuple[str, ...]) -> int:
     Example:
       webhook retry
 
-    It tries the given events, by default all. Exit codes: 0 = none is parked any more, 1 = some are, 2 = an error, or a
-    given event is not parked.
+    It tries the given events, by default all. If an event's user or credits are missing or wrong, it reads their
+    metadata and prices as they are at Stripe now, with STRIPE_API_KEY. For a settled sale it prints the ledger rows. A
+    discarded event is put back on the list and tried, while its payload is kept.
+
+    Exit codes: 0 = none is parked any more, 1 = some are, 2 = an error, or a given event was never parked.
     """
-    return OK if parked.retry(event_ids) else FOUND
+    return OK if retry(event_ids) else FOUND
 
 
 COMMANDS = (parked_command, retry_command)

@@ -47,13 +47,20 @@ class ChargeRefunds:
 
 
 @dataclass(frozen=True)
+class PaymentSessions:
+    """The Checkout Sessions of a PaymentIntent: https://docs.stripe.com/api/checkout/sessions/list."""
+
+    payment_id: str
+
+
+@dataclass(frozen=True)
 class RelatedObject:
-    """The current state of a thin event's object: https://docs.stripe.com/event-destinations#thin-payload."""
+    """The current state of an object, such as a thin event's: https://docs.stripe.com/event-destinations#thin-payload."""
 
     path: str
 
 
-Lookup = SessionLines | InvoiceLines | Price | ReadablePrice | ChargeRefunds | RelatedObject
+Lookup = SessionLines | InvoiceLines | Price | ReadablePrice | ChargeRefunds | PaymentSessions | RelatedObject
 Resolve = Callable[[Lookup], Any]
 
 

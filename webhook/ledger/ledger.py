@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,11 +15,16 @@ import orjson
 from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
 from webhook.events.named_user import named_user
+from webhook.events.sales import user_id_of
 from webhook.ledger.connections import CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
 from webhook.ledger.queries import check, query
 from webhook.ledger.schema import expected_version, triggers
+
+_STRIPE_ID = re.compile(r"[a-z]+_[A-Za-z0-9_]+")
+_ID_IN_PAYLOAD = r'"(id|payment_intent|invoice|charge|customer|subscription)":\s*"{id}"'
+"""A regular expression of Postgres: an event is about an object if it has the object's id in one of these fields."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,9 @@ class Outcome:
     name: str
     reason: str | None = None
     missing_setting: str | None = None
-    """The setting that could change the outcome ``ignored``, if it were set."""
+    """The setting that could change the outcome ``ignored`` or ``parked``, if it were set."""
+    missing_objects: tuple[str, ...] = ()
+    """The ids of objects that Stripe does not have any more."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class ParkedEvent:
     type: str
     reason: str
     payment_id: str | None
+    user_reference: str | None
+    """What the event names as its user, a UUID or not; ``None`` without a payload."""
     parked_at: datetime
     resolution: str | None
     """``settled`` or ``discarded``."""
@@ -47,6 +57,18 @@ class ParkedEvent:
     discard_reason: str | None
     payload: str | None = None
     """The body of the event; ``None`` in a list, for a settled event, and 30 days after an event was discarded."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of ``public.transactions``; ``amount`` is in credits."""
+
+    stripe_id: str | None
+    amount: int
+    user_id: str
+    event_id: str | None
+    """``None`` for a row that was entered by hand."""
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -193,6 +215,20 @@ class Ledger:
         """Return a parked event, open or resolved, with its payload; ``None`` if it was never parked."""
         rows = self._rows("parked_event", event_id=event_id)
         return ParkedEvent(**rows[0]) if rows else None
+
+    def find_parked(self, key: str) -> list[ParkedEvent]:
+        """Return the events with this event id, payment or user, open or resolved, with their payloads."""
+        pattern = _ID_IN_PAYLOAD.format(id=key) if _STRIPE_ID.fullmatch(key) else None
+        rows = self._rows("find_parked", key=key, user_id=user_id_of(key), pattern=pattern)
+        return [ParkedEvent(**row) for row in rows]
+
+    def reopen(self, event_id: str) -> bool:
+        """Put a discarded event back on the list. Return whether its payload was still kept."""
+        return bool(self._value("reopen", event_id=event_id))
+
+    def entries_of(self, payment_id: str) -> list[Entry]:
+        """Return the ledger rows of a sale, oldest first; the payment is any of its ids."""
+        return [Entry(**row) for row in self._rows("entries_of_sale", payment_id=payment_id)]
 
     def parked_count(self) -> int:
         """Return the number of open parked events."""

@@ -16,6 +16,7 @@ from webhook.events.lookups import (
     InvoiceLines,
     Lookup,
     MissingObjectError,
+    PaymentSessions,
     Price,
     ReadablePrice,
     RelatedObject,
@@ -78,6 +79,8 @@ class StripeAPI:
                 return self._list(account, f"/v1/invoices/{path_segment(invoice_id)}/lines")
             case ChargeRefunds(charge_id):
                 return self._list(account, "/v1/refunds", charge=charge_id)
+            case PaymentSessions(payment_id):
+                return self._list(account, "/v1/checkout/sessions", payment_intent=payment_id)
             case RelatedObject(path):
                 return self._get(account, path)
             case Price(price_id):

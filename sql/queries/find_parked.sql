@@ -1,0 +1,25 @@
+-- Returns parked events by their id, by an id of their payment or of an object in their payload, or by their user.
+
+select
+    event_id as id,
+    event_type as type,
+    reason,
+    payment_id,
+    user_reference,
+    parked_at,
+    resolution,
+    resolved_at,
+    discarded_by,
+    discard_reason,
+    payload::text
+from billing.parked_events
+where
+    event_id = %(key)s
+    or payment_id = any (billing.linked_payments(array[%(key)s]))
+    or lower(user_reference) = lower(%(key)s)
+    or payload::text ~ %(pattern)s::text
+    or payment_id in (select payment_id from public.transactions where user_id = %(user_id)s::uuid)
+    or payment_id in (select payment_id from billing.sales where user_id = %(user_id)s::uuid)
+order by
+    parked_at,
+    event_id

@@ -1,0 +1,94 @@
+"""One retry of a parked event: with its stored body, then with what its objects say at Stripe now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from webhook.delivery import settle
+from webhook.events.corrections import CORRECTABLE, corrected, event_of_sale
+from webhook.events.event import Event, EventScope, read_event
+from webhook.events.fields import UnexpectedShapeError
+from webhook.events.signature import InvalidDeliveryError
+from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
+from webhook.stripe_api.client import StripeAPI
+
+_SETTINGS = {"wrong_mode": "STRIPE_LIVEMODE", "missing_api_key": "STRIPE_API_KEY"}
+"""The settings whose correction changes these outcomes."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The settings of a retry."""
+
+    ledger: Ledger
+    scope: EventScope
+    stripe_api: StripeAPI | None = None
+
+    def settle(self, parked: ParkedEvent) -> Outcome:
+        """Settle an event, or leave it parked. A discarded event whose payload is kept is put back on the list first.
+
+        The reason of the outcome ``parked`` is for people: it may name a missing setting or a missing object. Raises
+        :class:`LedgerUnavailableError` or :class:`StripeUnavailableError`; then the event stays parked.
+        """
+        if parked.resolution == "discarded":
+            self.ledger.reopen(parked.id)
+        if parked.payload is None:
+            return Outcome("duplicate")
+        outcome = self._settle_event(parked, parked.payload)
+        if outcome.name == "ignored" and outcome.missing_setting is None:
+            self.ledger.resolve(parked.id)
+        return _described(outcome)
+
+    def _settle_event(self, parked: ParkedEvent, payload: str) -> Outcome:
+        event = self._stored_event(parked.id, payload)
+        if event is None:
+            return self._without_event(parked)
+        outcome = settle(event, payload, self.ledger, self.scope, self.stripe_api)
+        reason = outcome.reason if outcome.name == "parked" else parked.reason
+        can_change = outcome.name in ("parked", "ignored") and outcome.missing_setting is None
+        if can_change and reason in CORRECTABLE and self.stripe_api:
+            return self._settle_corrected(event, str(reason), payload, outcome)
+        return outcome
+
+    def _stored_event(self, event_id: str, payload: str) -> Event | None:
+        """Return the event in the payload. For a sale that is parked without an event, read the sale from Stripe."""
+        try:
+            return read_event(payload)
+        except InvalidDeliveryError:
+            accounts = self.scope.every_account if self.stripe_api else ()
+        for account in accounts:
+            if self.stripe_api and (
+                event := event_of_sale(event_id, self.scope.livemode, account, self.stripe_api.resolver(account))
+            ):
+                return event
+        return None
+
+    def _without_event(self, parked: ParkedEvent) -> Outcome:
+        if self.stripe_api is None:
+            return Outcome("parked", parked.reason, missing_setting="STRIPE_API_KEY")
+        return Outcome("parked", parked.reason, missing_objects=(parked.id,))
+
+    def _settle_corrected(self, event: Event, reason: str, payload: str, outcome: Outcome) -> Outcome:
+        """Settle the event with the current metadata of its objects, if that is different."""
+        if self.stripe_api is None:
+            return outcome
+        try:
+            correction = corrected(event, reason, self.stripe_api.resolver(event.account))
+        except UnexpectedShapeError:
+            return outcome
+        if correction.event != event:
+            outcome = settle(correction.event, payload, self.ledger, self.scope, self.stripe_api)
+        return replace(outcome, missing_objects=correction.missing)
+
+
+def _described(outcome: Outcome) -> Outcome:
+    """Return the outcome with a reason for people. An event whose settings are incomplete stays parked."""
+    setting = outcome.missing_setting
+    if outcome.name == "ignored" and setting:
+        return replace(outcome, name="parked", reason=f"{outcome.reason}: set {setting}")
+    if outcome.name != "parked":
+        return outcome
+    setting = setting or _SETTINGS.get(str(outcome.reason))
+    notes = [f"set {setting}"] if setting else []
+    notes += [f"Stripe does not have {missing} any more" for missing in outcome.missing_objects]
+    return replace(outcome, reason=": ".join([str(outcome.reason), *notes]))
