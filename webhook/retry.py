@@ -44,11 +44,8 @@ class Retry:
         if event is None:
             return self._without_event(parked)
         outcome = settle(event, payload, self.ledger, self.scope, self.stripe_api)
-        reason = outcome.reason if outcome.name == "parked" else parked.reason
-        can_change = outcome.name in ("parked", "ignored") and outcome.missing_setting is None
-        if can_change and reason in CORRECTABLE and self.stripe_api:
-            return self._settle_corrected(event, str(reason), payload, outcome)
-        return outcome
+        reason = _correctable_reason(outcome, parked)
+        return self._settle_corrected(event, reason, payload, outcome) if reason else outcome
 
     def _stored_event(self, event_id: str, payload: str) -> Event | None:
         """Return the event in the payload. For a sale that is parked without an event, read the sale from Stripe."""
@@ -79,6 +76,13 @@ class Retry:
         if correction.event != event:
             outcome = settle(correction.event, payload, self.ledger, self.scope, self.stripe_api)
         return replace(outcome, missing_objects=correction.missing)
+
+
+def _correctable_reason(outcome: Outcome, parked: ParkedEvent) -> str | None:
+    """Return why the event is parked, if metadata or a price at Stripe can change that and can be read."""
+    if outcome.name not in ("parked", "ignored") or outcome.missing_setting or outcome.reason in _SETTINGS:
+        return None
+    return next((each for each in (outcome.reason, parked.reason) if each in CORRECTABLE), None)
 
 
 def _described(outcome: Outcome) -> Outcome:

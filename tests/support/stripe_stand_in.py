@@ -33,6 +33,8 @@ LISTS = {
     "/v1/charges": "charge",
     "/v1/prices": "price",
     "/v1/events": "event",
+    "/v1/subscriptions": "subscription",
+    "/v1/prices": "price",
 }
 
 
@@ -97,6 +99,9 @@ class StripeStandIn:
         if path in LISTS:
             return self._list(list(objects.values()), path, query)
         kind, _, object_id = path.rpartition("/")
+        if object_id == "line_items" and (session := objects.get(kind.rpartition("/")[2])):
+            lines = [self._expanded(line, ["price"]) for line in session.get("line_items", {}).get("data", [])]
+            return 200, {"object": "list", "data": lines, "has_more": False, "url": path}
         source = objects.get(object_id)
         if source is None or LISTS.get(kind) != source["object"]:
             return 404, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "gone"}}
