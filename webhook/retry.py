@@ -8,9 +8,11 @@ from webhook.delivery import settle
 from webhook.events.corrections import CORRECTABLE, corrected, event_of_sale
 from webhook.events.event import Event, EventScope, read_event
 from webhook.events.fields import UnexpectedShapeError
-from webhook.events.signature import InvalidDeliveryError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
 from webhook.stripe_api.client import StripeAPI
+
+SALE_WITHOUT_EVENT = "billing.sale"
+"""The type of an entry that stands for a sale: its events were settled before it lost its user."""
 
 _SETTINGS = {"wrong_mode": "STRIPE_LIVEMODE", "missing_api_key": "STRIPE_API_KEY"}
 """The settings whose correction changes these outcomes."""
@@ -34,47 +36,49 @@ class Retry:
             self.ledger.reopen(parked.id)
         if parked.payload is None:
             return Outcome("duplicate")
-        outcome = self._settle_event(parked, parked.payload)
+        attempt = self._settle_sale if parked.type == SALE_WITHOUT_EVENT else self._settle_event
+        outcome = attempt(parked, parked.payload)
         if outcome.name == "ignored" and outcome.missing_setting is None:
             self.ledger.resolve(parked.id)
         return _described(outcome)
 
     def _settle_event(self, parked: ParkedEvent, payload: str) -> Outcome:
-        event = self._stored_event(parked.id, payload)
-        if event is None:
-            return self._without_event(parked)
+        event = read_event(payload)
         outcome = settle(event, payload, self.ledger, self.scope, self.stripe_api)
         reason = _correctable_reason(outcome, parked)
         return self._settle_corrected(event, reason, payload, outcome) if reason else outcome
 
-    def _stored_event(self, event_id: str, payload: str) -> Event | None:
-        """Return the event in the payload. For a sale that is parked without an event, read the sale from Stripe."""
-        try:
-            return read_event(payload)
-        except InvalidDeliveryError:
-            accounts = self.scope.every_account if self.stripe_api else ()
-        for account in accounts:
-            if self.stripe_api and (
-                event := event_of_sale(event_id, self.scope.livemode, account, self.stripe_api.resolver(account))
-            ):
-                return event
-        return None
-
-    def _without_event(self, parked: ParkedEvent) -> Outcome:
+    def _settle_sale(self, parked: ParkedEvent, payload: str) -> Outcome:
+        """Settle a sale that lost its user after its events were settled. Its object is read from Stripe."""
+        reason = self.ledger.settle_parked_sale(parked.payment_id or parked.id)
+        if reason is None:
+            return Outcome("recorded")
+        outcome = Outcome("parked", reason)
         if self.stripe_api is None:
-            return Outcome("parked", parked.reason, missing_setting="STRIPE_API_KEY")
-        return Outcome("parked", parked.reason, missing_objects=(parked.id,))
+            return outcome
+        event = self._current_event(parked.id, self.stripe_api)
+        if event is None:
+            return replace(outcome, missing_objects=(parked.id,))
+        corrected_outcome = self._settle_corrected(event, reason, payload, outcome)
+        return outcome if corrected_outcome.name == "ignored" else corrected_outcome
+
+    def _current_event(self, sale_id: str, stripe_api: StripeAPI) -> Event | None:
+        """Return the event that describes a sale as it is at Stripe now, ``None`` if no account has it."""
+        events = (
+            event_of_sale(sale_id, self.scope.livemode, account, stripe_api.resolver(account))
+            for account in self.scope.every_account
+        )
+        return next((event for event in events if event), None)
 
     def _settle_corrected(self, event: Event, reason: str, payload: str, outcome: Outcome) -> Outcome:
-        """Settle the event with the current metadata of its objects, if that is different."""
+        """Settle the event with the current metadata of its objects."""
         if self.stripe_api is None:
             return outcome
         try:
             correction = corrected(event, reason, self.stripe_api.resolver(event.account))
         except UnexpectedShapeError:
             return outcome
-        if correction.event != event:
-            outcome = settle(correction.event, payload, self.ledger, self.scope, self.stripe_api)
+        outcome = settle(correction.event, payload, self.ledger, self.scope, self.stripe_api)
         return replace(outcome, missing_objects=correction.missing)
 
 

@@ -214,6 +214,28 @@ def test_missing_object_that_was_deleted_is_discarded(shop: Shop, missing_object
     assert shop.run("parked").stdout == ""
 
 
+@pytest.mark.parametrize("corrected", ["in_1", SUBSCRIPTION])
+def test_sale_that_became_ambiguous_is_settled_by_retry(shop: Shop, corrected: str) -> None:
+    """Its event was settled and its payload dropped, so its invoice is read from Stripe."""
+    event, (first, second) = invoice(user_id=None), claims()
+    shop.stripe.add_events(event)
+    shop.deliver(first, event, second)
+    shown = json.loads(shop.run("parked", "in_1", "--json").stdout)
+    assert (shown["event_id"], shown["reason"]) == ("in_1", "ambiguous_customer")
+    shop.stripe.objects[corrected]["metadata"] = USER
+    result = shop.run(*commands_in(shown["what_to_do"])["retry"])
+    assert (result.exit_code, result.stdout) == (0, "in_1\trecorded\n")
+    assert_settled(shop)
+    assert (shop.balance(ALICE), shop.balance(BOB)) == (0, 0)
+
+
+def test_ambiguous_sale_unknown_to_stripe_stays_parked(shop: Shop) -> None:
+    first, second = claims()
+    shop.deliver(first, invoice(user_id=None), second)
+    note = "ambiguous_customer: Stripe does not have in_1 any more"
+    assert shop.run("retry").stdout == f"in_1\tparked\t{note}\n"
+
+
 def test_retry_without_a_key_says_what_a_key_adds(shop: Shop) -> None:
     parked(shop, session(user_id=None), "missing_user")
     result = shop.run("retry", STRIPE_API_KEY="", STRIPE_LIVEMODE="false")

@@ -31,7 +31,6 @@ LISTS = {
     "/v1/refunds": "refund",
     "/v1/disputes": "dispute",
     "/v1/charges": "charge",
-    "/v1/prices": "price",
     "/v1/events": "event",
     "/v1/subscriptions": "subscription",
     "/v1/prices": "price",
