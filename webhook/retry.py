@@ -27,14 +27,12 @@ class Retry:
     stripe_api: StripeAPI | None = None
 
     def settle(self, parked: ParkedEvent) -> Outcome:
-        """Settle an event, or leave it parked. A discarded event whose payload is kept is put back on the list first.
+        """Settle an open event, or leave it parked.
 
         The reason of the outcome ``parked`` is for people: it may name a missing setting or a missing object. Raises
         :class:`LedgerUnavailableError` or :class:`StripeUnavailableError`; then the event stays parked.
         """
-        if parked.resolution == "discarded":
-            self.ledger.reopen(parked.id)
-        if parked.payload is None:
+        if parked.resolution or parked.payload is None:
             return Outcome("duplicate")
         attempt = self._settle_sale if parked.type == SALE_WITHOUT_EVENT else self._settle_event
         outcome = attempt(parked, parked.payload)

@@ -11,7 +11,7 @@ select
     resolved_at,
     discarded_by,
     discard_reason,
-    payload::text
+    case when resolved_at is null or resolved_at > now() - interval '30 days' then payload::text end as payload
 from billing.parked_events
 where
     event_id = %(key)s

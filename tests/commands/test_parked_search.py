@@ -108,3 +108,44 @@ def test_retry_in_the_wrong_mode_names_the_setting(shop: Shop) -> None:
     result = shop.run("retry", STRIPE_LIVEMODE="true", STRIPE_API_KEY="rk_live_1")
     assert (result.exit_code, result.stdout) == (1, "evt_1\tparked\twrong_mode: set STRIPE_LIVEMODE\n")
     assert shop.run("parked").stdout.startswith("evt_1\tinvalid_credits\t0s\tpi_1\t")
+
+
+def discarded(shop: Shop, event: dict[str, Any]) -> None:
+    shop.deliver(event)
+    assert shop.run("discard", event["id"], "--reason", "a test").exit_code == 0
+
+
+def test_discarded_event_is_shown_with_its_payload(shop: Shop) -> None:
+    event = session(credits="ten")
+    discarded(shop, event)
+    assert json.loads(shop.run("parked", "evt_1", "--json").stdout)["payload"] == event
+    assert '"object": "event"' in shop.run("parked", "evt_1").stdout
+
+
+def test_discarded_event_is_settled_by_retry(shop: Shop) -> None:
+    discarded(shop, session(user_id=ALICE))
+    shop.sign_up(ALICE)
+    result = shop.run("retry", "evt_1")
+    assert (result.exit_code, result.stdout, shop.balance(ALICE)) == (0, "evt_1\trecorded\n", 100)
+    assert json.loads(shop.run("parked", "evt_1", "--json").stdout)["resolution"] == "settled"
+
+
+def test_discarded_event_that_stays_unsettled_is_listed_again(shop: Shop) -> None:
+    discarded(shop, session(user_id=ALICE))
+    assert shop.run("retry", "evt_1").exit_code == 1
+    assert shop.run("parked").stdout.startswith("evt_1\tunknown_user\t")
+
+
+def test_retry_of_all_events_leaves_discarded_ones(shop: Shop) -> None:
+    discarded(shop, session(user_id=ALICE))
+    shop.sign_up(ALICE)
+    assert shop.run("retry").stdout == ""
+    assert shop.balance(ALICE) == 0
+
+
+def test_retry_of_an_event_discarded_long_ago_names_reconcile(shop: Shop) -> None:
+    discarded(shop, session(user_id=ALICE))
+    shop.admin.execute("update billing.parked_events set resolved_at = now() - interval '31 days'")
+    result = shop.run("retry", "evt_1")
+    line = "webhook: discarded, and the payload is dropped: evt_1; webhook reconcile reads the sale again\n"
+    assert (result.exit_code, result.stderr) == (2, line)

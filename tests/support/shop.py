@@ -98,7 +98,7 @@ class Shop:
 
     def run(self, *arguments: str, **environment: str) -> Result:
         """Run a command and return its result, which may hold an exception."""
-        settings = self.stripe.settings(self.database.url)
+        settings = self.stripe.settings(self.database.url) | {"OPERATOR_DATABASE_URL": self.database.operator_url}
         return CliRunner(env=settings | environment).invoke(cli.commands, arguments)
 
     def reconcile(self, *arguments: str, **environment: str) -> Result:

@@ -72,13 +72,6 @@ def _ledger() -> closing[Ledger]:
     return closing(Ledger(read_database_url()))
 
 
-def _parked_events(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
-    """Return the parked events with the given ids, by default all; raises :class:`NotParkedError`."""
-    events, requested = ledger.parked_events(), set(event_ids)
-    _reject_missing(requested - {event.id for event in events})
-    return [event for event in events if not requested or event.id in requested]
-
-
 def _reject_missing(event_ids: set[str]) -> None:
     if event_ids:
         raise NotParkedError(f"not parked (any more): {', '.join(sorted(event_ids))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import click
 
@@ -47,7 +48,13 @@ def _requested(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
             f"discarded, and the payload is dropped: {', '.join(sorted(dropped))}; "
             "webhook reconcile reads the sale again"
         )
-    return known
+    return [_reopened(ledger, event) for event in known]
+
+
+def _reopened(ledger: Ledger, event: ParkedEvent) -> ParkedEvent:
+    """Put a discarded event back on the list, and return it as it is then."""
+    is_open = event.resolution == "discarded" and ledger.reopen(event.id)
+    return replace(event, resolution=None) if is_open else event
 
 
 def _retry_each(retry: Retry, events: Sequence[ParkedEvent]) -> tuple[int, Exception | None]:
