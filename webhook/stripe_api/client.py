@@ -71,7 +71,7 @@ class StripeAPI:
                 raise MissingObjectError from error
             raise
 
-    def _request(self, account: str | None, lookup: Lookup) -> Any:
+    def _request(self, account: str | None, lookup: Lookup) -> Any:  # noqa: PLR0911 - one line a case
         match lookup:
             case SessionLines(session_id):
                 return self._list(account, f"/v1/checkout/sessions/{path_segment(session_id)}/line_items")
