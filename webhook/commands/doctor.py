@@ -115,11 +115,12 @@ def _database(environ: Environment) -> Findings:
         return
     with closing(Ledger(url)) as ledger:
         try:
-            yield Finding(OK, f"database: reachable as {ledger.role()}")
+            role, is_applied = ledger.role(), ledger.is_schema_applied()
         except LedgerUnavailableError as error:
             yield Finding(FAIL, f"database: not reachable as service_role: {_with_remedy(error, _LOGIN_REMEDY)}")
             return
-        if not ledger.is_schema_applied():
+        yield Finding(OK, f"database: reachable as {role}")
+        if not is_applied:
             yield Finding(FAIL, "schema: not applied: run webhook migrate")
             return
         for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, _parked):
