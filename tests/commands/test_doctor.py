@@ -533,4 +533,5 @@ def test_doctor_without_an_endpoint_suggests_endpoint_create(keyed: Command, str
 def test_doctor_with_several_endpoints_names_them(keyed: Command, stripe_api: Mock) -> None:
     stripe_api.replace("GET", ENDPOINTS, json=page(endpoint("we_1"), endpoint("we_2")))
     [skipped] = lines(keyed, "skipped")
-    assert "we_1, we_2" in skipped
+    assert skipped.startswith("endpoint: which of these? we_1 (")
+    assert "we_2 (" in skipped

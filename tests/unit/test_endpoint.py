@@ -110,6 +110,22 @@ def test_create_with_an_unusable_url_fails_without_a_request(webhook: Command, u
     assert "hunter2" not in done.err
 
 
+@pytest.mark.parametrize("path", ["", "/", "/webhooks", "/stripe"])
+def test_create_with_another_path_requires_force(webhook: Command, stripe: Stripe, path: str) -> None:
+    """The worker answers 404 there."""
+    url = f"https://credits.example.com{path}"
+    done = webhook("endpoint", "create", "--url", url)
+    assert (done.code, stripe.writes) == (2, [])
+    assert "does not end with /webhook" in done.err
+    assert webhook("endpoint", "create", "--url", url, "--force").code == 0
+
+
+def test_create_with_an_endpoint_at_the_other_slash_fails(webhook: Command, stripe: Stripe) -> None:
+    """Both would deliver every event."""
+    stripe.endpoints["we_old"] = endpoint("we_old", url=f"{URL}/")
+    assert webhook("endpoint", "create", "--url", URL).code == 1
+
+
 def test_create_without_a_key_names_the_variable(webhook: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STRIPE_API_KEY")
     done = webhook("endpoint", "create", "--url", URL)
@@ -148,7 +164,13 @@ def test_check_of_a_correct_endpoint_is_ok(webhook: Command, stripe: Stripe) -> 
 def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe, selector: list[str]) -> None:
     stripe.endpoints["we_1"] = endpoint()
     stripe.endpoints["we_2"] = endpoint("we_2", url="https://example.com/stripe")
-    assert webhook("endpoint", "check", *selector).out == "we_2: ok\n"
+    done = webhook("endpoint", "check", *selector)
+    assert (done.code, done.out.splitlines()[0]) == (0, "we_2: ok")
+
+
+def _with(event: str, other: str) -> list[str]:
+    """Return the events that the worker reads, with another one in place of ``event``."""
+    return [other if each == event else each for each in HANDLED_EVENTS]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +178,24 @@ def test_check_finds_the_endpoint_by_id_or_url(webhook: Command, stripe: Stripe,
     [
         ({"status": "disabled"}, ["disabled: enable it in the Dashboard"]),
         ({"enabled_events": list(HANDLED_EVENTS[2:])}, [f"missing event: {each}" for each in HANDLED_EVENTS[:2]]),
+        (
+            {"enabled_events": _with("invoice.paid", "invoice.payment_succeeded")},
+            [
+                "missing event: invoice.paid (invoice.payment_succeeded does not replace it)",
+                "unneeded event: invoice.payment_succeeded",
+            ],
+        ),
+        (
+            {"enabled_events": _with("payment_intent.succeeded", "charge.succeeded")},
+            [
+                "missing event: payment_intent.succeeded (charge.succeeded does not replace it)",
+                "unneeded event: charge.succeeded",
+            ],
+        ),
+        (
+            {"url": "http://credits.example.com/webhook"},
+            ["its URL begins with http://, which Stripe refuses in live mode: change it to https://"],
+        ),
         ({"enabled_events": [*HANDLED_EVENTS, "plan.created"]}, ["unneeded event: plan.created"]),
         ({"enabled_events": ["*"]}, ["unneeded events: * includes far more than the worker reads"]),
         (
@@ -189,6 +229,37 @@ def test_check_of_the_accounts_default_api_version_is_ok(webhook: Command, strip
     assert (done.code, "default API version" in done.out) == (0, True)
 
 
+@pytest.mark.parametrize("selector", [[], ["--url", URL], ["--url", f"{URL}/"], ["we_1"]])
+def test_check_of_a_url_with_a_trailing_slash_is_ok(webhook: Command, stripe: Stripe, selector: list[str]) -> None:
+    """It works; the output mentions what is configured."""
+    stripe.endpoints["we_1"] = endpoint(url=f"{URL}/")
+    done = webhook("endpoint", "check", *selector)
+    note = "we_1: its URL ends with /webhook/, which works like /webhook\n"
+    assert (done.code, done.out) == (0, "we_1: ok\n" + note)
+
+
+def test_check_of_another_path_mentions_it(webhook: Command, stripe: Stripe) -> None:
+    """A proxy may change the path."""
+    stripe.endpoints["we_1"] = endpoint(url="https://credits.example.com/stripe")
+    done = webhook("endpoint", "check", "we_1")
+    assert (done.code, "its URL does not end with /webhook" in done.out) == (0, True)
+
+
+def test_check_without_a_matching_path_lists_the_endpoints(webhook: Command, stripe: Stripe) -> None:
+    """The list has no query, which may hold a token."""
+    stripe.endpoints["we_1"] = endpoint(url="https://credits.example.com/webhooks?token=hidden")
+    done = webhook("endpoint", "check")
+    assert (done.code, "only we_1 (credits.example.com/webhooks): run" in done.err) == (1, True)
+
+
+@pytest.mark.parametrize("url", [URL, f"{URL}/"])
+def test_check_mentions_another_endpoint_with_the_same_url(webhook: Command, stripe: Stripe, url: str) -> None:
+    """It is right during a change of the API version."""
+    stripe.endpoints = {"we_1": endpoint("we_1"), "we_2": endpoint("we_2", url=url)}
+    done = webhook("endpoint", "check", "we_1")
+    assert (done.code, "we_1: we_2 has the same URL" in done.out) == (0, True)
+
+
 def test_check_of_a_missing_endpoint_fails(webhook: Command, stripe: Stripe) -> None:
     del stripe
     assert webhook("endpoint", "check", "we_9").code == 1
@@ -196,7 +267,11 @@ def test_check_of_a_missing_endpoint_fails(webhook: Command, stripe: Stripe) -> 
 
 def test_check_with_several_endpoints_lists_them(webhook: Command, stripe: Stripe) -> None:
     stripe.endpoints = {name: endpoint(name) for name in ("we_1", "we_2")}
-    assert webhook("endpoint", "check") == (2, "", "webhook: which of these? we_1, we_2\n")
+    assert webhook("endpoint", "check") == (
+        2,
+        "",
+        "webhook: which of these? we_1 (credits.example.com/webhook), we_2 (credits.example.com/webhook)\n",
+    )
 
 
 @pytest.mark.parametrize(("failure", "message"), FAILURES)

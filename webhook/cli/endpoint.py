@@ -30,7 +30,7 @@ _api_key_option = click.option(
 @command("create")
 @click.option("--url", required=True, metavar="https://…/webhook", help="The public URL of the worker.")
 @_api_key_option
-@click.option("--force", is_flag=True, help="Create another endpoint for a URL that has one.")
+@click.option("--force", is_flag=True, help="Create it also if its URL has one, or another path.")
 @click.option("--connect", is_flag=True, help="Receive only events of connected accounts (STRIPE_ACCOUNT).")
 def endpoint_create_command(url: str, api_key: str | None, *, force: bool, connect: bool) -> int:
     """Create an endpoint and print its id and signing secret.
@@ -61,7 +61,7 @@ def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: st
     Example:
       webhook endpoint check --url https://credits.example.com/webhook
 
-    The default is the only endpoint whose URL ends with /webhook.
+    The default is the only endpoint whose URL ends with /webhook or /webhook/.
     Exit codes: 0 = it is right, 1 = something differs or there is no such endpoint, 2 = the result is not known.
     """
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from webhook.commands import signing_secrets
-from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find
+from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find, notes
 from webhook.commands.operator import OPERATOR_COMMANDS, operator_ledger
 from webhook.commands.output import silence_notice
 from webhook.commands.signing_secrets import MetricsUnavailableError
@@ -262,7 +262,8 @@ def _key_permissions(operator: StripeOperator) -> Findings:
 
 def _endpoint(operator: StripeOperator) -> Findings:
     try:
-        endpoint = find(operator.endpoints())
+        endpoints = operator.endpoints()
+        endpoint = find(endpoints)
     except StripeUnavailableError as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
@@ -279,3 +280,5 @@ def _endpoint(operator: StripeOperator) -> Findings:
         yield Finding(FAIL, f"endpoint: {endpoint['id']}: {difference}")
     if not found:
         yield Finding(OK, f"endpoint: {endpoint['id']}")
+    for note in notes(endpoint, endpoints):
+        yield Finding(OK, f"endpoint: {endpoint['id']}: {note}")
