@@ -61,7 +61,7 @@ def endpoint_check_command(endpoint_id: str | None, url: str | None, api_key: st
     Example:
       webhook endpoint check --url https://credits.example.com/webhook
 
-    The default is the only endpoint whose URL ends with /webhook or /webhook/.
+    The default is the only endpoint whose URL ends with /webhook.
     Exit codes: 0 = it is right, 1 = something differs or there is no such endpoint, 2 = the result is not known.
     """
     try:
