@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -26,22 +25,6 @@ from support.roles import ALICE, BOB, CAROL, add, balance, connected, contents, 
 
 HIGHEST = 2**53 - 1
 FIRST, SECOND = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
-
-
-@pytest.fixture
-def generator(database: Database, owner: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """The video generator's connection, as service_role."""
-    assert owner
-    with connected(database, "service_role") as connection:
-        yield connection
-
-
-@pytest.fixture
-def unchanged(owner: psycopg.Connection) -> Iterator[None]:
-    """Check that the test leaves the database unchanged."""
-    before = contents(owner)
-    yield
-    assert contents(owner) == before
 
 
 def entries(connection: psycopg.Connection, user: str = ALICE) -> list[tuple[Any, ...]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from random import Random
-from threading import Barrier
 
 import psycopg
 import pytest
 
+from support.calls import CALLERS, Call, Waiting, run_rounds
 from support.databases import Database
 from support.generations import (
     GENERATION_MISMATCH,
@@ -22,16 +19,11 @@ from support.generations import (
     refund_generation,
     refused,
 )
-from support.ledger_queries import WAITS, sessions, wrong_balances
+from support.ledger_queries import wrong_balances
 from support.roles import ALICE, BOB, add, balance, connected, execute, record, refund, sale, sign_up
-from support.waiting import WAIT_TIMEOUT, eventually
+from support.waiting import WAIT_TIMEOUT
 
-CALLERS = 12
 ROUNDS = 25
-
-Call = Callable[[psycopg.Connection], int]
-Results = list[int | str]
-Waiting = Callable[[Call, psycopg.Connection], Future[int | str]]
 
 
 @pytest.fixture
@@ -41,50 +33,6 @@ def owner(admin: psycopg.Connection) -> psycopg.Connection:
     add(admin, ALICE, 100)
     add(admin, BOB, 100)
     return admin
-
-
-@pytest.fixture
-def callers(database: Database, owner: psycopg.Connection) -> Iterator[list[psycopg.Connection]]:
-    """Connections as service_role, one for each thread."""
-    assert owner
-    with ExitStack() as stack:
-        yield [stack.enter_context(connected(database, "service_role")) for _ in range(CALLERS)]
-
-
-@pytest.fixture
-def waiting(database: Database) -> Iterator[Waiting]:
-    """Return a function that starts a call in a thread and returns once it waits for a lock."""
-    with ThreadPoolExecutor(1) as thread, psycopg.connect(database.superuser_url, autocommit=True) as watcher:
-
-        def start(call: Call, connection: psycopg.Connection) -> Future[int | str]:
-            called = thread.submit(result_of, call, connection)
-            eventually(lambda: called.done() or sessions(watcher, WAITS) == 1)
-            return called
-
-        yield start
-
-
-def result_of(call: Call, connection: psycopg.Connection) -> int | str:
-    """Return the balance from a call, or the SQLSTATE of its refusal."""
-    try:
-        return call(connection)
-    except psycopg.Error as error:
-        return error.sqlstate or str(error)
-
-
-def run_rounds(connections: Sequence[psycopg.Connection], rounds: Sequence[Sequence[Call]]) -> list[Results]:
-    """Return the results of each round. All connections start a round at the same moment."""
-    start = Barrier(len(connections), timeout=WAIT_TIMEOUT)
-
-    def run_calls(number: int) -> Results:
-        results = []
-        for calls in rounds:
-            start.wait()
-            results.append(result_of(calls[number % len(calls)], connections[number]))
-        return results
-
-    with ThreadPoolExecutor(len(connections)) as threads:
-        return [list(results) for results in zip(*threads.map(run_calls, range(len(connections))), strict=True)]
 
 
 def spend(user: str, cost: int, generation: str = "") -> Call:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+
+from support.roles import ALICE
 
 # SQLSTATE and message of each rejection.
 INSUFFICIENT_CREDITS = ("CR001", "insufficient_credits")
@@ -79,3 +82,36 @@ def refused(refusal: tuple[str, str]) -> Iterator[None]:
     assert (caught.value.sqlstate, diagnosis.message_primary) == refusal
     assert diagnosis.message_detail
     assert diagnosis.message_hint
+
+
+def holds(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """Return id, user, amount and state of each hold, ordered by id."""
+    return connection.execute(
+        """
+        select
+            id::text,
+            user_id::text,
+            amount,
+            case
+                when captured_at is not null then 'captured'
+                when released_at is not null then 'released'
+                when expires_at > clock_timestamp() then 'open'
+                else 'expired'
+            end
+        from public.generation_holds
+        order by id
+        """
+    ).fetchall()
+
+
+def debits(connection: psycopg.Connection) -> list[tuple[str, str, int]]:
+    """Return id, user and amount of each GENERATION row."""
+    query = "select id::text, user_id::text, amount from public.transactions where type = 'GENERATION' order by id"
+    return connection.execute(query).fetchall()
+
+
+def hold(connection: psycopg.Connection, generation: str, state: str) -> None:
+    """Reserve 30 of Alice's credits and bring the hold into this state: open, expired, captured or released."""
+    reserve(connection, ALICE, 30, generation)
+    if state != "open":
+        {"expired": expire, "captured": capture, "released": release}[state](connection, generation)
