@@ -10,9 +10,10 @@ import psycopg
 import pytest
 import responses
 
-from support.audit import GENERATION, Audit, Corrupt, Worker
+from support.audit import GENERATION, HOLD, Audit, Corrupt, Worker
 from support.commands import invoke
 from support.databases import Database, Server
+from support.generations import capture, refund_generation, reserve
 from support.recorded import USER_ID
 from support.roles import ALICE, BOB, add, connected, record, refund, sale, sign_up
 from support.shop import Shop, opened
@@ -63,11 +64,17 @@ def worker(database: Database, admin: Admin) -> Iterator[Worker]:
 
 @pytest.fixture
 def settled(worker: Worker) -> Worker:
-    """The worker's connection. Alice bought 100 credits, 25 were refunded, and a generation of 10 was refunded."""
+    """The worker's connection. Alice bought 100 credits, 25 were refunded, and two generations of 10 were refunded.
+
+    The second one was reserved for 20.
+    """
     record(worker, sale("pi_1", ALICE))
     record(worker, refund("re_1", "pi_1", 250))
     add(worker, ALICE, -10, type="GENERATION", id=GENERATION)
     add(worker, ALICE, 10, type="REFUND", refunds=GENERATION)
+    reserve(worker, ALICE, 20, HOLD)
+    capture(worker, HOLD, 10)
+    refund_generation(worker, HOLD)
     return worker
 
 

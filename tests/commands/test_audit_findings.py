@@ -7,10 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from support.audit import GENERATION, LINK, LONG_AGO, Audit, Corrupt, Worker, findings
+from support.audit import GENERATION, HOLD, LINK, LONG_AGO, Audit, Corrupt, Worker, findings
+from support.generations import capture, hold
 from support.roles import ALICE, BOB, add, record, refund, sale
 
 Admin = psycopg.Connection[Any]
+
+NEW = "ffffffff-0000-4000-8000-00000000000f"
 
 
 def test_audit_reports_a_balance_that_differs_from_its_rows(audit: Audit, corrupt: Corrupt) -> None:
@@ -33,11 +36,12 @@ def test_audit_reports_rows_of_a_table_inheriting_the_ledger(audit: Audit, settl
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 5, found 0"]
 
 
-def test_audit_reports_rows_of_a_missing_user(audit: Audit, corrupt: Corrupt) -> None:
+def test_audit_reports_rows_and_holds_of_a_missing_user(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"delete from public.users where id = '{ALICE}'")
     assert findings(audit) == [
         f"balance: user {ALICE}: ledger rows of a user that does not exist: expected 75, found nothing",
         f"settlement: payment pi_1, user {ALICE}: credits of a sale without a user or credits: expected 0, found 75",
+        f"hold: user {ALICE}, row {HOLD}: its user does not exist: expected a user, found nothing",
     ]
 
 
@@ -192,15 +196,15 @@ def test_audit_reports_a_reversal_in_another_currency(audit: Audit, settled: Wor
             [f"user {ALICE}, row {GENERATION}: it was not given back exactly once and in full: expected 10, found 20"],
         ),
         (
-            "update public.transactions set amount = 11 where refunds is not null",
+            f"update public.transactions set amount = 11 where refunds = '{GENERATION}'",
             [f"user {ALICE}, row {GENERATION}: it was not given back exactly once and in full: expected 10, found 11"],
         ),
         (
-            f"update public.transactions set user_id = '{BOB}' where refunds is not null",
+            f"update public.transactions set user_id = '{BOB}' where refunds = '{GENERATION}'",
             [f"user {BOB}, row {GENERATION}: it was given back to another user: expected 0, found 10"],
         ),
         (
-            "delete from public.transactions where type = 'GENERATION'",
+            f"delete from public.transactions where id = '{GENERATION}'",
             [f"user {ALICE}, row {GENERATION}: it gives back a row that is not a generation: expected 0, found 10"],
         ),
     ],
@@ -210,6 +214,59 @@ def test_audit_reports_a_wrong_refund_of_a_generation(
 ) -> None:
     corrupt(corrupted)
     assert findings(audit) == [f"generation: {message}" for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "message"),
+    [
+        (
+            f"delete from public.transactions where '{HOLD}' in (id, refunds)",
+            "it was captured without a ledger row: expected a ledger row, found nothing",
+        ),
+        (
+            f"update public.transactions set amount = 21 * sign(amount) where '{HOLD}' in (id, refunds)",
+            "it was captured for more than it held: expected -20, found -21",
+        ),
+        (
+            f"update public.generation_holds set captured_at = null where id = '{HOLD}'",
+            "it was not captured, but a ledger row has its id: expected nothing, found -10",
+        ),
+        (
+            f"update public.generation_holds set captured_at = null, released_at = now() where id = '{HOLD}'",
+            "it was not captured, but a ledger row has its id: expected nothing, found -10",
+        ),
+        (
+            f"""
+            delete from public.transactions where refunds = '{HOLD}';
+            update public.transactions set amount = 10, type = 'PURCHASE' where id = '{HOLD}'
+            """,
+            "the ledger row of its id is not a generation: expected GENERATION, found PURCHASE",
+        ),
+        (
+            f"update public.transactions set user_id = '{BOB}' where '{HOLD}' in (id, refunds)",
+            f"the ledger row of its id is another user's: expected {ALICE}, found {BOB}",
+        ),
+    ],
+)
+def test_audit_reports_a_hold_that_contradicts_the_ledger(
+    corrupted: str, message: str, audit: Audit, corrupt: Corrupt
+) -> None:
+    corrupt(corrupted)
+    assert findings(audit) == [f"hold: user {ALICE}, row {HOLD}: {message}"]
+
+
+@pytest.mark.parametrize("state", ["open", "expired", "captured", "released"])
+def test_audit_of_holds_in_every_state_finds_nothing(audit: Audit, settled: Worker, state: str) -> None:
+    hold(settled, NEW, state)
+    assert findings(audit) == []
+
+
+def test_audit_of_a_debt_by_a_capture_finds_nothing(audit: Audit, settled: Worker) -> None:
+    """A refund took the credits of an open hold, and its capture left a debt."""
+    hold(settled, NEW, "open")
+    record(settled, refund("re_2", "pi_1", 700))
+    capture(settled, NEW)
+    assert findings(audit) == []
 
 
 def test_audit_counts_parked_events_by_reason(audit: Audit, admin: Admin) -> None:

@@ -195,7 +195,10 @@ def test_doctor_of_an_older_schema_suggests_migrate(doctor: Command, admin: Admi
     assert lines(doctor, "fail") == [f"schema: 2020, expected {expected_version()}: run webhook migrate"]
 
 
-@pytest.mark.parametrize("table", ["public.users", "public.transactions", "billing.sales", "billing.parked_events"])
+@pytest.mark.parametrize(
+    "table",
+    ["public.users", "public.transactions", "public.generation_holds", "billing.sales", "billing.parked_events"],
+)
 def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, admin: Admin, table: str) -> None:
     admin.execute(f"alter table {table} disable row level security")
     assert lines(doctor, "fail") == [f"row-level security: alter table {table} enable row level security"]
@@ -215,6 +218,24 @@ def test_doctor_of_a_table_without_row_level_security_names_it(doctor: Command, 
             "revoke execute on function public.refund_generation(uuid) from service_role",
             "execute on public.refund_generation()",
         ),
+        (
+            "revoke execute on function public.reserve_generation(uuid, bigint, uuid, interval) from service_role",
+            "execute on public.reserve_generation()",
+        ),
+        (
+            "revoke execute on function public.capture_generation(uuid, bigint) from service_role",
+            "execute on public.capture_generation()",
+        ),
+        (
+            "revoke execute on function public.release_generation(uuid) from service_role",
+            "execute on public.release_generation()",
+        ),
+        ("revoke insert on public.generation_holds from service_role", "insert on public.generation_holds"),
+        (
+            "revoke update (captured_at) on public.generation_holds from service_role",
+            "update on public.generation_holds.captured_at",
+        ),
+        ("revoke update (email) on public.users from service_role", "update on public.users.email"),
     ],
 )
 def test_doctor_of_a_missing_privilege_names_it(doctor: Command, admin: Admin, statement: str, privilege: str) -> None:
@@ -230,6 +251,19 @@ def test_doctor_of_a_missing_privilege_names_it(doctor: Command, admin: Admin, s
         ("service_role", "delete on public.transactions", "delete on public.transactions"),
         ("service_role", "update on public.users", "update on public.users.credits_balance"),
         ("service_role", "execute on function billing.erase_user(uuid)", "execute on billing.erase_user()"),
+        ("service_role", "update (amount) on public.generation_holds", "update on public.generation_holds.amount"),
+        ("service_role", "delete on public.generation_holds", "delete on public.generation_holds"),
+        ("anon", "select on public.generation_holds", "select on public.generation_holds"),
+        (
+            "authenticated",
+            "update (expires_at) on public.generation_holds",
+            "update on public.generation_holds",
+        ),
+        (
+            "authenticated",
+            "execute on function public.release_generation(uuid)",
+            "execute on public.release_generation(uuid)",
+        ),
         ("anon", "usage on schema billing", "usage of schema billing"),
         ("anon", "select on billing.sales", "select on billing.sales"),
         ("anon", "select on public.users", "select on public.users"),

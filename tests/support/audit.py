@@ -12,6 +12,7 @@ Audit = Callable[..., Result]
 Corrupt = Callable[..., None]
 Worker = psycopg.Connection[Any]
 
+HOLD = "eeeeeeee-0000-4000-8000-00000000000e"
 GENERATION = "dddddddd-0000-4000-8000-00000000000d"
 LONG_AGO = "update billing.sales set recorded_at = now() - interval '10 minutes'"
 LINK = {"kind": "link", "id": "inpay_1", "invoice_id": "in_1"}

@@ -57,8 +57,8 @@ def audit_command(since: datetime | None, until: datetime | None, *, stripe: boo
     Example:
       webhook audit --stripe --since 7d
 
-    It changes nothing and can run beside live deliveries. It checks balances, the rows of each sale, generations and
-    parked events. A finding is one line: check, subject, problem, expected value and found value.
+    It changes nothing and can run beside live deliveries. It checks balances, the rows of each sale, generations, holds
+    and parked events. A finding is one line: check, subject, problem, expected value and found value.
 
     Exit codes: 0 = nothing was found, 1 = something was found, 2 = not everything could be checked.
     """
