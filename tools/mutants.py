@@ -28,6 +28,10 @@ SUITE = (
     "tests/sql/test_permutations.py",
     "tests/sql/test_spending_races.py",
     "tests/sql/test_holds.py",
+    "tests/sql/test_holds_end.py",
+    "tests/sql/test_holds_access.py",
+    "tests/sql/test_holds_races.py",
+    "tests/sql/test_holds_property.py",
 )
 TRANSACTIONS = "sql/20261127000002_transactions.sql"
 FACTS = "sql/20261127000003_facts.sql"

@@ -1,6 +1,6 @@
 """A model of spending: what each call must return, and the balances and holds that must result.
 
-The model follows section 6 of docs/reference/contract.md, not the SQL. A hold expires by an operation of its own, so a test
+The model follows section 6 of docs/reference/contract.md, not the SQL. A hold expires by a step of its own, so a test
 controls the time.
 """
 
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 Result = int | str
 """Credits, or the SQLSTATE of a refusal."""
+Step = tuple[str, tuple[Any, ...]]
+"""The name of a method of :class:`Bank` and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,15 @@ class Generation:
 
 @dataclass
 class Bank:
-    """The users' credits, holds and generations."""
+    """The users' credits, holds and generations, and the credits that Stripe can still refund."""
 
     balances: dict[str, int]
+    refundable: dict[str, int]
     holds: dict[str, Hold] = field(default_factory=dict)
     generations: dict[str, Generation] = field(default_factory=dict)
 
     def copy(self) -> Bank:
-        return Bank({**self.balances}, {**self.holds}, {**self.generations})
+        return Bank({**self.balances}, {**self.refundable}, {**self.holds}, {**self.generations})
 
     def available(self, user: str) -> int:
         """Return the balance less the open holds."""
@@ -51,13 +55,15 @@ class Bank:
         self.balances[user] += credits_bought
         return 0
 
-    def take_back(self, user: str, credits_bought: int) -> Result:
-        """Stripe refunds a purchase."""
-        self.balances[user] -= credits_bought
+    def take_back(self, user: str, credits_refunded: int) -> Result:
+        """Stripe refunds a part of the first purchase, at most all of it."""
+        taken = min(credits_refunded, self.refundable[user])
+        self.refundable[user] -= taken
+        self.balances[user] -= taken
         return 0
 
     def expire(self, generation: str) -> Result:
-        """Return 1 if there is a hold. Only an open one changes."""
+        """Let the time of an open hold end."""
         hold = self.holds.get(generation)
         if hold and hold.state == "open":
             self.holds[generation] = replace(hold, state="expired")
@@ -95,17 +101,20 @@ class Bank:
         cost = hold.amount if cost is None else cost
         if cost > hold.amount:
             return "CR007"
-        match hold.state:
-            case "released":
-                return "CR003"
-            case "captured" if self.generations[generation].cost != cost:
-                return "CR002"
-            case "captured":
-                return "CR003" if self._is_refunded(generation) else self.balances[hold.user]
-            case "expired" if self.available(hold.user) < cost:
-                return "CR001"
+        if hold.state == "released":
+            return "CR003"
+        if hold.state == "captured":
+            return self._captured_again(generation, cost)
+        if hold.state == "expired" and self.available(hold.user) < cost:
+            return "CR001"
         self.holds[generation] = replace(hold, state="captured")
         return self._debit(hold.user, cost, generation)
+
+    def _captured_again(self, generation: str, cost: int) -> Result:
+        debit = self.generations[generation]
+        if debit.cost != cost:
+            return "CR002"
+        return "CR003" if debit.is_refunded else self.balances[debit.user]
 
     def release(self, generation: str) -> Result:
         hold = self.holds.get(generation)
@@ -134,12 +143,8 @@ class Bank:
         return self.balances[user]
 
 
-Step = tuple[str, tuple[object, ...]]
-"""The name of a method of :class:`Bank` and its arguments."""
-
-
 def run_step(bank: Bank, step: Step) -> Result:
-    """Return what the step must return, and change the bank."""
+    """Change the bank, and return what the step must return."""
     name, arguments = step
     method: Callable[..., Result] = getattr(bank, name)
     return method(*arguments)
