@@ -1,4 +1,4 @@
-"""docs/how-to/spend.md: its code runs, and docs/reference/errors.md lists the errors that callers see."""
+"""The code of docs/how-to/spend.md and show-balance.md runs, and docs/reference/errors.md lists the errors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 from psycopg import errors
 
 from support.databases import Database
+from support.generations import available, expire
 from support.project import DOCS
 from support.roles import ALICE, CAROL, add, balance, connected, execute
-from support.spending_page import GENERATION, snippets
+from support.spending_page import GENERATION, JOB, snippets
 from tools.supabase_cli import SRC
 
 ERRORS = DOCS / "reference" / "errors.md"
@@ -77,16 +78,39 @@ def locked(database: Database, owner: psycopg.Connection) -> Iterator[None]:
         yield
 
 
-def test_sql_snippets_spend_refund_and_read(database: Database, owner: psycopg.Connection) -> None:
+def test_sql_snippets_spend_and_refund(database: Database, owner: psycopg.Connection) -> None:
     """They run in the order of the page."""
-    authorizing, refunding, reading, history = snippets("sql")
+    authorizing, refunding, *_ = snippets("sql")
     with psycopg.connect(database.url, autocommit=True) as generator:
         execute(generator, authorizing)
         assert balance(owner, ALICE) == 70
         execute(generator, refunding)
+    assert balance(owner, ALICE) == 100
+
+
+@pytest.mark.parametrize(("end", "shown"), [(3, (55, 0, 55, None)), (4, (100, 0, 100, None))])
+def test_sql_snippets_of_a_hold_change_the_shown_credits(
+    database: Database, owner: psycopg.Connection, end: int, shown: tuple[int | None, ...]
+) -> None:
+    """The hold is captured or released. The query of show-balance.md shows balance, held and available credits."""
+    assert owner
+    reading, history = snippets("sql", "show-balance")
+    with psycopg.connect(database.url, autocommit=True) as generator:
+        execute(generator, snippets("sql")[2])
+        with connected(database, "authenticated", user=ALICE) as page:
+            [(*credits_shown, expiry)] = execute(page, reading)
+            assert (credits_shown, expiry is None) == ([100, 60, 40], False)
+            execute(generator, snippets("sql")[end])
+            assert execute(page, reading) == [shown]
+            assert sum(amount for amount, _, _ in execute(page, history)) == shown[0]
+
+
+def test_shown_credits_do_not_include_an_expired_hold(database: Database, owner: psycopg.Connection) -> None:
+    with psycopg.connect(database.url, autocommit=True) as generator:
+        execute(generator, snippets("sql")[2])
+    expire(owner, JOB)
     with connected(database, "authenticated", user=ALICE) as page:
-        assert execute(page, reading) == [(100,)]
-        assert sorted(amount for amount, _, _ in execute(page, history)) == [-30, 30, 100]
+        assert execute(page, snippets("sql", "show-balance")[0]) == [(100, 0, 100, None)]
 
 
 def test_python_snippet_spends_and_refunds_once(
@@ -100,12 +124,45 @@ def test_python_snippet_spends_and_refunds_once(
     assert balance(owner, ALICE) == 100
 
 
+def test_python_snippet_reserves_and_captures_once(
+    database: Database, owner: psycopg.Connection, python: dict[str, Callable[..., Any]]
+) -> None:
+    """Each call is made twice. The table of the page has the same numbers."""
+    for _ in range(2):
+        assert python["reserve"](database.url, ALICE, 60, GENERATION, "2 hours") == 40
+    for _ in range(2):
+        assert python["capture"](database.url, GENERATION, 45) == 55
+    assert python["reserve"](database.url, ALICE, 30, JOB, "2 hours") == 25
+    expire(owner, JOB)
+    assert (balance(owner, ALICE), available(owner, ALICE)) == (55, 55)
+
+
+@pytest.mark.usefixtures("owner")
+def test_python_snippet_releases_once(database: Database, python: dict[str, Callable[..., Any]]) -> None:
+    python["reserve"](database.url, ALICE, 60, GENERATION, "2 hours")
+    for _ in range(2):
+        assert python["release"](database.url, GENERATION) == 100
+
+
+def test_python_snippet_returns_none_for_an_unpaid_late_capture(
+    database: Database, owner: psycopg.Connection, python: dict[str, Callable[..., Any]]
+) -> None:
+    """After a purchase, the same call succeeds."""
+    python["reserve"](database.url, ALICE, 60, GENERATION, "2 hours")
+    expire(owner, GENERATION)
+    python["authorize"](database.url, ALICE, 100, JOB)
+    assert python["capture"](database.url, GENERATION, 45) is None
+    add(owner, ALICE, 45)
+    assert python["capture"](database.url, GENERATION, 45) == 0
+
+
 @pytest.mark.usefixtures("owner")
 def test_python_snippet_returns_none_for_too_few_credits(
     database: Database, python: dict[str, Callable[..., Any]]
 ) -> None:
     """Any other refusal raises an error."""
     assert python["authorize"](database.url, ALICE, 101, GENERATION) is None
+    assert python["reserve"](database.url, ALICE, 101, GENERATION, "2 hours") is None
     with pytest.raises(psycopg.Error, match="unknown_user"):
         python["authorize"](database.url, CAROL, 1, GENERATION)
 
@@ -194,8 +251,8 @@ def test_python_snippet_does_not_retry_a_refusal(database: Database, python: dic
 def test_typescript_snippets_are_part_of_the_compiled_file() -> None:
     """tsc checks src/spending.ts against the generated types."""
     compiled = (SRC / "spending.ts").read_text(encoding="utf-8")
-    shown = snippets("ts")
-    assert len(shown) == 5
+    shown = snippets("ts") + snippets("ts", "show-balance")
+    assert len(shown) == 8
     assert all(text in compiled for text in shown)
 
 

@@ -10,10 +10,14 @@ from tools.supabase_cli import SRC, TYPES, generated_types, needs_tools, run
 pytestmark = needs_tools
 
 MISTAKES = {
-    "a missing argument": ("p_cost: cost,", ""),
-    "an argument of another type": ("p_cost: cost,", 'p_cost: "30",'),
+    "a missing argument": ("p_cost: cost,\n      p_generation_id", "p_generation_id"),
+    "an argument of another type": (
+        "p_user_id: userId,\n      p_cost: cost,",
+        'p_user_id: userId,\n      p_cost: "30",',
+    ),
     "an unknown function": ('rpc("refund_generation"', 'rpc("refund_generations"'),
-    "an unknown column": ('select("credits_balance")', 'select("balance")'),
+    "an unknown column": ('select("credits_balance,', 'select("balance,'),
+    "an unknown column of an embedded table": ("generation_holds(amount,", "generation_holds(credits,"),
     "a result of another type": ("Promise<number | null>", "Promise<string | null>"),
 }
 
@@ -24,7 +28,7 @@ def test_committed_types_match_the_generator(database: Database) -> None:
 
 
 def test_documented_calls_compile_in_strict_mode() -> None:
-    """The code of docs/how-to/spend.md fits the generated types and the installed supabase-js."""
+    """The code of docs/how-to/spend.md and show-balance.md fits the generated types and the installed supabase-js."""
     done = run("tsc", "--project", ".")
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -1,4 +1,4 @@
-"""docs/how-to/spend.md and its snippets."""
+"""docs/how-to/spend.md and show-balance.md, and their snippets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import re
 from support.project import DOCS
 from support.roles import ALICE
 
-PAGE = (DOCS / "how-to" / "spend.md").read_text(encoding="utf-8")
 GENERATION = "11111111-0000-4000-8000-000000000001"
+JOB = "22222222-0000-4000-8000-000000000002"
 
 
-def snippets(language: str) -> list[str]:
-    """Return the page's snippets in this language, with the ids of Alice and a generation filled in."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return [text.replace("<user id>", ALICE).replace("<generation id>", GENERATION) for text in found]
+def snippets(language: str, page: str = "spend") -> list[str]:
+    """Return the page's snippets in this language, with the ids of Alice, a generation and a job filled in."""
+    text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [
+        snippet.replace("<user id>", ALICE).replace("<generation id>", GENERATION).replace("<job id>", JOB)
+        for snippet in found
+    ]
