@@ -202,8 +202,13 @@ def test_lock_waits_for_a_leftover_process(folder: Path, monkeypatch: pytest.Mon
 
 def demo(folder: Path, *arguments: str) -> tuple[int, list[str], str]:
     """Return the exit code of ``webhook demo``, the balance changes that it printed, and its error message."""
+    done = run_demo(folder, *arguments)
+    return done.returncode, re.findall(r"\S+ → \S+(?= credits)", done.stdout), done.stderr
+
+
+def run_demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = child_environment({}, without=("STRIPE_", "DATABASE_"))
-    done = subprocess.run(
+    return subprocess.run(
         [WEBHOOK, "demo", *arguments],
         cwd=folder,
         env=environment,
@@ -212,7 +217,6 @@ def demo(folder: Path, *arguments: str) -> tuple[int, list[str], str]:
         timeout=WAIT_TIMEOUT,
         check=False,
     )
-    return done.returncode, re.findall(r"\S+ → \S+(?= credits)", done.stdout), done.stderr
 
 
 def test_demo_delivering_a_sale_three_times_grants_it_once(dev: Dev) -> None:
@@ -226,6 +230,20 @@ def test_demo_run_again_uses_another_user(dev: Dev) -> None:
 
 def test_demo_with_a_refund_before_its_sale_ends_at_75_credits(dev: Dev) -> None:
     assert demo(dev.folder, "--refund") == (0, ["0 → 0", "0 → 75", "75 → 75", "75 → 75"], "")
+
+
+@pytest.mark.parametrize(("options", "bought"), [((), 100), (("--refund",), 75)])
+def test_demo_with_spending_captures_one_of_two_holds(dev: Dev, options: tuple[str, ...], bought: int) -> None:
+    """The second hold expires. The columns are balance, held and available credits."""
+    done = run_demo(dev.folder, "--spend", *options)
+    numbers = re.findall(r"balance +(\d+), held +(\d+), available +(\d+)", done.stdout)
+    rest = bought - 45
+    assert [tuple(map(int, line)) for line in numbers] == [
+        (bought, 60, bought - 60),
+        (rest, 0, rest),
+        (rest, 30, rest - 30),
+        (rest, 0, rest),
+    ], done.stderr
 
 
 def test_demo_with_a_remote_database_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ PAGES = {
 VALUES = {
     "<address>": "a@example.com",
     "<generation id>": "99999999-0000-4000-8000-000000000009",
+    "<job id>": "88888888-0000-4000-8000-000000000008",
     "<password>": "only-for-tests",
     "<payment id>": "pi_1",
     "<user id>": ALICE,

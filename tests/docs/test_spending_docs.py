@@ -88,19 +88,27 @@ def test_sql_snippets_spend_and_refund(database: Database, owner: psycopg.Connec
     assert balance(owner, ALICE) == 100
 
 
-@pytest.mark.parametrize(("end", "shown"), [(3, (55, 0, 55, None)), (4, (100, 0, 100, None))])
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        ("capture_generation('<job id>', 45)", (55, 0, 55, None)),
+        ("release_generation('<job id>')", (100, 0, 100, None)),
+    ],
+)
 def test_sql_snippets_of_a_hold_change_the_shown_credits(
-    database: Database, owner: psycopg.Connection, end: int, shown: tuple[int | None, ...]
+    database: Database, owner: psycopg.Connection, end: str, shown: tuple[int | None, ...]
 ) -> None:
     """The hold is captured or released. The query of show-balance.md shows balance, held and available credits."""
     assert owner
     reading, history = snippets("sql", "show-balance")
+    _, _, reserving, capturing = snippets("sql")
+    ending = re.sub(r"capture_generation\(.*\)", end.replace("<job id>", JOB), capturing)
     with psycopg.connect(database.url, autocommit=True) as generator:
-        execute(generator, snippets("sql")[2])
+        execute(generator, reserving)
         with connected(database, "authenticated", user=ALICE) as page:
             [(*credits_shown, expiry)] = execute(page, reading)
             assert (credits_shown, expiry is None) == ([100, 60, 40], False)
-            execute(generator, snippets("sql")[end])
+            execute(generator, ending)
             assert execute(page, reading) == [shown]
             assert sum(amount for amount, _, _ in execute(page, history)) == shown[0]
 

@@ -35,16 +35,17 @@ def dev_command(port: int, *, listen: bool) -> None:
 
 @command("demo")
 @click.option("--refund", is_flag=True, help="Deliver a refund of a quarter of the money before its sale.")
-def demo_command(*, refund: bool) -> None:
+@click.option("--spend", is_flag=True, help="Then spend: one video job is captured, another dies and its hold expires.")
+def demo_command(*, refund: bool, spend: bool) -> None:
     """Send a signed sale to a running `webhook dev`, three times.
 
     \b
     Example:
-      webhook demo --refund
+      webhook demo --spend
 
     It finds the worker by the directory .dev of the current directory. No Stripe account is needed.
     """
-    demo.run(refund=refund)
+    demo.run(refund=refund, spend=spend)
 
 
 @command("migrate")

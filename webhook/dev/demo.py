@@ -15,6 +15,7 @@ import requests
 from psycopg.conninfo import conninfo_to_dict
 from stripe import WebhookSignature
 
+from webhook.dev import demo_spending
 from webhook.dev.errors import DevError
 from webhook.dev.http import loopback_session
 from webhook.dev.state import DevServer, running_server
@@ -58,10 +59,11 @@ class _Demo:
         click.echo(f"  {title:<34} {outcome:<10} {before} → {self.balance()} credits")
 
 
-def run(*, refund: bool = False) -> None:
+def run(*, refund: bool = False, spend: bool = False) -> None:
     """Sell 100 credits to a new user, and repeat the delivery twice; raises :class:`DevError`.
 
-    With ``refund``, a refund of a quarter of the money is delivered before its sale.
+    With ``refund``, a refund of a quarter of the money is delivered before its sale. With ``spend``, two video jobs
+    reserve credits afterwards.
     """
     server = running_server()
     if not _is_local(server.database_url):
@@ -71,6 +73,8 @@ def run(*, refund: bool = False) -> None:
             demo = _Demo(server, connection, _sign_up(connection))
             click.echo(f"A new user, {demo.user_id}, buys {CREDITS} credits for $10:")
             _sell(demo, refund=refund)
+            if spend:
+                demo_spending.run(connection, demo.user_id)
     except psycopg.Error as error:
         raise DevError(f"the database of `webhook dev`: {' '.join(str(error).split())}") from None
 
