@@ -148,7 +148,7 @@ export async function account(supabase: Client): Promise<Account> {
 export async function history(supabase: Client) {
   const { data, error } = await supabase
     .from("transactions")
-    .select("amount, type, created_at")
+    .select("amount, type, description, created_at")
     .order("created_at", { ascending: false })
     .limit(50);
   if (error) throw error;
