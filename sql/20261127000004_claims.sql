@@ -27,7 +27,7 @@ comment on column billing.claims.user_id is
     'No foreign key: claims may come before their user. If is_erased, pseudonym_of() the user''s id.';
 
 comment on column billing.claims.level is
-    'The highest level with a claim that counts decides. 4 invoice metadata, 3 a subscription session''s metadata.user_id, 2 its client_reference_id, 1 a paid one-time sale, 0 the same by its PaymentIntent, which counts alike. -1 cancels 0: the sale was a gift, and only its session names the payer.';
+    'The highest level with a claim that counts decides. 4 invoice metadata, 3 a subscription session''s metadata.user_id, 2 its client_reference_id, 1 a paid one-time session, 0 a PaymentIntent or one-time invoice, which counts alike. -1 cancels 0: the sale was a gift, and only its session names the payer.';
 
 comment on column billing.claims.customer_id is
     'The Stripe customer of the subscription. The subscription''s users claim it more strongly than a one-time sale does.';

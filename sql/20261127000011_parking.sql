@@ -54,12 +54,15 @@ as $$
 declare
     -- The facts of such an event were not read, so no other event can stand for it.
     v_is_unread constant boolean := p_reason in ('wrong_mode', 'missing_api_key');
+    v_payment_ids text[];
     v_sale billing.merged_sale;
+    v_is_open boolean;
 begin
     perform billing.drop_discarded_payloads();
     if p_payment_id is not null then
         perform billing.lock_payments(array[p_payment_id]);
-        v_sale := billing.sale_of(billing.linked_payments(array[p_payment_id]));
+        v_payment_ids := billing.linked_payments(array[p_payment_id]);
+        v_sale := billing.sale_of(v_payment_ids);
         if
             v_sale.erased
             or (not v_is_unread and billing.lacks_nothing(v_sale))
@@ -89,7 +92,18 @@ begin
             payment_id = coalesce(excluded.payment_id, known.payment_id),
             user_reference = coalesce(excluded.user_reference, known.user_reference)
         where known.resolved_at is null;
-    return found;
+    v_is_open := found;
+    if v_is_open then
+        -- The event stands for its sale again, see park_sale().
+        perform billing.resolve(event_id)
+        from billing.parked_events
+        where
+            payment_id = any (v_payment_ids)
+            and event_type = 'billing.sale'
+            and resolved_at is null
+            and event_id <> p_event_id;
+    end if;
+    return v_is_open;
 end
 $$;
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+from support.claims_model import Change, Story
 from support.model import events_of, expected_balances
 from support.recorded import refund_event, session_event
 from support.shop import Books, described
-from support.strategies import deliveries, sales
+from support.strategies import deliveries, sales, stories
 from webhook.ledger.ledger import Ledger
 
 EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))
@@ -47,6 +49,44 @@ def test_balances_in_any_delivery_order_match_the_model(books: Books, data: st.D
     size = books.size()
     assert {books.deliver(event) for event in events} <= {"duplicate", "ignored"}
     assert books.size() == size
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+@given(data=st.data())
+def test_users_of_sales_in_any_order_match_the_model(books: Books, data: st.DataObject) -> None:
+    """Gifts, invoices, sessions, refunds, a new and an erased user. Then a redelivery changes nothing."""
+    books.open()
+    late, users, erased = str(uuid4()), books.users[:2], books.users[2]
+    story = data.draw(stories(users, late, erased))
+    steps = data.draw(st.permutations(story.steps()))
+    note(described(steps))
+    for step in steps:
+        books.take(step)
+    books.retry("unknown_user")
+    books.users = list(story.users)
+    assert books.balances() == story.balances()
+    assert_unowned_sales_are_listed(books, story)
+
+    size = books.size()
+    for step in steps:
+        if not isinstance(step, Change):
+            books.deliver(step)
+    assert (books.balances(), books.size()) == (story.balances(), size)
+
+
+def assert_unowned_sales_are_listed(books: Books, story: Story) -> None:
+    """Each paid sale without an owner is parked, with the reason, unless its user was erased."""
+    listed = books.parked_reasons()
+    for sale in story.sales:
+        if sale.user_id or set(story.erased) & story.claimants(sale):
+            continue
+        reason = {0: "missing_user", 1: None}.get(len(story.claimants(sale)), "ambiguous_customer")
+        assert listed.get(sale.payment_id) == reason
 
 
 def test_redelivery_after_a_refund_below_one_credit_adds_nothing(books: Books) -> None:

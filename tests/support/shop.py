@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from click.testing import CliRunner, Result
 
+from support.claims_model import Change, Step
 from support.databases import Database
 from support.delivery import deliver_to
 from support.model import Event
@@ -36,6 +37,27 @@ class Books:
     def deliver(self, event: Event) -> str:
         return deliver_to(self.ledger, event).name
 
+    def take(self, step: Step) -> None:
+        """Deliver an event, or let a user sign up or be erased."""
+        match step:
+            case Change("erase", user):
+                self.admin.execute("select billing.erase_user(%s)", [user])
+            case Change(_, user):
+                self.admin.execute("insert into auth.users (id) values (%s)", [user])
+            case _:
+                assert self.deliver(step) in ("recorded", "duplicate", "ignored", "parked")
+
+    def retry(self, reason: str) -> None:
+        """Deliver the events again that are parked with this reason."""
+        query = "select payload::text from billing.parked_events where reason = %s and resolved_at is null"
+        for (text,) in self.admin.execute(f"{query} and event_type <> 'billing.sale'", [reason]).fetchall():
+            self.deliver(json.loads(text))
+
+    def parked_reasons(self) -> dict[str, str]:
+        """Return the reasons of the parked events by their payment."""
+        query = "select payment_id, reason from billing.parked_events where resolved_at is null"
+        return dict(self.admin.execute(query).fetchall())
+
     def rows(self) -> list[tuple[str, int, int]]:
         """Return the ledger, oldest row first, as (stripe_id, credits, money in minor units)."""
         query = "select stripe_id, amount, money_amount from public.transactions order by created_at, stripe_id"
@@ -56,22 +78,29 @@ class Books:
         return self.admin.execute("select from billing.parked_events where resolved_at is null").rowcount
 
     def size(self) -> tuple[Any, ...]:
-        [row] = self.admin.execute(
-            "select (select count(*) from public.transactions), (select count(*) from billing.parked_events)"
-        ).fetchall()
-        return row
+        [(size,)] = self.admin.execute("select count(*) from public.transactions").fetchall()
+        return size, self.parked()
 
 
-def described(events: Sequence[Event]) -> str:
-    """Describe the events of a failing example, one line each."""
+def described(steps: Sequence[Step]) -> str:
+    """Describe the steps of a failing example, one line each."""
     lines = []
-    for event in events:
+    for event in steps:
+        if isinstance(event, Change):
+            lines.append(f"{event.action} {event.user_id}")
+            continue
         source = event["data"]["object"]
         shown = ("id", "payment_intent", "amount", "amount_total", "amount_received", "status", "payment_status")
+        shown += ("client_reference_id", "customer", "subscription", "created")
         fields = {key: source[key] for key in shown if key in source}
         entries = [entry["amount"] for entry in source.get("balance_transactions", [])]
-        lines.append(f"{event['id']} {event['type']} {fields} {source.get('metadata') or ''} {entries or ''}")
+        lines.append(f"{event['id']} {event['type']} {fields} {_named(source)} {entries or ''}")
     return "\n".join(lines)
+
+
+def _named(source: dict[str, Any]) -> Any:
+    details = (source.get("parent") or {}).get("subscription_details") or {}
+    return source.get("metadata") or details or ""
 
 
 @dataclass

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from support.claims_model import ORDER, Change, Purchase, Renewal, Sold, Start, Story
 from support.model import Dispute, Event, Payment, Refund, Sale, SaleTerms, new_id
+
+STRANGER = "00000000-0000-4000-8000-00000000beef"
+"""A UUID of another system."""
 
 amounts = st.one_of(st.integers(1, 20), st.integers(1, 5000), st.just(1000))
 
@@ -62,3 +66,30 @@ def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
     everything = [*events, *copies, *({**event, "id": new_id("evt")} for event in twins)]
     draw(st.randoms(use_true_random=False)).shuffle(everything)
     return everything
+
+
+@st.composite
+def stories(draw: st.DrawFn, users: Sequence[str], late: str, erased: str) -> Story:
+    """Few subscriptions and customers with many claims, also of strangers.
+
+    The late user signs up and the erased one is erased, both at any time.
+    """
+    customers, subscriptions = [new_id("cus"), new_id("cus")], [new_id("sub") for _ in range(3)]
+    paid_by = st.sampled_from([(name, draw(st.sampled_from(customers))) for name in subscriptions])
+    names = st.sampled_from([*users, late, erased])
+    others = st.none() | names | st.sampled_from([ORDER, STRANGER])
+    payments = st.builds(Payment, st.lists(refunds() | disputes(), max_size=1))
+    sold = st.builds(Sold, st.integers(1, 1000), amounts, payments)
+    parts = st.one_of(
+        st.builds(lambda pair, *named: Start(*pair, *named), paid_by, st.none() | names, others),
+        st.builds(lambda pair, *rest: Renewal(*pair, *rest), paid_by, st.none() | names, st.integers(1, 3), sold),
+        st.builds(lambda pair, sold: Renewal(*pair, None, 0, sold), paid_by, sold),
+        st.builds(Purchase, st.sampled_from(customers), names, others, st.booleans(), sold),
+        st.builds(
+            lambda customer, sold: Purchase(customer, None, None, has_intent=False, sold=sold),
+            st.sampled_from(customers),
+            sold,
+        ),
+    )
+    changes = [Change("sign up", late), Change("erase", erased)]
+    return Story(draw(st.lists(parts, min_size=1, max_size=8)), changes, [*users, late], [erased])

@@ -13,7 +13,7 @@ from webhook.events.event import EventScope, read_event
 from webhook.events.facts import (
     INVOICE,
     INVOICE_METADATA,
-    ONE_TIME_SALE,
+    ONE_TIME_PAYMENT,
     SESSION,
     Claim,
     Facts,
@@ -292,7 +292,7 @@ def test_invoice_without_a_subscription_claims_its_customer() -> None:
     event = invoice_event(customer="cus_1")
     event["data"]["object"]["parent"] = None
     event["data"]["object"]["metadata"] = {"user_id": USER_ID, "credits": "100"}
-    assert claims_of(event) == [Claim(None, "cus_1", USER_ID, ONE_TIME_SALE)]
+    assert claims_of(event) == [Claim(None, "cus_1", USER_ID, ONE_TIME_PAYMENT)]
 
 
 def test_invoice_payment_links_its_payment_to_the_invoice() -> None:

@@ -13,8 +13,8 @@ SESSION, INVOICE, PAYMENT_INTENT = 1, 2, 3
 """The versions of sale facts by their source. The closer the source is to the money, the higher the version."""
 
 INVOICE_METADATA, SESSION_METADATA, SESSION_REFERENCE, ONE_TIME_SALE, ONE_TIME_PAYMENT, GIFT = 4, 3, 2, 1, 0, -1
-"""The levels of claims. A PaymentIntent is as weak as its session or invoice, but it cannot name a payer beside the
-receiver. So a gift claims nothing, and it cancels the receiver's claims by PaymentIntents."""
+"""The levels of claims. PaymentIntents and one-time invoices are as weak as sessions, but cannot name a payer beside
+the receiver. So a gift claims nothing, and it cancels the claims of its receiver by them."""
 
 
 @dataclass(frozen=True)

@@ -94,17 +94,22 @@ def user_id_of(name: Any) -> str | None:
     return name if isinstance(name, str) and _UUID.fullmatch(name) else None
 
 
-def one_time_claims(grant: Grant, reference: Any = None, *, paid: bool = True) -> tuple[Claim, ...]:
-    """Return the claim of a paid one-time sale: its customer is its user, unless ``reference`` is another user.
-
-    The payer may buy for another user. Then the receiver claims nothing, although other sources of the sale name them.
-    """
-    receiver, reference_id = grant.user_id, user_id_of(reference)
-    if grant.customer_id is None or receiver is None:
+def one_time_claims(grant: Grant, level: int = ONE_TIME_PAYMENT) -> tuple[Claim, ...]:
+    """Return the claim of a one-time sale: its customer is for its user, if it names both."""
+    if grant.customer_id is None or grant.user_id is None:
         return ()
-    is_gift = reference_id is not None and reference_id.lower() != receiver.lower()
-    level = GIFT if is_gift else ONE_TIME_SALE
-    return (Claim(None, grant.customer_id, receiver, level),) if paid or is_gift else ()
+    return (Claim(None, grant.customer_id, grant.user_id, level),)
+
+
+def session_claims(grant: Grant, reference: Any, *, paid: bool) -> tuple[Claim, ...]:
+    """Return the claim of a one-time session. It is a gift if the reference is another user than the metadata's.
+
+    The payer of a gift buys for another user, who claims nothing, although other sources of the sale name them.
+    """
+    reference_id, user_id = user_id_of(reference), grant.user_id
+    if reference_id and user_id and reference_id.lower() != user_id.lower():
+        return one_time_claims(grant, GIFT)
+    return one_time_claims(grant, ONE_TIME_SALE) if paid else ()
 
 
 def subscription_claims(
@@ -163,7 +168,7 @@ def checkout_session(source: JSONObject, resolve: Resolve) -> Interpretation:
     status = word(source, "payment_status")
     paid = status == "paid" or (status == "no_payment_required" and money == 0)
     sale = grant.sale(payment_id, SESSION, money, currency(source), paid=paid)
-    claims = one_time_claims(grant, reference, paid=paid)
+    claims = session_claims(grant, reference, paid=paid)
     invoice_id = optional_id(source, "invoice")
     links = (Link(session_id, invoice_id, payment_id),) if invoice_id else ()
     return settleable(grant, sale, claims, links)
@@ -182,8 +187,7 @@ def payment_intent(source: JSONObject) -> Interpretation:
         return Ignored("zero_credits")
     money = amount(source, "amount_received")
     sale = grant.sale(required_id(source, "id"), PAYMENT_INTENT, money, currency(source), paid=True)
-    claims = tuple(replace(claim, level=ONE_TIME_PAYMENT) for claim in one_time_claims(grant))
-    return settleable(grant, sale, claims)
+    return settleable(grant, sale, one_time_claims(grant))
 
 
 def uses_manual_capture(source: JSONObject) -> bool:
