@@ -213,9 +213,9 @@ create function billing.nameless_payments_of(p_user_id uuid) returns text[]
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(array_agg(id), '{}')
-    from unnest(billing.linked_payments(array(
-        select payment_id
+    select coalesce(array_agg(distinct id), '{}')
+    from (
+        select payment_id, false as names_user
         from billing.sales
         where
             subscription_id in (select subject_id from billing.claims where user_id = p_user_id)
@@ -223,17 +223,19 @@ as $$
                 select unnest(array[subject_id, customer_id]) from billing.claims
                 where user_id = p_user_id
             )
-        union
-        select coalesce(payment_id, stripe_id)
+        union all
+        select coalesce(payment_id, stripe_id), true
         from public.transactions
         where user_id = p_user_id and stripe_id is not null
-        union
-        select payment_id
+        union all
+        select payment_id, true
         from billing.parked_events
         where payment_id is not null and billing.names_user(payload, p_user_id)
-    ))) as id
-    cross join lateral billing.sale_of(billing.linked_payments(array[id])) as sale
-    where sale.claimants <@ array[p_user_id]
+    ) as found
+    cross join lateral billing.linked_payments(array[payment_id]) as linked
+    cross join lateral billing.sale_of(linked) as sale
+    cross join lateral unnest(linked) as id
+    where sale.claimants = array[p_user_id] or (names_user and sale.claimants = '{}')
 $$;
 
 comment on function billing.nameless_payments_of(uuid) is
