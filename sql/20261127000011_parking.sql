@@ -122,7 +122,7 @@ create function billing.park_sale(p_payment_ids text[], p_reason text, p_is_lost
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_id constant text := (billing.sale_of(p_payment_ids)).payment_id;
+    v_payment_id constant text := coalesce((billing.sale_of(p_payment_ids)).payment_id, p_payment_ids[1]);
 begin
     if exists (select from billing.parked_events where payment_id = any (p_payment_ids) and resolved_at is null) then
         update billing.parked_events

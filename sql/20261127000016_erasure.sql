@@ -193,7 +193,10 @@ as $$
             union
             select payment_id
             from billing.parked_events
-            where payment_id is not null and billing.names_user(payload, p_user_id)
+            where
+                payment_id is not null
+                and billing.names_user(payload, p_user_id)
+                and coalesce(lower(user_reference), p_user_id::text) = p_user_id::text
         ) as named (id)
         left join billing.sale_of(billing.linked_payments(array[id])) as sale on true
         where coalesce(sale.user_id, p_user_id) = p_user_id and sale.claimants is null
@@ -230,7 +233,7 @@ as $$
         union all
         select payment_id, true
         from billing.parked_events
-        where payment_id is not null and billing.names_user(payload, p_user_id)
+        where payment_id is not null and user_reference is null and billing.names_user(payload, p_user_id)
     ) as found
     cross join lateral billing.linked_payments(array[payment_id]) as linked
     cross join lateral billing.sale_of(linked) as sale
@@ -253,8 +256,8 @@ as $$
 declare
     v_payment_ids text[];
     v_nameless text[];
-    v_shared text[];
-    v_payment_id text;
+    v_others jsonb;
+    v_other record;
     v_event_ids text[];
     v_email text;
 begin
@@ -314,18 +317,37 @@ begin
         delete from billing.parked_events
         where
             payment_id = any (v_payment_ids || v_nameless)
-            or billing.names_user(payload, p_user_id)
             or billing.names_email(payload, v_email)
+            or (
+                billing.names_user(payload, p_user_id)
+                and pg_catalog.lower(coalesce(user_reference, p_user_id::pg_catalog.text)) = p_user_id::pg_catalog.text
+                and (payment_id is null or user_reference is not null)
+            )
         returning
             event_id,
-            payment_id
+            payment_id,
+            reason
     )
     select
         pg_catalog.array_agg(deleted.event_id),
-        pg_catalog.array_agg(deleted.payment_id) filter (where pg_catalog.cardinality(sale.claimants) > 1)
-    into v_event_ids, v_shared
+        pg_catalog.jsonb_object_agg(deleted.payment_id, deleted.reason) filter (
+            where
+                deleted.payment_id <> all (v_payment_ids || v_nameless)
+                and not coalesce(sale.erased or billing.lacks_nothing(sale), false)
+        )
+    into v_event_ids, v_others
     from deleted
     left join lateral billing.sale_of(billing.linked_payments(array[deleted.payment_id])) as sale on true;
+    -- Here the user is not the one who receives the credits, such as the payer of a gift.
+    update billing.parked_events
+    set
+        payload = pg_catalog.regexp_replace(
+            payload::pg_catalog.text,
+            p_user_id::pg_catalog.text,
+            billing.pseudonym_of(p_user_id)::pg_catalog.text,
+            'gi'
+        )::pg_catalog.json
+    where billing.names_user(payload, p_user_id);
 
     alter table billing.operator_actions disable trigger operator_actions_append_only;
     update billing.operator_actions
@@ -341,9 +363,12 @@ begin
     if found then
         perform billing.forget_users(array[p_user_id]);
     end if;
-    -- Another claimant may have paid.
-    foreach v_payment_id in array coalesce(v_shared, '{}') loop
-        perform billing.park_sale(billing.linked_payments(array[v_payment_id]), 'ambiguous_customer', true);
+    -- Another user's sale stays listed, without the event.
+    for v_other in
+        select *
+        from pg_catalog.jsonb_each_text(v_others) as other (payment_id, reason)
+    loop
+        perform billing.park_sale(billing.linked_payments(array[v_other.payment_id]), v_other.reason, true);
     end loop;
 end
 $$;

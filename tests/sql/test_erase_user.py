@@ -53,9 +53,15 @@ def erase(connection: psycopg.Connection, user: str) -> None:
     connection.execute("select billing.erase_user(%s)", [user])
 
 
-def park(connection: psycopg.Connection, event_id: str, payload: dict[str, Any], payment_id: str | None = None) -> None:
-    arguments = [event_id, "some.type", "missing_credits", payment_id, json.dumps(payload)]
-    connection.execute("select billing.park(%s, %s, %s, %s, %s)", arguments)
+def park(
+    connection: psycopg.Connection,
+    event_id: str,
+    payload: dict[str, Any],
+    payment_id: str | None = None,
+    user_reference: str | None = None,
+) -> None:
+    arguments = [event_id, "some.type", "missing_credits", payment_id, json.dumps(payload), user_reference]
+    connection.execute("select billing.park(%s, %s, %s, %s, %s, %s)", arguments)
 
 
 def rows_of_bob(connection: psycopg.Connection) -> dict[str, list[Any]]:
@@ -157,6 +163,24 @@ def test_erase_keeps_parked_events_of_other_users(owner: psycopg.Connection) -> 
     park(owner, "evt_parked", {"client_reference_id": BOB}, payment_id="pi_b2")
     erase(owner, ALICE)
     assert execute(owner, "select event_id from billing.parked_events") == [("evt_parked",)]
+
+
+def test_erase_of_a_gifts_payer_keeps_the_receivers_event(owner: psycopg.Connection) -> None:
+    """The receiver has not signed up yet. Only the payer's id disappears from the event."""
+    park(owner, "evt_gift", {"client_reference_id": ALICE.upper()}, payment_id="pi_gift", user_reference=CAROL)
+    erase(owner, ALICE)
+    [(payload,)] = execute(owner, "select payload::text from billing.parked_events")
+    assert ALICE not in payload.lower()
+    sign_up(owner, CAROL)
+    assert record(owner, sale("pi_gift", CAROL)) == {"outcome": "recorded"}
+
+
+def test_erase_lists_another_users_sale_without_its_event(owner: psycopg.Connection) -> None:
+    """The event contains the payer's email address."""
+    park(owner, "evt_gift", {"email": "a@example.com"}, payment_id="pi_gift", user_reference=CAROL)
+    erase(owner, ALICE)
+    listed = execute(owner, "select event_id, event_type, reason from billing.parked_events")
+    assert listed == [("pi_gift", "billing.sale", "missing_credits")]
 
 
 def test_erase_of_a_user_erases_an_unpaid_sale(owner: psycopg.Connection) -> None:
