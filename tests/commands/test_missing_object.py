@@ -23,7 +23,8 @@ def test_retry_with_the_key_of_the_right_account_settles(shop: Shop) -> None:
 def test_retry_of_a_sale_with_missing_line_items_stays_parked(shop: Shop) -> None:
     shop.deliver(session_event(event_id="evt_1", credits=None))
     result = shop.run("retry")
-    assert (result.exit_code, result.stdout) == (1, "evt_1\tparked\tmissing_object\n")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("evt_1\tparked\tmissing_object")
 
 
 def test_retry_with_a_404_of_another_server_exits_with_2(shop: Shop) -> None:
