@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +23,9 @@ from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, add, balance, record, refund, sale
 from support.strategies import deliveries, sales
 from webhook.audit import checks as audit_module
+from webhook.audit.checks import CHECKS, REMEDIES
 from webhook.ledger.ledger import Ledger
+from webhook.ledger.queries import check
 
 Admin = psycopg.Connection[Any]
 
@@ -192,6 +195,22 @@ def test_audit_on_a_terminal_without_findings_prints_a_line(
     assert capsys.readouterr().out == "Nothing found.\n"
 
 
+def test_audit_has_a_remedy_for_each_check() -> None:
+    checks = {name for each in CHECKS for name in re.findall(r"'(\w+)' as check", check(each))}
+    assert checks | {"stripe"} == set(REMEDIES)
+
+
+def test_audit_on_a_terminal_prints_what_to_do(
+    audit: Audit, corrupt: Corrupt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del audit
+    corrupt("update billing.sales set paid = false")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert not audit_module.run(as_json=False)
+    _, _, line = capsys.readouterr().out.splitlines()
+    assert line == f"settlement: {REMEDIES['settlement']}"
+
+
 def test_audit_as_json_prints_one_finding_per_line(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("update billing.sales set paid = false", f"update public.users set credits_balance = 1 where id = '{BOB}'")
     corrupt(f"update public.users set credits_balance = 1 where id = '{BOB}'", balances=False)
@@ -204,14 +223,17 @@ def test_audit_as_json_prints_one_finding_per_line(audit: Audit, corrupt: Corrup
             "problem": "balance is not the sum of its ledger rows",
             "expected": 0,
             "found": 1,
+            "what_to_do": REMEDIES["balance"],
         },
         {
             "check": "settlement",
             "payment_id": "pi_1",
             "user_id": ALICE,
+            "rows": ["pi_1", "re_1"],
             "problem": "credits of a sale that is not paid",
             "expected": 0,
             "found": 75,
+            "what_to_do": REMEDIES["settlement"],
         },
     ]
 

@@ -40,51 +40,54 @@ def test_audit_reports_rows_and_holds_of_a_missing_user(audit: Audit, corrupt: C
     corrupt(f"delete from public.users where id = '{ALICE}'")
     assert findings(audit) == [
         f"balance: user {ALICE}: ledger rows of a user that does not exist: expected 75, found nothing",
-        f"settlement: payment pi_1, user {ALICE}: credits of a sale without a user or credits: expected 0, found 75",
+        (
+            f"settlement: payment pi_1, user {ALICE}, rows pi_1 re_1:"
+            " credits of a sale without a user or credits: expected 0, found 75"
+        ),
         f"hold: user {ALICE}, row {HOLD}: its user does not exist: expected a user, found nothing",
     ]
 
 
 @pytest.mark.parametrize(
-    ("corrupted", "expected", "found"),
+    ("corrupted", "rows", "expected", "found"),
     [
-        ("update public.transactions set amount = 90 where stripe_id = 'pi_1'", 75, 65),
-        ("delete from public.transactions where stripe_id = 're_1'", 75, 100),
-        ("delete from public.transactions where payment_id = 'pi_1'", 75, 0),
-        ("update billing.sales set credits = 200", 150, 75),
-        ("update billing.sales set money_amount = 250", 0, 75),
-        ("update billing.sales set money_amount = 0", 100, 75),
-        ("update billing.reversals set money_amount = 999", 1, 75),
-        ("update billing.reversals set money_amount = 2000", 0, 75),
+        ("update public.transactions set amount = 90 where stripe_id = 'pi_1'", "pi_1 re_1", 75, 65),
+        ("delete from public.transactions where stripe_id = 're_1'", "pi_1", 75, 100),
+        ("delete from public.transactions where payment_id = 'pi_1'", "nothing", 75, 0),
+        ("update billing.sales set credits = 200", "pi_1 re_1", 150, 75),
+        ("update billing.sales set money_amount = 250", "pi_1 re_1", 0, 75),
+        ("update billing.sales set money_amount = 0", "pi_1 re_1", 100, 75),
+        ("update billing.reversals set money_amount = 999", "pi_1 re_1", 1, 75),
+        ("update billing.reversals set money_amount = 2000", "pi_1 re_1", 0, 75),
     ],
 )
-def test_audit_reports_credits_that_do_not_match_the_facts(
-    corrupted: str, expected: int, found: int, audit: Audit, corrupt: Corrupt
+def test_audit_reports_credits_that_do_not_match_the_facts(  # noqa: PLR0913, PLR0917 - fixtures
+    corrupted: str, rows: str, expected: int, found: int, audit: Audit, corrupt: Corrupt
 ) -> None:
     corrupt(corrupted)
     message = f"credits do not match the facts: expected {expected}, found {found}"
     lines = [line for line in findings(audit) if "its money matches no fact" not in line]
-    assert lines == [f"settlement: payment pi_1, user {ALICE}: {message}"]
+    assert lines == [f"settlement: payment pi_1, user {ALICE}, rows {rows}: {message}"]
 
 
 def test_audit_reports_credits_of_an_unpaid_sale(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("update billing.sales set paid = false")
     message = "credits of a sale that is not paid: expected 0, found 75"
-    assert findings(audit) == [f"settlement: payment pi_1, user {ALICE}: {message}"]
+    assert findings(audit) == [f"settlement: payment pi_1, user {ALICE}, rows pi_1 re_1: {message}"]
 
 
 def test_audit_reports_both_users_of_a_misassigned_sale(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.transactions set user_id = '{BOB}' where stripe_id = 'pi_1'")
     message = "credits do not match the facts: expected"
     assert sorted(findings(audit)) == [
-        f"settlement: payment pi_1, user {ALICE}: {message} 75, found -25",
-        f"settlement: payment pi_1, user {BOB}: {message} 0, found 100",
+        f"settlement: payment pi_1, user {ALICE}, rows re_1: {message} 75, found -25",
+        f"settlement: payment pi_1, user {BOB}, rows pi_1: {message} 0, found 100",
     ]
 
 
 def test_audit_reports_rows_of_a_sale_without_facts(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("delete from billing.sales")
-    message = "no facts of its sale are known: expected 0, found"
+    message = "its payment_id names no known sale: expected 0, found"
     assert sorted(findings(audit)) == [
         f"row: payment pi_1, user {ALICE}, row pi_1: {message} 100",
         f"row: payment pi_1, user {ALICE}, row re_1: {message} -25",
@@ -94,8 +97,14 @@ def test_audit_reports_rows_of_a_sale_without_facts(audit: Audit, corrupt: Corru
 def test_audit_reports_a_row_of_an_unknown_refund(audit: Audit, corrupt: Corrupt) -> None:
     corrupt("delete from billing.reversals")
     assert findings(audit) == [
-        f"settlement: payment pi_1, user {ALICE}: credits do not match the facts: expected 100, found 75",
-        f"row: payment pi_1, user {ALICE}, row re_1: its cause is not a fact of its sale: expected pi_1, found re_1",
+        (
+            f"settlement: payment pi_1, user {ALICE}, rows pi_1 re_1:"
+            " credits do not match the facts: expected 100, found 75"
+        ),
+        (
+            f"row: payment pi_1, user {ALICE}, row re_1:"
+            " its stripe_id names no known refund or dispute: expected pi_1, found re_1"
+        ),
     ]
 
 
@@ -103,7 +112,10 @@ def test_audit_reports_a_purchase_with_another_sales_id(audit: Audit, settled: W
     record(settled, sale("pi_2", ALICE, paid=False))
     corrupt("update public.transactions set stripe_id = 'pi_2' where stripe_id = 'pi_1'")
     assert findings(audit) == [
-        f"row: payment pi_1, user {ALICE}, row pi_2: its cause is not a fact of its sale: expected pi_1, found pi_2"
+        (
+            f"row: payment pi_1, user {ALICE}, row pi_2:"
+            " its payment_id and its stripe_id name two sales: expected pi_1, found pi_2"
+        )
     ]
 
 
@@ -290,7 +302,15 @@ def test_audit_reports_a_manual_sale_entered_after_its_refund(audit: Audit, sett
     record(settled, refund("re_2", "pi_2", 100))
     add(settled, BOB, 100, stripe_id="pi_2", payment_id="pi_2", money_amount="1000", currency="usd")
     message = "credits do not match the facts: expected 90, found 100"
-    assert findings(audit) == [f"settlement: payment pi_2, user {BOB}: {message}"]
+    assert findings(audit) == [f"settlement: payment pi_2, user {BOB}, rows pi_2: {message}"]
+
+
+@pytest.mark.parametrize("payment_id", ["pi_typo", "pi_1"])
+def test_audit_names_the_two_ids_of_a_mistyped_manual_purchase(audit: Audit, settled: Worker, payment_id: str) -> None:
+    """The other id may be unknown, or be that of another sale."""
+    add(settled, BOB, 100, stripe_id="pi_2", payment_id=payment_id, money_amount="1000", currency="usd")
+    message = f"its payment_id and its stripe_id name two sales: expected {payment_id}, found pi_2"
+    assert findings(audit) == [f"row: payment {payment_id}, user {BOB}, row pi_2: {message}"]
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])
@@ -305,6 +325,12 @@ def test_audit_reports_rows_of_an_invoice_with_a_missing_link(
     corrupt("delete from billing.payment_links where payment_id = 'pi_a'")
     kept = 100 - 10 * len(names)
     assert findings(audit) == [
-        f"settlement: payment in_1, user {BOB}: credits do not match the facts: expected {kept + 10}, found {kept}",
-        f"row: payment in_1, user {BOB}, row re_a: its cause is not a fact of its sale: expected in_1, found pi_a",
+        (
+            f"settlement: payment in_1, user {BOB}, rows {' '.join(['in_1', *(f're_{name}' for name in names)])}:"
+            f" credits do not match the facts: expected {kept + 10}, found {kept}"
+        ),
+        (
+            f"row: payment in_1, user {BOB}, row re_a:"
+            " its payment_id and its stripe_id name two sales: expected in_1, found pi_a"
+        ),
     ]

@@ -228,6 +228,7 @@ entries as materialized (
     select
         coalesce(by_payment.sale, payment_id, reversals.sale, by_id.sale, cause_id) collate "C" as sale,
         coalesce(reversals.sale, by_id.sale, cause_id) collate "C" as cause,
+        payment_id as named_payment_id,
         coalesce(stripe_id, rows.id::text) as name,
         split_part(stripe_id, ':', 2) like 'merge%' as merges,
         case when reversal_id is null and stripe_id = cause_id then 'PURCHASE' else 'REFUND' end as kind,
@@ -277,13 +278,14 @@ suspects as materialized (
         and (entries.money_amount, entries.currency) is distinct from (sales.money_amount, sales.currency)
         and not erased
 ),
+-- A purchase entered by hand with a mistyped payment_id counts for the payment in its stripe_id. It has a finding of its own.
 found as (
     select
-        sale,
+        case when type = 'PURCHASE' and event_id is null then coalesce(cause, sale) else sale end as sale,
         user_id,
         sum(amount) as amount
     from entries
     group by
-        sale,
+        case when type = 'PURCHASE' and event_id is null then coalesce(cause, sale) else sale end,
         user_id
 )

@@ -3,7 +3,7 @@
 select
     'row' as check,
     json_build_object('payment_id', sale, 'user_id', entries.user_id, 'row', name) as subject,
-    'no facts of its sale are known' as problem,
+    'its payment_id names no known sale' as problem,
     to_json(0) as expected,
     to_json(amount) as found
 from entries
