@@ -82,13 +82,10 @@ create trigger generation_holds_keep_ended
     execute function billing.refuse_hold_change();
 
 
--- Without statistics, the planner could prefer to read the whole table or all holds of the user.
 create function billing.held_credits(p_user_id uuid, p_at timestamptz) returns bigint
     language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off
-    set enable_bitmapscan = off
 as $$
 begin
     return (
@@ -114,6 +111,7 @@ grant execute on function billing.held_credits(uuid, timestamptz) to service_rol
 create function billing.available_credits(p_user_id uuid) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 begin
     -- One statement: balance and holds come from one snapshot.

@@ -5,6 +5,8 @@
 --
 -- All functions lock the user's row before they decide, as record() does, and lock nothing that record() could wait for.
 -- They run as their caller, service_role. Under repeatable read they fail with 40001 instead of deciding by old rows.
+--
+-- Sequential scans are off: a plan that was made while the tables were short would read all of them when they are long.
 
 create function public.authorize_generation(
     p_user_id uuid,
@@ -13,6 +15,7 @@ create function public.authorize_generation(
 ) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_balance bigint := billing.lock_spender(p_user_id, p_cost, p_generation_id);
@@ -85,6 +88,7 @@ create function public.reserve_generation(
 ) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     -- Seconds, so that a day has 24 hours and a month 30 days, whatever the date and time zone.
@@ -183,6 +187,7 @@ grant execute on function public.reserve_generation(uuid, bigint, uuid, interval
 create function public.capture_generation(p_generation_id uuid, p_cost bigint default null) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_balance bigint;
@@ -283,6 +288,7 @@ grant execute on function public.capture_generation(uuid, bigint) to service_rol
 create function public.release_generation(p_generation_id uuid) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_balance bigint := billing.lock_holder(p_generation_id);
@@ -319,6 +325,7 @@ grant execute on function public.release_generation(uuid) to service_role;
 create function public.refund_generation(p_generation_id uuid) returns bigint
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_balance bigint;
