@@ -80,6 +80,11 @@ class Database:
         with psycopg.connect(self.superuser_url) as connection:
             connection.execute(_GIVE_CREDITS, [amount])
 
+    def add_past_holds(self, user_id: str, count: int) -> None:
+        """Give the user so many holds that were captured, released or have expired, a third of each."""
+        with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+            connection.execute(_ADD_PAST_HOLDS, {"user": user_id, "count": count})
+
     def fill(self, rows: int) -> None:
         """Insert ``rows`` sales and the matching balances, with triggers off and indexes built at the end."""
         with psycopg.connect(self.superuser_url, autocommit=True) as connection:
@@ -211,4 +216,16 @@ from (
     group by user_id
 ) as added
 where users.id = added.user_id
+"""
+
+_ADD_PAST_HOLDS = """
+insert into public.generation_holds (id, user_id, amount, expires_at, captured_at, released_at)
+select
+    gen_random_uuid(),
+    %(user)s,
+    1,
+    now() - number * interval '1 minute',
+    case number %% 3 when 1 then now() end,
+    case number %% 3 when 2 then now() end
+from generate_series(1, %(count)s) as number
 """

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench.report import Section
 from bench.scenarios.bench import Bench
 from bench.scenarios.competitors import competitors
+from bench.scenarios.holds import holds
 from bench.scenarios.ledger import large_ledger
 from bench.scenarios.mixed import mixed_load
 from bench.scenarios.process import process
@@ -22,6 +23,7 @@ SCENARIOS: dict[str, Callable[[Bench], Section]] = {
     "competitors": competitors,
     "mixed": mixed_load,
     "spending": spending,
+    "holds": holds,
     "steady": steady_rate,
     "ledger": large_ledger,
     "user": one_user,

@@ -17,11 +17,11 @@ from bench.scenarios.bench import Bench
 
 _CLIENTS = 20
 _USERS = (10, 50, len(USERS))
-_AUTHORIZE = "select public.authorize_generation(:user, 1, :generation);"
-_REFUND = "select public.refund_generation(:generation);"
+AUTHORIZE = "select public.authorize_generation(:user, 1, :generation);"
+REFUND = "select public.refund_generation(:generation);"
 _CALLS = {
-    "authorize": (_AUTHORIZE,),
-    "authorize, then refund": (_AUTHORIZE, _REFUND),
+    "authorize": (AUTHORIZE,),
+    "authorize, then refund": (AUTHORIZE, REFUND),
 }
 
 
@@ -31,7 +31,7 @@ def spending(bench: Bench) -> Section:
         database.give_credits(10**12)
         results = bench.in_turn(
             {
-                f"{name}: {users} users": partial(_spend, database, calls, users)
+                f"{name}: {users} users": partial(spend, database, calls, range(users))
                 for name, calls in _CALLS.items()
                 for users in _USERS
             }
@@ -44,15 +44,20 @@ def spending(bench: Bench) -> Section:
     )
 
 
-def _spend(database: Database, calls: tuple[str, ...], users: int, seconds: float) -> Result:
-    result, _ = run_script(database.service_role_url, _script(calls, users), seconds, _CLIENTS)
+def spend(
+    database: Database, calls: tuple[str, ...], users: range, seconds: float, *, clients: int = _CLIENTS
+) -> Result:
+    """Return the rate and the mean time of the calls. The users are numbers of :data:`USERS`."""
+    result, _ = run_script(database.service_role_url, _script(calls, users), seconds, clients)
     database.check_balances()
     return Result(result.rate * len(calls), result.p50 / len(calls))
 
 
-def _script(calls: tuple[str, ...], users: int) -> str:
+def _script(calls: tuple[str, ...], users: range) -> str:
     """Return the pgbench script. Each run is for a new generation."""
     user = f"('{USERS[0][:-4]}' || lpad(:number::text, 4, '0'))::uuid"
     generation = "('00000000-0000-4000-8000-' || lpad(to_hex(:id), 12, '0'))::uuid"
     lines = (line.replace(":user", user).replace(":generation", generation) for line in calls)
-    return "\n".join([f"\\set number random(0, {users - 1})", "\\set id random(0, 281474976710655)", *lines, ""])
+    return "\n".join(
+        [f"\\set number random({users[0]}, {users[-1]})", "\\set id random(0, 281474976710655)", *lines, ""]
+    )
