@@ -6,7 +6,16 @@ import psycopg
 import pytest
 
 from support.databases import Database
-from support.generations import INSUFFICIENT_CREDITS, authorize, new_generation, refund_generation, refused
+from support.generations import (
+    INSUFFICIENT_CREDITS,
+    authorize,
+    available,
+    capture,
+    new_generation,
+    refund_generation,
+    refused,
+    reserve,
+)
 from support.roles import (
     ALICE,
     add,
@@ -41,10 +50,16 @@ HIJACKS = {
     "less(bigint, bigint)": "boolean",
     "minus(bigint, bigint)": "bigint",
     "format(text, text)": "text",
+    "clock_timestamp()": "timestamptz",
+    "uuid_hash(uuid)": "integer",
+    "pg_advisory_xact_lock(integer, integer)": "void",
+    "less(timestamptz, timestamptz)": "boolean",
+    "greater(timestamptz, timestamptz)": "boolean",
 }
 HIJACKED_OPERATORS = {
     "=": [("equal", kind, kind) for kind in ("uuid", "text", "integer", "bigint", "transaction_type")],
-    "<": [("less", "integer", "integer"), ("less", "bigint", "bigint")],
+    "<": [("less", kind, kind) for kind in ("integer", "bigint", "timestamptz")],
+    ">": [("greater", "timestamptz", "timestamptz")],
     "-": [("minus", "bigint", "bigint")],
     "<>": [("differ", "bigint", "integer")],
     "+": [("plus", "bigint", "numeric")],
@@ -141,6 +156,24 @@ def test_generation_with_shadowed_names_moves_real_credits(
         assert authorize(attacker, ALICE, 30, generation) == balance(owner, ALICE) == 70
         assert refund_generation(attacker, generation) == balance(owner, ALICE) == 100
         assert execute(attacker, "table pg_temp.transactions") == []
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize("shadows", [SHADOWS, SHADOWS + SHADOWED_TYPES], ids=["tables", "types"])
+def test_hold_with_shadowed_names_holds_real_credits(
+    database: Database, owner: psycopg.Connection, shadows: str
+) -> None:
+    """Neither the caller's own table of holds nor its own clock counts."""
+    generation = new_generation()
+    with connected(database, "service_role") as attacker:
+        attacker.execute("create temp table generation_holds (like public.generation_holds)")
+        attacker.execute(shadows)
+        assert reserve(attacker, ALICE, 60, generation) == 40
+        assert available(attacker, ALICE) == 40
+        with refused(INSUFFICIENT_CREDITS):
+            authorize(attacker, ALICE, 41, new_generation())
+        assert capture(attacker, generation, 45) == balance(owner, ALICE) == 55
+        assert execute(attacker, "table pg_temp.generation_holds") == []
 
 
 @pytest.mark.usefixtures("hostile")
