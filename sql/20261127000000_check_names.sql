@@ -21,6 +21,7 @@ begin
             ('relation', 'transactions_stripe_id_key'),
             ('relation', 'transactions_user_id_created_at_idx'),
             ('relation', 'users'),
+            ('relation', 'users_email_idx'),
             ('relation', 'users_pkey'),
             ('type', 'transaction_type'),
             -- A function of the same name and other arguments counts, too: a call could mean either.

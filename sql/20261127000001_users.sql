@@ -29,6 +29,9 @@ comment on table public.users is
 comment on column public.users.credits_balance is
     'Credits: always sum(transactions.amount). Below 0 after a refund of credits that were spent. Only update_user_credits() writes it.';
 
+-- A hash: an address may be longer than a B-tree's entries. Supabase Auth stores addresses in lower case, others may not.
+create index users_email_idx on public.users using hash (lower(email));
+
 revoke all on public.users from public, anon, authenticated, service_role;
 
 grant select on public.users to authenticated;

@@ -64,6 +64,9 @@ where customer_id is not null;
 create index sales_unpaid_idx on billing.sales (recorded_at)
 where not paid;
 
+create index sales_unpaid_user_id_idx on billing.sales (user_id)
+where not paid;
+
 revoke all on billing.sales from public, anon, authenticated, service_role;
 
 grant select, insert, update on billing.sales to service_role;

@@ -74,6 +74,8 @@ comment on column billing.operator_actions.credits_given is
 comment on column billing.operator_actions.credits_taken is
     'Credits taken from balances, not below 0.';
 
+create index operator_actions_subject_idx on billing.operator_actions (subject, number);
+
 revoke all on billing.operator_actions from public, anon, authenticated, service_role;
 
 grant select on billing.operator_actions to service_role;

@@ -72,6 +72,13 @@ where resolved_at is null;
 create index parked_events_kept_idx on billing.parked_events (resolved_at)
 where payload is not null and resolved_at is not null;
 
+create index parked_events_resolved_idx on billing.parked_events (payment_id)
+where resolved_at is not null;
+
+-- A hash: a reference may be longer than a B-tree's entries.
+create index parked_events_user_reference_idx on billing.parked_events using hash (lower(user_reference))
+where user_reference is not null;
+
 revoke all on billing.parked_events from public, anon, authenticated, service_role;
 
 grant select, insert, update on billing.parked_events to service_role;

@@ -20,9 +20,9 @@ from support.delivery import deliver_to
 from support.operators import actions
 from support.recorded import USER_ID, session_event
 from webhook.commands import parked
-from webhook.commands.remedies import REMEDIES
 from webhook.commands.retry import retry
 from webhook.ledger.ledger import Ledger
+from webhook.remedies import REMEDIES
 
 Webhook = Callable[..., Result]
 EVENT = session_event()["id"]

@@ -12,7 +12,7 @@ import pytest
 from support.recorded import USER_ID, invoice_event, payment_intent_event, session_event
 from support.roles import ALICE, BOB
 from support.shop import Shop
-from webhook.commands.remedies import REMEDIES
+from webhook.remedies import REMEDIES
 
 UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 SUBSCRIPTION = invoice_event()["data"]["object"]["parent"]["subscription_details"]["subscription"]

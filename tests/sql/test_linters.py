@@ -12,6 +12,7 @@ from support.databases import Database
 from support.roles import ALICE, record, refund, sale, sign_up
 from tools.supabase_cli import PROJECT, needs_tools, remote, run
 from webhook.dev.postgres import ADMIN
+from webhook.ledger.queries import query
 from webhook.ledger.schema import sql_folder
 
 pytestmark = needs_tools
@@ -59,6 +60,7 @@ def used(exposed: Database) -> Database:
         owner.execute("select from billing.payment_links where payment_id = 'pi_1'")
         owner.execute("select billing.open_objects(now() - interval '1 day')")
         owner.execute("select billing.drop_discarded_payloads()")
+        owner.execute(query("explain_find_email"), {"email": "a@example.com"})
     return exposed
 
 

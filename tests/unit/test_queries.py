@@ -12,6 +12,8 @@ import pytest
 from support.project import PROJECT, SQL
 from webhook.ledger.queries import check, query
 
+CALLERS = ("ledger", "explain")
+"""The packages that run named statements."""
 FILES = sorted((SQL / "queries").glob("*.sql"))
 STATEMENT = re.compile(
     r"\s*(select|insert|update|delete|create|alter|with|set|begin|call)\s.*(\bfrom\b|billing\.|public\.)", re.DOTALL
@@ -30,17 +32,18 @@ def texts(node: ast.AST) -> Iterator[str]:
 
 
 def used_names() -> set[str]:
-    """Return every string of webhook/ledger that could be a query's name."""
-    return {text for file, tree in trees() if file.parent.name == "ledger" for text in texts(tree)}
+    """Return every string that could be a query's name."""
+    return {text for file, tree in trees() if file.parent.name in CALLERS for text in texts(tree)}
 
 
 def called_names() -> Iterator[str]:
     """Yield the query's name of each call that contains it as a literal."""
     for file, tree in trees():
-        for node in ast.walk(tree) if file.parent.name == "ledger" else ():
+        for node in ast.walk(tree) if file.parent.name in CALLERS else ():
             match node:
                 case ast.Call(
-                    func=ast.Name("query") | ast.Attribute(attr="_rows" | "_value"), args=[ast.Constant(name), *_]
+                    func=ast.Name("query") | ast.Attribute(attr="rows" | "_rows" | "_value"),
+                    args=[ast.Constant(name), *_],
                 ):
                     yield str(name)
 

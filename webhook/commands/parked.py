@@ -13,11 +13,11 @@ import click
 
 from webhook.commands.operator import log_action, operator_ledger
 from webhook.commands.output import aligned
-from webhook.commands.remedies import remedy
 from webhook.errors import ExpectedError
 from webhook.events.fields import IDENTIFIER
 from webhook.ledger.ledger import Ledger, ParkedEvent
 from webhook.ledger.operator import Operator
+from webhook.remedies import remedy
 from webhook.settings import read_database_url
 
 

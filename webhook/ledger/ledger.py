@@ -170,25 +170,25 @@ class Ledger:
 
     def open_objects(self, since: datetime) -> list[str]:
         """Return the ids of sales recorded since then that are not paid yet, and of open disputes."""
-        return [row["id"] for row in self._rows("open_objects", since=since)]
+        return [row["id"] for row in self.rows("open_objects", since=since)]
 
     def reversals_without_sale(self, since: datetime) -> list[str]:
         """Return the payments of refunds and disputes recorded since then whose sale is unknown."""
-        return [row["payment_id"] for row in self._rows("reversals_without_sale", since=since)]
+        return [row["payment_id"] for row in self.rows("reversals_without_sale", since=since)]
 
     def unlinked(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the pairs of an invoice and one of its payments that the ledger does not link to one sale."""
         invoice_ids, payment_ids = ([pair[side] for pair in pairs] for side in (0, 1))
-        rows = self._rows("unlinked_payments", invoice_ids=invoice_ids, payment_ids=payment_ids)
+        rows = self.rows("unlinked_payments", invoice_ids=invoice_ids, payment_ids=payment_ids)
         return [(row["invoice_id"], row["payment_id"]) for row in rows]
 
     def money_of(self, payment_ids: Sequence[str]) -> list[Money]:
         """Return the money of those payments and invoices whose sale is known."""
-        return [Money(**row) for row in self._rows("money_of_payments", payment_ids=list(payment_ids))]
+        return [Money(**row) for row in self.rows("money_of_payments", payment_ids=list(payment_ids))]
 
     def granted(self, since: datetime, until: datetime) -> list[str]:
         """Return the ids of the sales that events or reconciliation granted in that period."""
-        return [row["payment_id"] for row in self._rows("granted_payments", since=since, until=until)]
+        return [row["payment_id"] for row in self.rows("granted_payments", since=since, until=until)]
 
     def covered_until(self) -> datetime | None:
         """Return the time up to which finished reconciliations left no gap, ``None`` before the first."""
@@ -201,25 +201,25 @@ class Ledger:
 
     def finish_reconciliation(self, run_id: int) -> None:
         """Record that a run has looked at its whole window."""
-        self._rows("finish_reconciliation", run_id=run_id)
+        self.rows("finish_reconciliation", run_id=run_id)
 
     def resolve(self, event_id: str) -> None:
         """Mark a parked event as settled, because it has nothing to do with credits."""
-        self._rows("resolve", event_id=event_id)
+        self.rows("resolve", event_id=event_id)
 
     def parked_events(self) -> list[ParkedEvent]:
         """Return the open parked events, oldest first, without their payloads."""
-        return [ParkedEvent(**row) for row in self._rows("parked_events")]
+        return [ParkedEvent(**row) for row in self.rows("parked_events")]
 
     def parked_event(self, event_id: str) -> ParkedEvent | None:
         """Return a parked event, open or resolved, with its payload; ``None`` if it was never parked."""
-        rows = self._rows("parked_event", event_id=event_id)
+        rows = self.rows("parked_event", event_id=event_id)
         return ParkedEvent(**rows[0]) if rows else None
 
     def find_parked(self, key: str) -> list[ParkedEvent]:
         """Return the events with this event id, payment or user, open or resolved, with their payloads."""
         pattern = _ID_IN_PAYLOAD.format(id=key) if _STRIPE_ID.fullmatch(key) else None
-        rows = self._rows("find_parked", key=key, user_id=user_id_of(key), pattern=pattern)
+        rows = self.rows("find_parked", key=key, user_id=user_id_of(key), pattern=pattern)
         return [ParkedEvent(**row) for row in rows]
 
     def reopen(self, event_id: str) -> bool:
@@ -228,7 +228,7 @@ class Ledger:
 
     def entries_of(self, payment_id: str) -> list[Entry]:
         """Return the ledger rows of a sale, oldest first; the payment is any of its ids."""
-        return [Entry(**row) for row in self._rows("entries_of_sale", payment_id=payment_id)]
+        return [Entry(**row) for row in self.rows("entries_of_sale", payment_id=payment_id)]
 
     def parked_count(self) -> int:
         """Return the number of open parked events."""
@@ -236,7 +236,7 @@ class Ledger:
 
     def current_counts(self) -> CurrentCounts:
         """Return what :class:`CurrentCounts` describes, from one query."""
-        [row] = self._rows("current_counts")
+        [row] = self.rows("current_counts")
         return CurrentCounts(**row)
 
     def is_schema_applied(self) -> bool:
@@ -274,7 +274,7 @@ class Ledger:
 
     def uncopied_accounts(self) -> tuple[int, int]:
         """Return the number of accounts without a row in ``public.users``, and of those with another email there."""
-        [row] = self._rows("count_uncopied_accounts")
+        [row] = self.rows("count_uncopied_accounts")
         return int(row["missing"]), int(row["outdated"])
 
     @contextmanager
@@ -287,15 +287,16 @@ class Ledger:
             connection.execute(query("begin_snapshot"))
             yield lambda name: connection.cursor().stream(check(name))
 
+    def rows(self, name: str, **parameters: Any) -> list[Row]:
+        """Return the rows of the statement ``sql/queries/<name>.sql``."""
+        return self._database.call(query(name), parameters)
+
     def close(self) -> None:
         """Close the idle connections."""
         self._database.close()
 
-    def _rows(self, name: str, **parameters: Any) -> list[Row]:
-        return self._database.call(query(name), parameters)
-
     def _value(self, name: str, **parameters: Any) -> Any:
         """Return the only column of the only row."""
-        [row] = self._rows(name, **parameters)
+        [row] = self.rows(name, **parameters)
         [value] = row.values()
         return value

@@ -1,0 +1,89 @@
+"""Candidates: several results of a search, compared by account, payer, amount, date and state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from webhook.explain.records import Rows
+from webhook.explain.story import SaleStory, load_sale, load_user
+
+MOST = 20
+"""Candidates that are compared."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A payment, or a user if ``payment_id`` is ``None``. ``amount`` is in minor units of ``currency``."""
+
+    payment_id: str | None
+    user_id: str | None = None
+    email: str | None = None
+    """The payer's address at Stripe, else that of the user."""
+    amount: int | None = None
+    currency: str | None = None
+    at: datetime | None = None
+    state: str = ""
+    """Such as ``granted`` here, or ``succeeded`` at Stripe."""
+    is_known: bool = True
+    """Whether the database knows it."""
+    object_id: str | None = None
+    """The object at Stripe that was found, if it is not the payment itself."""
+
+
+def sales(ledger: Rows, payment_ids: Iterable[str]) -> list[Candidate]:
+    """Return each sale once, at most :data:`MOST`, though it may have several payments."""
+    found: list[Candidate] = []
+    seen: set[str] = set()
+    for payment_id in payment_ids:
+        if payment_id in seen or len(found) == MOST:
+            continue
+        story = load_sale(ledger, payment_id)
+        if story:
+            seen.update(story.payment_ids)
+            found.append(of_sale(story))
+    return found
+
+
+def users(ledger: Rows, user_ids: Sequence[str]) -> list[Candidate]:
+    """Return the users, at most :data:`MOST`."""
+    stories = (load_user(ledger, user_id) for user_id in user_ids[:MOST])
+    return [
+        Candidate(
+            None, story.user.id, story.user.email, at=story.user.created_at, state=f"{story.user.balance} credits"
+        )
+        for story in stories
+        if story
+    ]
+
+
+def of_sale(story: SaleStory) -> Candidate:
+    """Return a sale as a candidate."""
+    amount, currency = story.price
+    return Candidate(
+        payment_id=story.payment_id,
+        user_id=story.user.id if story.user else story.sale.user_id if story.sale else None,
+        email=story.user.email if story.user else None,
+        amount=amount,
+        currency=currency,
+        at=_first_time(story),
+        state=_state(story),
+    )
+
+
+def _first_time(story: SaleStory) -> datetime | None:
+    times = [
+        *(row.created_at for row in story.rows),
+        *(fact.recorded_at for fact in story.facts),
+        *(event.parked_at for event in story.parked),
+    ]
+    return min(times, default=None)
+
+
+def _state(story: SaleStory) -> str:
+    if any(event.resolution is None for event in story.parked):
+        return "parked"
+    if story.rows:
+        return "granted" if not story.reversals else "granted, with a refund or dispute"
+    return "paid" if story.sale and story.sale.paid else "not paid"

@@ -1,0 +1,33 @@
+"""A verdict, and those on parked and discarded events, which sales and users share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webhook.explain.records import ParkedEvent
+from webhook.explain.wording import moment
+from webhook.remedies import remedy
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What happened. ``code`` is for programs and chooses the reply to the customer."""
+
+    code: str
+    sentence: str
+    needs_attention: bool = False
+    remedy: str | None = None
+    """What to do, ``None`` if there is nothing to do."""
+
+
+def parked(event: ParkedEvent, *, is_granted: bool) -> Verdict:
+    """Return the verdict on an open event. ``is_granted``: its sale has a ledger row nevertheless."""
+    sentence = f"The event {event.id} is parked as {event.reason} since {moment(event.parked_at)}"
+    effect = "the sale itself is in the ledger" if is_granted else "no credits were granted for it yet"
+    return Verdict("parked", f"{sentence}: {effect}.", needs_attention=True, remedy=remedy(event, event.id))
+
+
+def discarded(event: ParkedEvent) -> Verdict:
+    """Return the verdict on an event that an operator discarded."""
+    sentence = f"{event.discarded_by} discarded the event {event.id}: {event.discard_reason}. No credits were granted."
+    return Verdict("discarded", sentence)

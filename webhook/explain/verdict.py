@@ -1,0 +1,32 @@
+"""The verdict on a story: one sentence, whether it needs attention, and what to do. Pure functions."""
+
+from __future__ import annotations
+
+from webhook.explain.outcome import Verdict, discarded, parked
+from webhook.explain.sale_verdict import of_sale
+from webhook.explain.story import EventStory, SaleStory, Story, UserStory
+from webhook.explain.user_verdict import of_user
+
+__all__ = ["Verdict", "verdict"]
+
+
+def verdict(story: Story) -> Verdict:
+    """Return the verdict on a sale, a user or a parked event."""
+    match story:
+        case SaleStory():
+            return of_sale(story)
+        case UserStory():
+            return of_user(story)
+        case EventStory():
+            return _of_event(story)
+
+
+def _of_event(story: EventStory) -> Verdict:
+    event = story.event
+    if event.resolution is None:
+        return parked(event, is_granted=bool(story.sale and story.sale.rows))
+    if event.resolution == "discarded":
+        return discarded(event)
+    if story.sale:
+        return of_sale(story.sale)
+    return Verdict("event_settled", f"The event {event.id} was parked as {event.reason}, and is settled.")
