@@ -10,9 +10,13 @@ from webhook.events.event import Event, EventScope, read_event
 from webhook.events.fields import UnexpectedShapeError
 from webhook.ledger.ledger import Ledger, Outcome, ParkedEvent
 from webhook.stripe_api.client import StripeAPI
+from webhook.stripe_api.errors import StripeUnavailableError
 
 SALE_WITHOUT_EVENT = "billing.sale"
 """The type of an entry that stands for a sale: its events were settled before it lost its user."""
+
+_PERMISSIONS = "Checkout Sessions, PaymentIntents, Invoices and Subscriptions: Read"
+"""What a restricted key needs to read the current metadata."""
 
 _SETTINGS = {"wrong_mode": "STRIPE_LIVEMODE", "missing_api_key": "STRIPE_API_KEY"}
 """The settings whose correction changes these outcomes."""
@@ -76,6 +80,8 @@ class Retry:
             correction = corrected(event, reason, self.stripe_api.resolver(event.account))
         except UnexpectedShapeError:
             return outcome
+        except StripeUnavailableError as error:
+            raise error.with_permission_hint(_PERMISSIONS) from error
         outcome = settle(correction.event, payload, self.ledger, self.scope, self.stripe_api)
         return replace(outcome, missing_objects=correction.missing)
 

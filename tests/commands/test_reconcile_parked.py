@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from support.reconciliation import SESSION
+from support.reconciliation import SESSION, priced_session
 from support.recorded import USER_ID, invoice_event, session_event
 from support.shop import Shop
 from webhook import cli
@@ -84,3 +84,21 @@ def test_discarded_event_stays_discarded(shop: Shop, corrupted: dict[str, Any]) 
     found = shop.found("--since", "1d")
     assert (found["exit_code"], found["parked_before"]) == (0, 0)
     assert shop.admin.execute("select from billing.parked_events").rowcount == 1
+
+
+@pytest.mark.parametrize("reference", ["order_1234", "42", "00000000-0000-4000-8000-000000000000"])
+def test_session_of_another_product_is_not_parked(shop: Shop, reference: str) -> None:
+    """Its price names no credits, and its reference is no user of ours."""
+    other = priced_session(None)
+    other["data"]["object"] |= {"client_reference_id": reference, "metadata": {"user_id": reference}}
+    shop.stripe.objects["price_1"] = {
+        "id": "price_1",
+        "object": "price",
+        "metadata": {},
+        "product": "prod_1",
+        "created": 0,
+    }
+    shop.stripe.add_events(other)
+    found = shop.found("--since", "1d")
+    assert (found["items"], found["exit_code"]) == ([], 0)
+    assert shop.run("parked").stdout == shop.run("audit").stdout == ""

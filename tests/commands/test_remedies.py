@@ -257,3 +257,11 @@ def test_retry_with_stripe_down_keeps_the_event(shop: Shop) -> None:
     result = shop.run("retry")
     assert (result.exit_code, result.stdout) == (2, f"{EVENT_ID}\tparked\tmissing_user\n")
     assert shop.run("parked").stdout.startswith(f"{EVENT_ID}\tmissing_user\t")
+
+
+def test_retry_without_a_permission_names_it(shop: Shop) -> None:
+    parked(shop, invoice(user_id=None), "missing_user")
+    shop.stripe.error_status = lambda path, number: 403 if "subscriptions" in path else None  # noqa: ARG005
+    result = shop.run("retry")
+    hint = "the key lacks a permission: add Checkout Sessions, PaymentIntents, Invoices and Subscriptions: Read"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"webhook: {hint}")
