@@ -31,6 +31,7 @@ SUITE = (
     "tests/sql/test_holds_end.py",
     "tests/sql/test_holds_access.py",
     "tests/sql/test_holds_races.py",
+    "tests/sql/test_holds_waits.py",
     "tests/sql/test_holds_property.py",
 )
 TRANSACTIONS = "sql/20261127000002_transactions.sql"

@@ -8,12 +8,14 @@ from threading import Barrier
 
 import psycopg
 
+from support.generations import authorize, capture, new_generation, release, reserve
 from support.waiting import WAIT_TIMEOUT
 
 CALLERS = 12
 """The number of connections of the fixture ``callers``."""
 
 Call = Callable[[psycopg.Connection], int]
+Making = Callable[..., Call]
 Results = list[int | str]
 Waiting = Callable[[Call, psycopg.Connection], Future[int | str]]
 
@@ -39,3 +41,19 @@ def run_rounds(connections: Sequence[psycopg.Connection], rounds: Sequence[Seque
 
     with ThreadPoolExecutor(len(connections)) as threads:
         return [list(results) for results in zip(*threads.map(run_calls, range(len(connections))), strict=True)]
+
+
+def reserving(user: str, cost: int, generation: str = "") -> Call:
+    return lambda connection: reserve(connection, user, cost, generation or new_generation())
+
+
+def capturing(generation: str, cost: int | None = None) -> Call:
+    return lambda connection: capture(connection, generation, cost)
+
+
+def releasing(generation: str) -> Call:
+    return lambda connection: release(connection, generation)
+
+
+def spending(user: str, cost: int, generation: str = "") -> Call:
+    return lambda connection: authorize(connection, user, cost, generation or new_generation())
