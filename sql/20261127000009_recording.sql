@@ -133,6 +133,35 @@ revoke all on function billing.lacks_refunds(text[], jsonb) from public, anon, a
 grant execute on function billing.lacks_refunds(text[], jsonb) to service_role;
 
 
+-- The total of a charge often arrives before the refunds that it adds up. Its event is read as text: the operators of json
+-- reject a body that contains \u0000 or half a surrogate pair.
+create function billing.resolve_refunded_totals(p_payment_ids text[]) returns void
+    language sql
+    set search_path = pg_catalog, pg_temp
+as $$
+    select billing.resolve(event_id)
+    from billing.parked_events
+    where
+        payment_id = any (p_payment_ids)
+        and event_type = 'charge.refunded'
+        and reason = 'missing_api_key'
+        and resolved_at is null
+        and not billing.lacks_refunds(
+            p_payment_ids,
+            jsonb_build_object(
+                'money_amount', substring(payload::text from '"amount_refunded": *([0-9]{1,19})')
+            )
+        )
+$$;
+
+comment on function billing.resolve_refunded_totals(text[]) is
+    'Resolves the parked events of a sale that report a refunded total, once the known refunds amount to it.';
+
+revoke all on function billing.resolve_refunded_totals(text[]) from public, anon, authenticated, service_role;
+
+grant execute on function billing.resolve_refunded_totals(text[]) to service_role;
+
+
 create function billing.record_fact(p_fact jsonb, p_event_id text) returns text
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -158,6 +187,7 @@ begin
             );
         when 'reversal' then
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
+            perform billing.resolve_refunded_totals(v_payment_ids);
         when 'link' then
             v_is_new := billing.merge_link(p_fact);
         when 'refunded_total' then

@@ -102,6 +102,7 @@ function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
 function billing.reopen(text): service_role=execute
 function billing.resolve(text): service_role=execute
+function billing.resolve_refunded_totals(text[]): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,text): service_role=execute
 function billing.reversals_without_sale(timestamp with time zone): service_role=execute
 function billing.revive_claims(uuid[]):

@@ -113,6 +113,18 @@ def test_charge_refunded_without_an_api_key_is_parked(client_without_key: FlaskC
     assert post(client_without_key, REFUNDED).json == {"outcome": "parked", "reason": "missing_api_key"}
 
 
+@pytest.mark.parametrize(("amounts", "left"), [([400], 1), ([400, 600], 0)])
+def test_total_is_resolved_once_its_refunds_are_known(
+    client_without_key: FlaskClient, admin: Admin, amounts: list[int], left: int
+) -> None:
+    """Stripe sends the total of a charge together with its refunds, in any order."""
+    for event in (session_event(payment_intent=PAYMENT), REFUNDED):
+        post(client_without_key, event)
+    for number, amount in enumerate(amounts):
+        post(client_without_key, refund_event(payment_intent=PAYMENT, id=f"re_{number}", amount=amount))
+    assert admin.execute("select from billing.parked_events where resolved_at is null").rowcount == left
+
+
 def test_charge_refunded_with_recorded_refunds_is_ignored(client_without_key: FlaskClient) -> None:
     """This needs no API key."""
     post(client_without_key, session_event(payment_intent=PAYMENT))
