@@ -3,7 +3,8 @@
 -- Accounts that come and go: a new user gets what waited for them, and a user can be erased, which is the one deliberate
 -- way to delete ledger rows, for a person's right to be forgotten.
 
--- security definer: Supabase Auth and service_role create users. An error here must not keep anybody from signing up.
+-- security definer: Supabase Auth and service_role create users. An error here must not keep anybody from signing up, nor
+-- must thousands of sales that wait.
 create function billing.settle_new_users() returns trigger
     language plpgsql
     security definer
@@ -15,6 +16,8 @@ declare
     v_pseudonyms uuid[];
     v_subject_ids text[];
     v_payment_ids text[];
+    v_first constant integer := 100;
+    v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
 begin
     perform pg_advisory_xact_lock_shared(4242, sign_ups.key)
     from (
@@ -41,11 +44,20 @@ begin
             where subscription_id = any (v_subject_ids) or customer_id = any (v_subject_ids)
         );
         perform billing.lock_users(jsonb_build_array(jsonb_build_object('settles', v_payment_ids)));
-        perform billing.settle_again(v_payment_ids, null);
+        while cardinality(v_payment_ids) > 0 loop
+            if clock_timestamp() > v_until then
+                raise warning '% sales of new users are not settled yet', cardinality(v_payment_ids)
+                    using hint = 'webhook audit lists them; the next event of each sale settles it.';
+                exit;
+            end if;
+            perform billing.settle_again(v_payment_ids[:v_first], null);
+            v_payment_ids := v_payment_ids[v_first + 1:];
+        end loop;
     end if;
     return null;
 exception
-    when others then
+    -- The caller's statement_timeout ends the settlement, too, and not the sign-up.
+    when query_canceled or others then
         raise warning 'the sales that wait for new users are not settled: %', sqlerrm
             using hint = 'webhook audit lists them; the next event of each sale settles it.';
         return null;
@@ -53,7 +65,7 @@ end
 $$;
 
 comment on function billing.settle_new_users() is
-    'Settles the sales that the waiting claims of new users win. An error is a warning.';
+    'Settles the sales that the waiting claims of new users win, for about two seconds. An error is a warning, and so are sales that are left.';
 
 revoke all on function billing.settle_new_users() from public, anon, authenticated, service_role;
 

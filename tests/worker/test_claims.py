@@ -319,6 +319,32 @@ def test_error_of_a_settlement_never_fails_a_sign_up(worker: Worker, admin: Admi
     assert worker.balances()[0] == 100
 
 
+def slow_settlement(admin: Admin, seconds: float) -> None:
+    """Make each call of settle_again() take some seconds before it settles anything."""
+    admin.execute("alter function billing.settle_again(text[], text) rename to settle_at_last")
+    admin.execute(
+        "create function billing.settle_again(p_ids text[], p_event_id text) returns boolean language plpgsql as"
+        f" $$ begin perform pg_sleep({seconds}); return billing.settle_at_last(p_ids, p_event_id); end $$"
+    )
+
+
+def test_timeout_of_a_settlement_never_fails_a_sign_up(worker: Worker, admin: Admin) -> None:
+    worker.does(start(A), renewal())
+    slow_settlement(admin, 60)
+    admin.execute("set statement_timeout = '500ms'")
+    worker.does((SIGN_UP, A))
+    assert worker.balances()[0] == 0
+
+
+def test_sign_up_leaves_most_of_very_many_sales(worker: Worker, admin: Admin) -> None:
+    """They stay parked, so a retry settles them."""
+    worker.does(start(A), *(renewal(f"in_{number:03}") for number in range(101)))
+    slow_settlement(admin, 2.1)
+    worker.does((SIGN_UP, A))
+    assert worker.balances()[0] == 100 * 100
+    assert len(worker.parked()) == 1
+
+
 # Concurrency
 
 
