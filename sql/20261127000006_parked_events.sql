@@ -16,6 +16,7 @@ create table billing.parked_events (
         ),
     payment_id text,
     user_reference text,
+    payer_email text,
     -- json, not jsonb: it keeps every body as it came, also one with \u0000.
     payload json,
     parked_at timestamptz not null default now(),
@@ -30,6 +31,7 @@ create table billing.parked_events (
             when resolution = 'settled' then payload is null
         end is not false
     ),
+    constraint parked_events_payer_email_while_open check (resolved_at is null or payer_email is null),
     constraint parked_events_resolution_whole check (
         case resolution
             when 'settled' then resolved_at is not null and num_nonnulls(discarded_by, discard_reason) = 0
@@ -51,6 +53,9 @@ comment on column billing.parked_events.payment_id is
 comment on column billing.parked_events.user_reference is
     'What the event names as its user, a UUID or not. It may be personal data, so it is dropped with the payload.';
 
+comment on column billing.parked_events.payer_email is
+    'The e-mail address of the person who paid, if the event names it. Search it in lower case. It is dropped when the event is resolved.';
+
 comment on column billing.parked_events.payload is
     'The event as it came. It holds personal data, so it is dropped when the event is settled, and 30 days after it was discarded.';
 
@@ -67,6 +72,9 @@ comment on column billing.parked_events.object_ids is
     'The ids in the payload of a discarded event without payment_id. Reconciliation does not park these objects again.';
 
 create index parked_events_open_idx on billing.parked_events (payment_id)
+where resolved_at is null;
+
+create index parked_events_payer_idx on billing.parked_events (lower(payer_email))
 where resolved_at is null;
 
 create index parked_events_kept_idx on billing.parked_events (resolved_at)
@@ -92,26 +100,34 @@ create policy parked_events_service_role on billing.parked_events
     with check (true);
 
 
-create function billing.drop_user_reference() returns trigger
+create function billing.drop_personal_data() returns trigger
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    new.user_reference := null;
+    if new.payload is null then
+        new.user_reference := null;
+    end if;
+    if new.resolved_at is not null then
+        new.payer_email := null;
+    end if;
     return new;
 end
 $$;
 
-comment on function billing.drop_user_reference() is
-    'Drops the user reference of a parked event together with its payload.';
+comment on function billing.drop_personal_data() is
+    'Drops the user reference of a parked event together with its payload, and the payer''s e-mail when the event is resolved.';
 
-revoke all on function billing.drop_user_reference() from public, anon, authenticated, service_role;
+revoke all on function billing.drop_personal_data() from public, anon, authenticated, service_role;
 
-create trigger parked_events_drop_user_reference
+create trigger parked_events_drop_personal_data
     before insert or update on billing.parked_events
     for each row
-    when (new.payload is null and new.user_reference is not null)
-    execute function billing.drop_user_reference();
+    when (
+        (new.payload is null and new.user_reference is not null)
+        or (new.resolved_at is not null and new.payer_email is not null)
+    )
+    execute function billing.drop_personal_data();
 
 
 create function billing.resolve(p_event_id text) returns void

@@ -46,7 +46,8 @@ create function billing.park(
     p_reason text,
     p_payment_id text,
     p_payload text,
-    p_user_reference text default null
+    p_user_reference text default null,
+    p_payer_email text default null
 ) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -76,8 +77,9 @@ begin
     then
         return false; -- No money: the redelivery must not bring the erased user's data back.
     end if;
-    insert into billing.parked_events as known (event_id, event_type, reason, payment_id, payload, user_reference)
-    values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json, p_user_reference)
+    insert into billing.parked_events as known
+        (event_id, event_type, reason, payment_id, payload, user_reference, payer_email)
+    values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json, p_user_reference, p_payer_email)
     on conflict (event_id) do update
         set
             -- A worker or a retry with a wrong setting knows less than the one that parked the event.
@@ -90,7 +92,8 @@ begin
                 else excluded.reason
             end,
             payment_id = coalesce(excluded.payment_id, known.payment_id),
-            user_reference = coalesce(excluded.user_reference, known.user_reference)
+            user_reference = coalesce(excluded.user_reference, known.user_reference),
+            payer_email = coalesce(excluded.payer_email, known.payer_email)
         where known.resolved_at is null;
     v_is_open := found;
     if v_is_open then
@@ -107,12 +110,12 @@ begin
 end
 $$;
 
-comment on function billing.park(text, text, text, text, text, text) is
+comment on function billing.park(text, text, text, text, text, text, text) is
     'Stores an event that cannot be settled now, with its body. Returns whether it is open: not if it was resolved before, nor if its sale is erased, or paid and settled by other events. If it is open already, a reason that only a wrong setting causes does not replace the known one.';
 
-revoke all on function billing.park(text, text, text, text, text, text) from public, anon, authenticated, service_role;
+revoke all on function billing.park(text, text, text, text, text, text, text) from public, anon, authenticated, service_role;
 
-grant execute on function billing.park(text, text, text, text, text, text) to service_role;
+grant execute on function billing.park(text, text, text, text, text, text, text) to service_role;
 
 
 -- The event that brought the sale was settled and its payload dropped, so the row stands for the sale itself. Its id is the
@@ -187,7 +190,7 @@ revoke all on function billing.settle_parked_sale(text) from public, anon, authe
 grant execute on function billing.settle_parked_sale(text) to service_role;
 
 
-create function billing.reopen(p_event_id text) returns boolean
+create function billing.reopen(p_event_id text, p_payer_email text default null) returns boolean
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -198,18 +201,19 @@ begin
         resolved_at = null,
         discarded_by = null,
         discard_reason = null,
-        object_ids = null
+        object_ids = null,
+        payer_email = p_payer_email
     where event_id = p_event_id and resolution = 'discarded' and payload is not null;
     return found;
 end
 $$;
 
-comment on function billing.reopen(text) is
-    'Puts a discarded event back on the list, so that it can be retried. Returns whether its payload was still kept.';
+comment on function billing.reopen(text, text) is
+    'Puts a discarded event back on the list, with the payer''s e-mail, so that it can be retried. Returns whether its payload was still kept.';
 
-revoke all on function billing.reopen(text) from public, anon, authenticated, service_role;
+revoke all on function billing.reopen(text, text) from public, anon, authenticated, service_role;
 
-grant execute on function billing.reopen(text) to service_role;
+grant execute on function billing.reopen(text, text) to service_role;
 
 
 create function billing.parked_already(p_object_id text, p_payment_id text) returns text

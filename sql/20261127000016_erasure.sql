@@ -173,11 +173,40 @@ revoke all on function billing.names_user(json, uuid) from public, anon, authent
 grant execute on function billing.names_user(json, uuid) to service_role;
 
 
+-- As text: the operators of json reject a body that contains \u0000 or half a surrogate pair.
+create function billing.unescaped(p_payload json) returns text
+    language plpgsql
+    immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_text text := replace(p_payload::text, '\/', '/');
+    v_code text;
+begin
+    for v_code in
+        select distinct code[1]
+        from regexp_matches(v_text, '\\u([0-9A-Fa-f]{4})', 'g') as escapes (code)
+        where code[1] !~* '^(00[01].|0022|005c|d[89a-f]..)$'
+    loop
+        v_text := replace(v_text, '\u' || v_code, chr(('x' || v_code)::bit(16)::integer));
+    end loop;
+    return v_text;
+end
+$$;
+
+comment on function billing.unescaped(json) is
+    'Returns JSON text whose letters are not escaped: ü for \u00fc. Quotes, control characters and surrogates stay escaped.';
+
+revoke all on function billing.unescaped(json) from public, anon, authenticated, service_role;
+
+grant execute on function billing.unescaped(json) to service_role;
+
+
 create function billing.names_email(p_payload json, p_email text) returns boolean
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
-    return strpos(lower(p_payload::text), lower(to_json(p_email)::text)) > 0;
+    return strpos(lower(billing.unescaped(p_payload)), lower(to_json(p_email)::text)) > 0;
 
 comment on function billing.names_email(json, text) is
     'Returns whether a whole string in the body of an event is an e-mail address.';
@@ -330,6 +359,7 @@ begin
         where
             payment_id = any (v_payment_ids || v_nameless)
             or billing.names_email(payload, v_email)
+            or pg_catalog.lower(payer_email) = pg_catalog.lower(v_email)
             or (
                 billing.names_user(payload, p_user_id)
                 and pg_catalog.lower(coalesce(user_reference, p_user_id::pg_catalog.text)) = p_user_id::pg_catalog.text

@@ -28,7 +28,7 @@ needed (permission, granted) as (
         ('execute on billing.record()', has_function_privilege(to_regprocedure('billing.record(jsonb)'), 'execute')),
         (
             'execute on billing.park()',
-            has_function_privilege(to_regprocedure('billing.park(text, text, text, text, text, text)'), 'execute')
+            has_function_privilege(to_regprocedure('billing.park(text, text, text, text, text, text, text)'), 'execute')
         ),
         (
             'execute on public.authorize_generation()',

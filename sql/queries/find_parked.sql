@@ -1,4 +1,5 @@
--- Returns parked events by their id, by an id of their payment or of an object in their payload, or by their user.
+-- Returns parked events by their id, by an id of their payment or of an object in their payload, by their user, or by
+-- their payer's e-mail.
 
 select
     event_id as id,
@@ -6,6 +7,7 @@ select
     reason,
     payment_id,
     user_reference,
+    payer_email,
     parked_at,
     resolution,
     resolved_at,
@@ -17,6 +19,7 @@ where
     event_id = %(key)s
     or payment_id = any (billing.linked_payments(array[%(key)s]))
     or lower(user_reference) = lower(%(key)s)
+    or lower(payer_email) = lower(%(key)s)
     or payload::text ~ %(pattern)s::text
     or payment_id in (select payment_id from public.transactions where user_id = %(user_id)s::uuid)
     or payment_id in (select payment_id from billing.sales where user_id = %(user_id)s::uuid)

@@ -1,3 +1,3 @@
 -- Puts a discarded event back on the list, if its payload is kept.
 
-select billing.reopen(%(event_id)s) as is_open
+select billing.reopen(%(event_id)s, %(payer_email)s) as is_open

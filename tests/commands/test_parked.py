@@ -108,7 +108,7 @@ def test_parked_with_an_event_id_prints_the_whole_event(webhook: Webhook, park: 
     park(session_event())
     fields, payload = webhook("parked", EVENT).stdout.split("{", 1)
     assert [line.split()[0] for line in fields.splitlines()] == [
-        *("event", "type", "reason", "payment", "user", "age", "to")
+        *("event", "type", "reason", "payment", "user", "payer", "age", "to")
     ]
     assert json.loads("{" + payload) == session_event()
 
@@ -299,6 +299,7 @@ def test_parked_as_json_prints_a_line_without_the_payload(webhook: Webhook, park
         "reason": "unknown_user",
         "payment_id": PAYMENT,
         "user": USER_ID,
+        "payer_email": "buyer@example.com",
         "age_seconds": 0,
         "what_to_do": REMEDIES["unknown_user"].replace("EVENT", EVENT),
         "resolution": None,
@@ -516,8 +517,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        (("parked", "evt_none"), 1, "never parked: evt_none (no event, payment or user of a parked event)"),
-        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff (no event, payment or user of a parked event)"),
+        (("parked", "evt_none"), 1, "never parked: evt_none (no event, payment, user or payer of a parked event)"),
+        (("parked", "evt_\udcff"), 1, "never parked: evt_\\udcff (no event, payment, user or payer of a parked event)"),
         (("retry", "evt_none"), 2, "never parked: evt_none"),
         (("discard", "--reason", "mine", "evt_none"), 2, "Not parked (any more): evt_none. Nothing was discarded."),
         (("discard", "--reason", "mine", "evt_\udcff"), 2, "not parked (any more): evt_\\udcff"),

@@ -48,7 +48,7 @@ def test_other_words_of_a_payload_find_nothing(shop: Shop, name: str) -> None:
     shop.deliver(session(credits="ten"))
     result = shop.run("parked", name)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"webhook: never parked: {name} (no event, payment or user of a parked event)\n"
+    assert result.stderr == f"webhook: never parked: {name} (no event, payment, user or payer of a parked event)\n"
 
 
 def test_settled_event_is_found_by_payment_and_user(shop: Shop) -> None:

@@ -45,7 +45,7 @@ function billing.count_uncopied_accounts(): service_role=execute
 function billing.covered_until(): service_role=execute
 function billing.discard(text[],text,text,text): billing_operator=execute
 function billing.drop_discarded_payloads(): service_role=execute
-function billing.drop_user_reference():
+function billing.drop_personal_data():
 function billing.entries_of(text[]): service_role=execute
 function billing.erase_user(uuid):
 function billing.finish_reconciliation(bigint): service_role=execute
@@ -82,7 +82,7 @@ function billing.names_user(json,uuid): service_role=execute
 function billing.new_payments(jsonb,text[]): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
 function billing.open_objects(timestamp with time zone): service_role=execute
-function billing.park(text,text,text,text,text,text): service_role=execute
+function billing.park(text,text,text,text,text,text,text): service_role=execute
 function billing.park_sale(text[],text,boolean): service_role=execute
 function billing.parked_already(text,text): service_role=execute
 function billing.payments_of_user(uuid): service_role=execute
@@ -100,7 +100,7 @@ function billing.refuse_hold_change():
 function billing.refuse_ledger_change():
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
-function billing.reopen(text): service_role=execute
+function billing.reopen(text,text): service_role=execute
 function billing.resolve(text): service_role=execute
 function billing.resolve_refunded_totals(text[]): service_role=execute
 function billing.reversals_of(text[],billing.merged_sale,text): service_role=execute
@@ -114,6 +114,7 @@ function billing.settle_new_users():
 function billing.settle_parked_sale(text): service_role=execute
 function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.sign_up_key(uuid): service_role=execute
+function billing.unescaped(json): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
 function public.capture_generation(uuid,bigint): service_role=execute
@@ -133,7 +134,7 @@ role webhook_worker member of service_role:
 row billing.claims: subject_id,user_id,level,customer_id,created,is_erased:
 row billing.erased_users: user_hash,erased_at:
 row billing.operator_actions: number,id,action,subject,by,channel,login,reason,description,credits_given,credits_taken,created_at:
-row billing.parked_events: event_id,event_type,reason,payment_id,user_reference,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
+row billing.parked_events: event_id,event_type,reason,payment_id,user_reference,payer_email,payload,parked_at,resolved_at,resolution,discarded_by,discard_reason,object_ids:
 row billing.payment_links: invoice_id,payment_id:
 row billing.reconciliations: id,since,until,started_at,finished_at,covered_until:
 row billing.reversals: reversal_id,version,payment_id,money_amount,currency,event_id,recorded_at:

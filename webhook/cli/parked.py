@@ -13,10 +13,10 @@ from webhook.commands.retry import retry
 
 
 @command("parked")
-@click.argument("name", required=False, metavar="[EVENT_ID|PAYMENT_ID|USER_ID]")
+@click.argument("name", required=False, metavar="[EVENT_ID|PAYMENT_ID|USER_ID|EMAIL]")
 @json_option
 def parked_command(name: str | None, *, as_json: bool) -> int:
-    """List the parked events, or those of one payment.
+    """List the parked events, or those of one payment, user or payer.
 
     \b
     Example:

@@ -15,6 +15,7 @@ from webhook.commands.operator import log_action, operator_ledger
 from webhook.commands.output import aligned
 from webhook.errors import ExpectedError
 from webhook.events.fields import IDENTIFIER
+from webhook.events.payer import is_email
 from webhook.ledger.ledger import Ledger, ParkedEvent
 from webhook.ledger.operator import Operator
 from webhook.remedies import remedy
@@ -26,14 +27,14 @@ class NotParkedError(ExpectedError):
 
 
 def show(name: str, *, as_json: bool) -> None:
-    """Print the events with this event id, payment or user, open or resolved. A single one is printed with its payload.
+    """Print the events with this event id, payment, user or payer, open or resolved; a single one with its payload.
 
     Raises :class:`NotParkedError` if there is none, or :class:`LedgerUnavailableError`.
     """
     with _ledger() as ledger:
-        events = ledger.find_parked(name) if IDENTIFIER.fullmatch(name) else []
+        events = ledger.find_parked(name) if IDENTIFIER.fullmatch(name) or is_email(name) else []
     if not events:
-        raise NotParkedError(f"never parked: {name} (no event, payment or user of a parked event)")
+        raise NotParkedError(f"never parked: {name} (no event, payment, user or payer of a parked event)")
     if as_json:
         for event in events:
             click.echo(_with_payload(event))
@@ -121,6 +122,7 @@ def _describe(event: ParkedEvent) -> None:
         ("reason", event.reason),
         ("payment", event.payment_id or "-"),
         ("user", _user(event)),
+        ("payer", event.payer_email or "-"),
         ("age", f"{_age(event)}, since {event.parked_at:%Y-%m-%d %H:%M:%S %Z}"),
     ]
     if event.resolution:
@@ -143,6 +145,7 @@ def _fields(event: ParkedEvent) -> dict[str, Any]:
         "reason": event.reason,
         "payment_id": event.payment_id,
         "user": event.user_reference,
+        "payer_email": event.payer_email,
         "parked_at": event.parked_at.isoformat(),
         "age_seconds": _age_seconds(event),
         "what_to_do": None if event.resolution else remedy(event, event.id),

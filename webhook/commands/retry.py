@@ -53,7 +53,7 @@ def _requested(ledger: Ledger, event_ids: Sequence[str]) -> list[ParkedEvent]:
 
 def _reopened(ledger: Ledger, event: ParkedEvent) -> ParkedEvent:
     """Put a discarded event back on the list, and return it as it is then."""
-    is_open = event.resolution == "discarded" and ledger.reopen(event.id)
+    is_open = event.resolution == "discarded" and ledger.reopen(event)
     return replace(event, resolution=None) if is_open else event
 
 

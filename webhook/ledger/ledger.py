@@ -15,6 +15,7 @@ import orjson
 from webhook.events.event import Event
 from webhook.events.facts import Fact, as_json
 from webhook.events.named_user import named_user
+from webhook.events.payer import payer_email, payer_email_in
 from webhook.events.sales import user_id_of
 from webhook.ledger.connections import CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
@@ -49,6 +50,8 @@ class ParkedEvent:
     payment_id: str | None
     user_reference: str | None
     """What the event names as its user, a UUID or not; ``None`` without a payload."""
+    payer_email: str | None
+    """The e-mail address of the person who paid; ``None`` if the event does not name it, or is resolved."""
     parked_at: datetime
     resolution: str | None
     """``settled`` or ``discarded``."""
@@ -136,6 +139,7 @@ class Ledger:
             payment_id=payment_id,
             payload=payload,
             user_reference=named_user(event),
+            payer_email=payer_email(event.object),
         )
         return Outcome("parked", reason) if is_open else Outcome("duplicate")
 
@@ -217,14 +221,15 @@ class Ledger:
         return ParkedEvent(**rows[0]) if rows else None
 
     def find_parked(self, key: str) -> list[ParkedEvent]:
-        """Return the events with this event id, payment or user, open or resolved, with their payloads."""
+        """Return the events with this event id, payment, user or payer, open or resolved, with their payloads."""
         pattern = _ID_IN_PAYLOAD.format(id=key) if _STRIPE_ID.fullmatch(key) else None
         rows = self.rows("find_parked", key=key, user_id=user_id_of(key), pattern=pattern)
         return [ParkedEvent(**row) for row in rows]
 
-    def reopen(self, event_id: str) -> bool:
+    def reopen(self, event: ParkedEvent) -> bool:
         """Put a discarded event back on the list. Return whether its payload was still kept."""
-        return bool(self._value("reopen", event_id=event_id))
+        payer = payer_email_in(event.payload or "")
+        return bool(self._value("reopen", event_id=event.id, payer_email=payer))
 
     def entries_of(self, payment_id: str) -> list[Entry]:
         """Return the ledger rows of a sale, oldest first; the payment is any of its ids."""
