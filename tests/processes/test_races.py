@@ -57,7 +57,14 @@ def flood(worker: Worker, events: Sequence[Event]) -> None:
 
 
 def invoice(user_id: str, name: str) -> Event:
-    return invoice_event(event_id=new_id("evt"), id=f"in_{name}", user_id=user_id, credits=50, amount_paid=1000)
+    return invoice_event(
+        event_id=new_id("evt"),
+        id=f"in_{name}",
+        subscription=f"sub_{name}",
+        user_id=user_id,
+        credits=50,
+        amount_paid=1000,
+    )
 
 
 def link(name: str, payment_id: str) -> Event:
@@ -118,7 +125,7 @@ def test_invoices_racing_their_customers_sessions_are_granted(worker: Worker, ow
     user, names = new_user(owner), [new_id("s") for _ in range(100)]
     invoices, sessions = [], []
     for name in names:
-        common = {"credits": 50, "customer": f"cus_{name}"}
+        common = {"credits": 50, "customer": f"cus_{name}", "subscription": f"sub_{name}"}
         invoices.append(invoice_event(event_id=new_id("evt"), id=f"in_{name}", user_id=None, **common))
         began = "checkout.session.completed.subscription"
         sessions.append(session_event(began, event_id=new_id("evt"), id=new_id("cs"), user_id=user, **common))
