@@ -88,7 +88,7 @@ begin
             from billing.claims
             where
                 subject_id = any (p_subscription_ids)
-                and (is_erased or exists (select from public.users where id = claims.user_id))
+                and (is_erased or (select 1 from public.users where id = claims.user_id) is not null)
         ) as counting
         where position = 1
         order by user_id
@@ -127,7 +127,7 @@ begin
             where
                 subject_id = any (p_customer_ids)
                 and level >= 0
-                and (is_erased or exists (select from public.users where id = claims.user_id))
+                and (is_erased or (select 1 from public.users where id = claims.user_id) is not null)
                 and (
                     level > 0
                     or not exists (

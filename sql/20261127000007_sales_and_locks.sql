@@ -100,18 +100,20 @@ revoke all on function billing.ids_to_lock(text[]) from public, anon, authentica
 grant execute on function billing.ids_to_lock(text[]) to service_role;
 
 
--- Two events of one sale may name different ids, so the whole linked set is locked, and the links are read again under the
--- lock. If the set has grown, the rollback of the inner block gives the locks back before the larger set is taken: locks
--- are only ever taken in one order.
+-- Two events of one sale may name different ids, so the whole linked set is locked. It is read under the lock: before it,
+-- another transaction could still commit a link. Most sales have no other ids, so the given ones are tried first. If the
+-- set is larger, the rollback of the inner block gives the locks back before all of it is locked: locks are only ever taken
+-- in one order.
 create function billing.lock_payments(p_payment_ids text[]) returns void
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_locked text[];
+    v_ids text[] := p_payment_ids;
 begin
     loop
-        v_locked := billing.ids_to_lock(p_payment_ids);
+        v_locked := v_ids;
         begin
             perform pg_advisory_xact_lock(locks.key)
             from (
@@ -119,13 +121,14 @@ begin
                 from unnest(v_locked) as id
                 order by key
             ) as locks;
-            if billing.ids_to_lock(p_payment_ids) <@ v_locked then
+            v_ids := billing.ids_to_lock(p_payment_ids);
+            if v_ids <@ v_locked then
                 return;
             end if;
             raise exception using errcode = 'CR100';
         exception
             when sqlstate 'CR100' then
-                null; -- Another transaction committed a link meanwhile.
+                null;
         end;
     end loop;
 end
@@ -167,7 +170,7 @@ as $$
     with facts as (
         select
             payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id, erased_at,
-            forgotten_at, exists (select from public.users where id = user_id) as is_known
+            forgotten_at, (select 1 from public.users where id = user_id) is not null as is_known
         from billing.sales
         where payment_id = any (p_payment_ids)
         union all

@@ -87,7 +87,7 @@ begin
             -- In another currency it takes all of the sale's money.
             case when currency = p_sale.currency or money_amount = 0 then money_amount else p_sale.money_amount end as taken,
             reversal_id is distinct from p_reversal_id
-            and exists (select from public.transactions where stripe_id = reversal_id) as is_booked
+            and (select 1 from public.transactions where stripe_id = reversal_id) is not null as is_booked
         from billing.reversals
         where payment_id = any (p_payment_ids) and (money_amount > 0 or reversal_id = p_reversal_id)
     ) as known
@@ -371,7 +371,7 @@ begin
             sum(money_amount) filter (
                 where
                     currency = p_sale.currency
-                    and not exists (select from billing.reversals where reversal_id = split_part(stripe_id, ':', 1))
+                    and (select 1 from billing.reversals where reversal_id = split_part(stripe_id, ':', 1)) is null
             ),
             0
         )::bigint as money_amount

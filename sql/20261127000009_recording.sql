@@ -312,6 +312,25 @@ revoke all on function billing.record_delivery(jsonb, text) from public, anon, a
 grant execute on function billing.record_delivery(jsonb, text) to service_role;
 
 
+create type billing.new_sale as (
+    event_id text,
+    payment_id text,
+    version smallint,
+    user_id uuid,
+    credits bigint,
+    money_amount bigint,
+    currency text,
+    claim jsonb
+);
+
+comment on type billing.new_sale is
+    'A complete paid sale of which nothing is known yet, with the claim of its delivery, if it has one.';
+
+revoke all on type billing.new_sale from public, anon, authenticated, service_role;
+
+grant usage on type billing.new_sale to service_role;
+
+
 -- p_deliveries is [{"event_id": text, "facts": [fact, …]}, …]. A fact is one of
 --   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid",
 --    "subscription_id", "customer_id", "priced"}
@@ -321,36 +340,37 @@ grant execute on function billing.record_delivery(jsonb, text) to service_role;
 --   {"kind": "refunded_total", "payment_id", "money_amount"}
 -- with credits, minor units and seconds since 1970 as integers, and null for what its source does not name.
 --
--- New sales of a batch take the short path of new_payments() and record_new_payments().
+-- New sales of a batch take the short path of new_sales() and record_new_sales().
 --
 -- A delivery needs a few rows of tables that may be long, so everything below reads by index, row by row. The planner
--- cannot know that: a session keeps the plans that it made while the tables were short.
+-- cannot know that: a session keeps the plans that it made while the tables were short. Where a row is looked up for each
+-- of several others, "(select 1 …) is not null" stands for "exists": the planner may hash a whole table for the latter.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set enable_hashjoin = off
     set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_facts jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
     v_ids constant text[] := billing.ids_in(v_facts);
+    v_sales billing.new_sale[];
     v_new text[];
-    v_user_ids uuid[];
     v_delivery jsonb;
     v_results jsonb := '[]';
 begin
     perform billing.lock_sign_ups(v_facts);
     perform billing.lock_payments(v_ids);
-    v_new := billing.new_payments(p_deliveries, v_ids);
-    if cardinality(v_new) < jsonb_array_length(p_deliveries) then
-        p_deliveries := billing.merge_claims(p_deliveries, v_new);
+    v_sales := billing.new_sales(p_deliveries, v_ids);
+    if cardinality(v_sales) < jsonb_array_length(p_deliveries) then
+        p_deliveries := billing.merge_claims(p_deliveries, array(select payment_id from unnest(v_sales)));
         v_facts := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
         perform billing.lock_users(v_facts);
     end if;
-    if cardinality(v_new) > 0 then
-        v_user_ids := billing.lock_named_users(v_facts); -- no more than lock_users() has locked
-        v_new := billing.record_new_payments(p_deliveries, v_new, v_user_ids);
+    if cardinality(v_sales) > 0 then
+        v_new := billing.record_new_sales(v_sales); -- it locks no more users than lock_users() has locked
     end if;
     for v_delivery in
         select *

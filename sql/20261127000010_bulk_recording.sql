@@ -1,73 +1,49 @@
 -- migrate:up
 
 -- The short path of record() for the commonest delivery: a paid sale that names everything and of which nothing is known
--- yet, perhaps with a claim of its user. Such sales are written for the whole batch in one statement.
+-- yet, perhaps with a claim of its user. Such sales are written for the whole batch at once.
 --
 -- It is an optimisation: record_delivery() gives the same result, row by row.
 
-create function billing.lock_named_users(p_facts jsonb) returns uuid[]
-    language plpgsql
-    set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_named constant uuid[] := array(
-        select (fact ->> 'user_id')::uuid
-        from jsonb_array_elements(p_facts) as fact
-    );
-begin
-    return array(
-        select id
-        from public.users
-        where id = any (v_named)
-        order by id
-        for no key update
-    );
-end
-$$;
-
-comment on function billing.lock_named_users(jsonb) is
-    'Locks the rows of the users that the facts name, in the order that every writer uses, and returns those that exist.';
-
-revoke all on function billing.lock_named_users(jsonb) from public, anon, authenticated, service_role;
-
-grant execute on function billing.lock_named_users(jsonb) to service_role;
-
-
 -- p_ids: the ids that all the deliveries name. Called under their locks. A delivery qualifies if
 --   - its facts are one sale, alone or after a claim of its user that concerns no other sale,
---   - the sale is paid and names user and credits,
+--   - the sale is paid and names user and credits, and so neither subscription nor customer,
 --   - no other delivery names its payment,
 --   - nothing is stored about the payment, and no event of it is parked.
 --
 -- Each look-up is a subquery of its own: for a join the planner would read a whole index once a batch.
-create function billing.new_payments(p_deliveries jsonb, p_ids text[]) returns text[]
+create function billing.new_sales(p_deliveries jsonb, p_ids text[]) returns billing.new_sale[]
     language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
 begin
     return array(
-        select sale.payment_id
+        select row(
+            delivery ->> 'event_id', sale.payment_id, sale.version, sale.user_id, sale.credits, sale.money_amount,
+            sale.currency, case when claim.kind = 'claim' then delivery #> '{facts, 0}' end
+        )::billing.new_sale
         from jsonb_array_elements(p_deliveries) as delivery
-        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as first (
+        cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as claim (
             kind text, subscription_id text, customer_id text, user_id uuid
         )
         cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
-            payment_id text, user_id uuid, credits bigint, paid boolean
+            payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
+            paid boolean, subscription_id text, customer_id text
         )
         where
             case jsonb_array_length(delivery -> 'facts')
                 when 1 then true
                 when 2 then
-                    first.kind = 'claim'
-                    and first.user_id = sale.user_id
-                    and first.customer_id is not null
+                    claim.kind = 'claim'
+                    and claim.user_id = sale.user_id
+                    and claim.customer_id is not null
                     and num_nonnulls(
-                        (select 1 from billing.sales where customer_id = first.customer_id limit 1),
-                        (select 1 from billing.sales where subscription_id = first.subscription_id limit 1),
+                        (select 1 from billing.sales where customer_id = claim.customer_id limit 1),
+                        (select 1 from billing.sales where subscription_id = claim.subscription_id limit 1),
                         (
                             select 1 from billing.claims
-                            where subject_id = first.subscription_id and customer_id <> first.customer_id
+                            where subject_id = claim.subscription_id and customer_id <> claim.customer_id
                             limit 1
                         )
                     ) = 0
@@ -75,6 +51,7 @@ begin
             end
             and sale.paid -- Only a sale has this field.
             and num_nulls(sale.user_id, sale.credits) = 0
+            and num_nonnulls(sale.subscription_id, sale.customer_id) = 0
             and cardinality(array_positions(p_ids, sale.payment_id)) = 1
             and num_nonnulls(
                 (select 1 from billing.sales where payment_id = sale.payment_id limit 1),
@@ -97,52 +74,42 @@ begin
 end
 $$;
 
-comment on function billing.new_payments(jsonb, text[]) is
-    'Returns the payments whose deliveries are one complete paid sale each, of which nothing is known yet.';
+comment on function billing.new_sales(jsonb, text[]) is
+    'Returns the sales of the deliveries that are one complete paid sale each, of which nothing is known yet.';
 
-revoke all on function billing.new_payments(jsonb, text[]) from public, anon, authenticated, service_role;
+revoke all on function billing.new_sales(jsonb, text[]) from public, anon, authenticated, service_role;
 
-grant execute on function billing.new_payments(jsonb, text[]) to service_role;
+grant execute on function billing.new_sales(jsonb, text[]) to service_role;
 
 
+-- Users are locked in the order that every writer uses. A sale is left out if its user does not exist.
+--
 -- The rows' ids begin with the time, as UUIDs of version 7 do (https://www.rfc-editor.org/rfc/rfc9562), so that new rows
 -- stand side by side in the index. In a long ledger each random id would write a page of its own to the log.
-create function billing.record_new_payments(p_deliveries jsonb, p_payment_ids text[], p_user_ids uuid[]) returns text[]
+create function billing.record_new_sales(p_sales billing.new_sale[]) returns text[]
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_user_ids constant uuid[] := array(
+        select id
+        from public.users
+        where id = any (array(select user_id from unnest(p_sales)))
+        order by id
+        for no key update
+    );
     v_recorded text[];
 begin
-    with new_sales as materialized (
-        select
-            sale.*,
-            delivery ->> 'event_id' as event_id,
-            delivery #> '{facts, 0}' as first_fact
-        from jsonb_array_elements(p_deliveries) as delivery
-        cross join lateral jsonb_to_record(delivery #> '{facts, -1}') as sale (
-            payment_id text, version smallint, user_id uuid, credits bigint, money_amount bigint, currency text,
-            subscription_id text, customer_id text
-        )
-        where
-            sale.payment_id = any (p_payment_ids)
-            and sale.user_id = any (p_user_ids)
-    ), claims as (
+    if exists (select from unnest(p_sales) as sale where sale.claim is not null) then
         insert into billing.claims as known (subject_id, user_id, level, customer_id, created)
         select
-            coalesce(subscription_id, customer_id),
+            coalesce(claim ->> 'subscription_id', claim ->> 'customer_id'),
             user_id,
-            level,
-            max(customer_id) filter (where subscription_id is not null),
-            max(to_timestamp(created))
-        from (
-            select claim.*
-            from new_sales
-            cross join lateral jsonb_to_record(first_fact) as claim (
-                kind text, subscription_id text, customer_id text, user_id uuid, level smallint, created bigint
-            )
-            where kind = 'claim'
-        ) as claims
+            (claim ->> 'level')::smallint,
+            min(claim ->> 'customer_id') filter (where claim ->> 'subscription_id' is not null),
+            max(to_timestamp((claim ->> 'created')::bigint))
+        from unnest(p_sales)
+        where claim is not null and user_id = any (v_user_ids)
         group by 1, 2, 3
         on conflict (subject_id, user_id, level) do update
             set
@@ -150,12 +117,13 @@ begin
                 created = greatest(known.created, excluded.created)
             where
                 (known.customer_id, known.created)
-                is distinct from (least(known.customer_id, excluded.customer_id), greatest(known.created, excluded.created))
-    ), facts as (
-        insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id)
-        select payment_id, version, user_id, credits, money_amount, currency, true, subscription_id, customer_id
-        from new_sales
-    ), entries as (
+                is distinct from (least(known.customer_id, excluded.customer_id), greatest(known.created, excluded.created));
+    end if;
+    insert into billing.sales (payment_id, version, user_id, credits, money_amount, currency, paid)
+    select payment_id, version, user_id, credits, money_amount, currency, true
+    from unnest(p_sales)
+    where user_id = any (v_user_ids);
+    with entries as (
         insert into public.transactions
             (id, user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
         select
@@ -183,7 +151,8 @@ begin
             money_amount,
             currency,
             event_id
-        from new_sales
+        from unnest(p_sales)
+        where user_id = any (v_user_ids)
         returning payment_id
     )
     select array_agg(payment_id)
@@ -193,11 +162,11 @@ begin
 end
 $$;
 
-comment on function billing.record_new_payments(jsonb, text[], uuid[]) is
-    'Writes facts and ledger rows of the payments whose user is among p_user_ids, which exist and are locked. Returns the payments written.';
+comment on function billing.record_new_sales(billing.new_sale[]) is
+    'Locks the users of the sales, and writes facts and ledger rows of those whose user exists. Returns their payments.';
 
-revoke all on function billing.record_new_payments(jsonb, text[], uuid[]) from public, anon, authenticated, service_role;
+revoke all on function billing.record_new_sales(billing.new_sale[]) from public, anon, authenticated, service_role;
 
-grant execute on function billing.record_new_payments(jsonb, text[], uuid[]) to service_role;
+grant execute on function billing.record_new_sales(billing.new_sale[]) to service_role;
 
 -- migrate:down

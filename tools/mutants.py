@@ -19,6 +19,7 @@ PROJECT = Path(__file__).parent.parent
 COPIED = ("pyproject.toml", "sql", "tests", "tools", "webhook")
 SUITE = (
     "tests/worker/test_batches.py",
+    "tests/sql/test_bulk_recording.py",
     "tests/worker/test_claims.py",
     "tests/sql/test_transactions.py",
     "tests/unit/test_reversals.py",
@@ -66,14 +67,14 @@ MUTANTS = (
     Mutant(
         "linked set in the lock",
         LOCKS,
-        "v_locked := billing.ids_to_lock(p_payment_ids);",
-        "v_locked := p_payment_ids;\n        p_payment_ids := '{}';",
+        "v_ids := billing.ids_to_lock(p_payment_ids);",
+        "v_ids := p_payment_ids;",
     ),
     Mutant(
         "links read again under the lock",
         LOCKS,
-        "if billing.ids_to_lock(p_payment_ids) <@ v_locked then",
-        "if true then",
+        "v_ids text[] := p_payment_ids;\nbegin\n    loop",
+        "v_ids text[] := billing.ids_to_lock(p_payment_ids);\nbegin\n    loop\n        p_payment_ids := v_ids;",
     ),
     Mutant(
         "subscription and customer in the lock of a fact",
@@ -194,6 +195,30 @@ MUTANTS = (
         BULK_RECORDING,
         "(select 1 from billing.reversals where payment_id = sale.payment_id limit 1),\n",
         "",
+    ),
+    Mutant(
+        "claim of a new sale concerns no other sale",
+        BULK_RECORDING,
+        "                        (select 1 from billing.sales where customer_id = claim.customer_id limit 1),\n",
+        "",
+    ),
+    Mutant(
+        "claim of a new sale is of its user",
+        BULK_RECORDING,
+        "                    and claim.user_id = sale.user_id\n",
+        "",
+    ),
+    Mutant(
+        "new sale is paid",
+        BULK_RECORDING,
+        "            and sale.paid -- Only a sale has this field.\n",
+        "            and sale.paid is not null\n",
+    ),
+    Mutant(
+        "payment of a new sale is in no other delivery",
+        BULK_RECORDING,
+        "cardinality(array_positions(p_ids, sale.payment_id)) = 1",
+        "true",
     ),
     Mutant(
         "user row locked for a spend",

@@ -22,7 +22,8 @@ def record_sales(database: Database, seconds: float) -> Result:
     sale = Sale(f"pi_3{batch}:payment", SESSION, f"{USERS[0][:-3]}:user", 100, 1000, "usd", paid=True)
     call = json.dumps([{"event_id": f"evt_{batch}:payment", "facts": [as_json(sale)]}])
     variables = "\\set payment random(1, 9000000000000000)\n\\set user random(100, 999)\n"
-    script = f"{variables}{in_one_query(query('begin_call'))}\nselect billing.record('{call}');\n"
+    begin = query("begin_call").format(role="service_role")
+    script = f"{variables}{in_one_query(begin)}\nselect billing.record('{call}');\n"
     result, count = run_script(database.worker_url, script, seconds, CONNECTIONS)
     database.check_rows(batch, count, count)
     return result

@@ -66,7 +66,6 @@ function billing.lacks_refunds(text[],jsonb): service_role=execute
 function billing.linked_payments(text[]): service_role=execute
 function billing.lock_generation(uuid): service_role=execute
 function billing.lock_holder(uuid): service_role=execute
-function billing.lock_named_users(jsonb): service_role=execute
 function billing.lock_payments(text[]): service_role=execute
 function billing.lock_sign_ups(jsonb): service_role=execute
 function billing.lock_spender(uuid,bigint,uuid): service_role=execute
@@ -79,7 +78,7 @@ function billing.merge_sale(jsonb): service_role=execute
 function billing.nameless_payments_of(uuid): service_role=execute
 function billing.names_email(json,text): service_role=execute
 function billing.names_user(json,uuid): service_role=execute
-function billing.new_payments(jsonb,text[]): service_role=execute
+function billing.new_sales(jsonb,text[]): service_role=execute
 function billing.next_stripe_id(text,text): service_role=execute
 function billing.open_objects(timestamp with time zone): service_role=execute
 function billing.park(text,text,text,text,text,text,text): service_role=execute
@@ -94,7 +93,7 @@ function billing.record(jsonb): service_role=execute
 function billing.record_claim(jsonb,text): service_role=execute
 function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
-function billing.record_new_payments(jsonb,text[],uuid[]): service_role=execute
+function billing.record_new_sales(billing.new_sale[]): service_role=execute
 function billing.refuse_action_change():
 function billing.refuse_hold_change():
 function billing.refuse_ledger_change():
@@ -162,6 +161,7 @@ table public.generation_holds: authenticated=select service_role=insert,select
 table public.transactions: authenticated=select service_role=insert,select
 table public.users: authenticated=select service_role=select
 type billing.merged_sale: service_role=usage
+type billing.new_sale: service_role=usage
 type public.transaction_type: public=usage
 """  # noqa: E501
 

@@ -141,17 +141,20 @@ def test_failed_refund_returns_its_credit_under_its_own_id(books: Books) -> None
 
 
 def test_settlement_reads_few_rows_of_a_long_ledger(books: Books) -> None:
-    """It covers a sale, its redelivery, its refund and a batch, with plans made for a short ledger."""
+    """It covers a sale, its redelivery and refund, a batch and a claim, with plans made for a short ledger."""
     books.open()
     user = books.users[0]
     terms = {"user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
     sale = terms | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
     refund = terms | {"kind": "reversal", "version": 1, "money_amount": 5}
 
+    claim = {"kind": "claim", "customer_id": "cus_1", "user_id": user, "level": 1}
+    claimed = sale | {"user_id": None, "customer_id": "cus_1", "payment_id": "pi_claimed"}
+
     def record(name: str) -> None:
         sold, refunded = sale | {"payment_id": f"pi_{name}"}, refund | {"payment_id": f"pi_{name}", "id": f"re_{name}"}
         batch = [sale | {"payment_id": f"pi_{name}{number}"} for number in range(8)]
-        for facts in ([sold], [sold], [refunded], batch):
+        for facts in ([sold], [sold], [refunded], batch, [claim], [claimed]):
             deliveries = [{"event_id": "evt_1", "facts": [fact]} for fact in facts]
             books.admin.execute("select billing.record(%s)", [json.dumps(deliveries)])
 
@@ -162,6 +165,7 @@ def test_settlement_reads_few_rows_of_a_long_ledger(books: Books) -> None:
         " select %s, 1, 'PURCHASE', 'pi_' || n, 'pi_' || n, 1, 'usd' from generate_series(1, 5000) as n",
         [user],
     )
+    books.admin.execute("insert into auth.users (id) select gen_random_uuid() from generate_series(1, 5000)")
     books.admin.execute(
         "insert into billing.sales select 'pi_' || n, 1, %s, 1, 1, 'usd', true from generate_series(1, 5000) as n",
         [user],
@@ -170,7 +174,7 @@ def test_settlement_reads_few_rows_of_a_long_ledger(books: Books) -> None:
     def rows_read() -> int:
         [(rows,)] = books.admin.execute(
             "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables"
-            " where relname in ('transactions', 'sales')"
+            " where relname in ('transactions', 'sales', 'users', 'claims')"
         )
         return int(rows)
 
