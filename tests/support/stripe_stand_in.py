@@ -7,6 +7,7 @@ timeouts and retries: https://docs.stripe.com/api/pagination.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -35,6 +36,14 @@ LISTS = {
     "/v1/subscriptions": "subscription",
     "/v1/prices": "price",
 }
+
+CONDITION = re.compile(r'([a-z0-9_.]+)(:|>=|<)(?:"([^"]*)"|([^"]*))')
+SEARCHABLE = {
+    "/v1/charges": {"amount", "created", "currency", "customer", "payment_method_details.card.last4", "status"},
+    "/v1/payment_intents": {"amount", "created", "currency", "customer", "status"},
+    "/v1/invoices": {"created", "currency", "customer", "number", "receipt_number", "status", "subscription", "total"},
+}
+"""The fields that Stripe can search: https://docs.stripe.com/search#supported-query-fields-for-each-resource."""
 
 
 @dataclass
@@ -95,6 +104,8 @@ class StripeStandIn:
     def answer(self, path: str, query: dict[str, str], account: str | None) -> tuple[int, JSONObject]:
         """Return the status and the body of a response."""
         objects = self.objects if account == self.account else {}
+        if path.removesuffix("/search") in SEARCHABLE and path.endswith("/search"):
+            return self._search(list(objects.values()), path.removesuffix("/search"), query)
         if path in LISTS:
             return self._list(list(objects.values()), path, query)
         kind, _, object_id = path.rpartition("/")
@@ -120,6 +131,22 @@ class StripeStandIn:
         fields = [value[len("data.") :] for key, value in query.items() if key.startswith("expand")]
         page = [self._expanded(source, fields) for source in found[start : start + limit]]
         return 200, {"object": "list", "data": page, "has_more": start + limit < len(found), "url": path}
+
+    def _search(self, every: list[JSONObject], path: str, query: dict[str, str]) -> tuple[int, JSONObject]:
+        """Return what fits all conditions: https://docs.stripe.com/search#search-query-language."""
+        conditions = [CONDITION.fullmatch(each) for each in query["query"].split(" AND ")]
+        allowed = SEARCHABLE[path]
+        if not all(each and (each[1] in allowed) for each in conditions):
+            return 400, {"error": {"type": "invalid_request_error", "code": "parameter_invalid", "message": "no"}}
+        found = [
+            source
+            for source in every
+            if source["object"] == LISTS[path]
+            and all(_fits(_field(source, each[1]), each[2], each[3] or each[4]) for each in conditions if each)
+        ]
+        fields = [value[len("data.") :] for key, value in query.items() if key.startswith("expand")]
+        page = [self._expanded(source, fields) for source in found[: int(query["limit"])]]
+        return 200, {"object": "search_result", "data": page, "has_more": False, "url": f"{path}/search"}
 
     def _expanded(self, source: JSONObject, fields: list[str]) -> JSONObject:
         """Return the object with these fields expanded: https://docs.stripe.com/expand."""
@@ -154,6 +181,24 @@ def _shift_periods(source: JSONObject, created: int) -> None:
         line["period"] = {name: at + shift for name, at in line["period"].items()}
 
 
+def _field(source: JSONObject, name: str) -> Any:
+    """Return the field of a search; ``payment_method_details.card.last4`` is nested."""
+    value: Any = source
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _fits(value: Any, operator: str, wanted: str) -> bool:
+    match operator:
+        case ":":
+            return str(value) == wanted
+        case ">=":
+            return int(value) >= int(wanted)
+        case _:
+            return int(value) < int(wanted)
+
+
 def _matches(source: JSONObject, query: dict[str, str]) -> bool:
     created = source["created"]
     types = [value for key, value in query.items() if key.startswith("types")]
@@ -163,6 +208,9 @@ def _matches(source: JSONObject, query: dict[str, str]) -> bool:
         and (not types or source["type"] in types)
         and ("payment_intent" not in query or source.get("payment_intent") == query["payment_intent"])
         and query.get("payment[payment_intent]") in (None, (source.get("payment") or {}).get("payment_intent"))
+        and query.get("customer_details[email]") in (None, _field(source, "customer_details.email"))
+        and ("customer" not in query or source.get("customer") == query["customer"])
+        and query.get("subscription") in (None, _field(source, "parent.subscription_details.subscription"))
         and ("invoice" not in query or source.get("invoice") == query["invoice"])
         and ("charge" not in query or source.get("charge") == query["charge"])
     )

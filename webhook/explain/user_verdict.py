@@ -25,7 +25,7 @@ def of_user(story: UserStory) -> Verdict:
             "user_pending",
             f"The user has {owned}, and a payment with a delayed method that is pending since {moment(since)}.",
         )
-    if twice := _equal_purchases(purchases):
+    if twice := _equal_purchases(story.rows):
         first, second = twice
         return Verdict(
             "user_paid_twice",
@@ -53,9 +53,10 @@ def _latest(purchases: list[Entry]) -> str:
     return f", and last bought {counted(latest.amount, 'credit')} on {moment(latest.created_at)} ({latest.stripe_id})"
 
 
-def _equal_purchases(purchases: list[Entry]) -> tuple[Entry, Entry] | None:
-    """Return two purchases of the same for the same money within a day, the older first."""
-    paid = [each for each in purchases if each.money_amount]
+def _equal_purchases(rows: tuple[Entry, ...]) -> tuple[Entry, Entry] | None:
+    """Return two purchases of the same for the same money within a day, the older first. None of them is refunded."""
+    refunded = {row.payment_id for row in rows if row.type == "REFUND"}
+    paid = [row for row in rows if row.type == "PURCHASE" and row.money_amount and row.payment_id not in refunded]
     for newer, older in pairwise(paid):
         same = (newer.amount, newer.money_amount, newer.currency) == (older.amount, older.money_amount, older.currency)
         if same and newer.created_at - older.created_at <= timedelta(days=1):

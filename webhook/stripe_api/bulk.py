@@ -81,6 +81,14 @@ class StripeReader(StripeAPI):
             raise
         return source
 
+    def search(self, account: str | None, path: str, query: str, **parameters: Any) -> list[JSONObject]:
+        """Return the first 100 objects that a query finds: https://docs.stripe.com/search."""
+        response = self._get(account, f"{path}/search", query=query, limit=100, **parameters)
+        try:
+            return list(response["data"])
+        except (KeyError, TypeError):
+            raise StripeUnavailableError("Stripe's response is not a list") from None
+
     def with_all_payments(self, account: str | None, source: JSONObject) -> JSONObject:
         """Return the object with all its payments: an invoice contains only the first ten."""
         if not (payments_in(source) and source["payments"].get("has_more")):

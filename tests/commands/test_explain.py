@@ -1,0 +1,236 @@
+"""`webhook explain` on what real deliveries left in the database."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.generations import reserve
+from support.operators import adjust, discard
+from support.recorded import USER_ID, dispute_event, invoice_payment_event, refund_event, session_event
+from support.roles import ALICE, connected
+from support.shop import Shop
+
+
+def sold(shop: Shop, payment_id: str = "pi_1", **fields: Any) -> None:
+    shop.deliver(session_event(event_id=f"evt_{payment_id}", payment_intent=payment_id, **fields))
+
+
+def verdict(shop: Shop, *query: str) -> tuple[str, int]:
+    """Return the code of the verdict and the exit code of the command."""
+    result = shop.run("explain", "--json", *query)
+    return json.loads(result.stdout)["verdict"]["code"], result.exit_code
+
+
+def test_settled_sale_is_granted(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    assert verdict(shop, "pi_1") == ("granted", 0)
+
+
+def test_verdict_comes_first_then_the_story(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.deliver(refund_event(id="re_1", payment_intent="pi_1", amount=550, status="succeeded"))
+    lines = shop.run("explain", "pi_1").stdout.splitlines()
+    assert lines[0].startswith("100 credits were granted on ")
+    assert lines[0].endswith(" for 10.00 USD, and 55 were taken back after a refund.")
+    assert "  100 - floor(100 * 550 / 1000) = 45" in lines
+    headings = [line for line in lines[1:] if line and not line.startswith(" ")]
+    assert headings == ["user", "facts", "refunds and disputes", "settlement", "ledger"]
+
+
+def test_fact_that_counts_is_named(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    [fact] = [line for line in shop.run("explain", "pi_1").stdout.splitlines() if "Checkout Session" in line]
+    assert "counts: user, credits, money" in fact
+
+
+def test_lost_dispute_is_taken_back(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.deliver(dispute_event(payment_intent="pi_1", amount=1000, balance_transactions=[-1000]))
+    assert verdict(shop, "pi_1") == ("taken_back", 0)
+
+
+def test_failed_refund_leaves_the_sale_granted(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.deliver(
+        refund_event(id="re_1", payment_intent="pi_1", amount=550, status="succeeded"),
+        refund_event("refund.failed", id="re_1", payment_intent="pi_1", amount=550, status="failed"),
+    )
+    assert verdict(shop, "re_1") == ("granted", 0)
+    assert "a refund failed, so nothing is taken back" in shop.run("explain", "re_1").stdout
+
+
+@pytest.mark.parametrize("query", ["evt_pi_1", "pi_1"])
+def test_parked_sale_needs_attention(shop: Shop, query: str) -> None:
+    """Its event and its payment lead to the same verdict."""
+    sold(shop, credits=100, user_id=ALICE)
+    assert verdict(shop, query) == ("parked", 1)
+    assert "to do: " in shop.run("explain", query).stdout
+    assert "webhook retry evt_pi_1" in shop.run("explain", query).stdout
+
+
+def test_user_of_a_parked_event_needs_attention(shop: Shop) -> None:
+    sold(shop, credits=100, user_id=ALICE)
+    shop.sign_up(ALICE)
+    assert verdict(shop, f"{ALICE}@example.com") == ("parked", 1)
+
+
+def test_discarded_event_names_the_operator(shop: Shop) -> None:
+    sold(shop, credits=100, user_id=ALICE)
+    with connected(shop.database, "billing_operator") as operator:
+        discard(operator, "evt_pi_1", reason="a test purchase")
+    assert verdict(shop, "evt_pi_1") == ("discarded", 0)
+    assert verdict(shop, "pi_1") == ("discarded", 0)
+    assert "a test purchase" in shop.run("explain", "pi_1").stdout
+
+
+def test_unpaid_session_is_pending(shop: Shop) -> None:
+    shop.deliver(session_event("checkout.session.completed.unpaid", payment_intent="pi_1", credits=100))
+    assert verdict(shop, "pi_1") == ("pending", 0)
+    assert verdict(shop, USER_ID) == ("user_pending", 0)
+
+
+def test_session_unpaid_for_weeks_was_never_paid(shop: Shop) -> None:
+    shop.deliver(session_event("checkout.session.completed.unpaid", payment_intent="pi_1", credits=100))
+    shop.admin.execute("update billing.sales set recorded_at = now() - interval '15 days'")
+    assert verdict(shop, "pi_1") == ("never_paid", 1)
+
+
+def test_equal_sales_of_a_day_are_paid_twice(shop: Shop) -> None:
+    sold(shop, "pi_1", credits=100, amount=1000)
+    sold(shop, "pi_2", credits=100, amount=1000)
+    assert verdict(shop, "pi_1") == ("paid_twice", 1)
+    assert verdict(shop, USER_ID) == ("user_paid_twice", 1)
+
+
+def test_refund_of_one_of_two_sales_settles_the_matter(shop: Shop) -> None:
+    sold(shop, "pi_1", credits=100, amount=1000)
+    sold(shop, "pi_2", credits=100, amount=1000)
+    shop.deliver(refund_event(id="re_1", payment_intent="pi_2", amount=1000, status="succeeded"))
+    assert verdict(shop, "pi_1") == ("granted", 0)
+    assert verdict(shop, USER_ID) == ("user_fine", 0)
+
+
+def test_refund_without_its_sale_asks_to_reconcile(shop: Shop) -> None:
+    shop.deliver(refund_event(id="re_1", payment_intent="pi_1", amount=550, status="succeeded"))
+    assert verdict(shop, "re_1") == ("unknown_sale", 1)
+    assert "reconcile this payment: webhook reconcile pi_1" in shop.run("explain", "re_1").stdout
+
+
+def test_invoice_and_its_payment_are_one_sale(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.deliver(invoice_payment_event(payment_intent="pi_1", invoice="in_1"))
+    assert verdict(shop, "in_1") == ("granted", 0)
+    assert "in_1 is paid by pi_1" in shop.run("explain", "in_1").stdout
+
+
+def test_sale_of_an_erased_user_is_erased(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.admin.execute("select billing.erase_user(%s)", [USER_ID])
+    assert verdict(shop, "pi_1") == ("erased", 0)
+
+
+def test_rows_that_do_not_add_up_are_inconsistent(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.admin.execute("update billing.sales set credits = 90")
+    assert verdict(shop, "pi_1") == ("inconsistent", 1)
+
+
+def test_user_with_a_debt_owes_credits(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.admin.execute(
+        "insert into public.transactions (user_id, amount, type) values (%s, -80, 'GENERATION')", [USER_ID]
+    )
+    shop.deliver(refund_event(id="re_1", payment_intent="pi_1", amount=1000, status="succeeded"))
+    assert verdict(shop, USER_ID) == ("user_debt", 0)
+    assert "the user now owes 80 credits" in shop.run("explain", "pi_1").stdout
+
+
+def test_user_without_a_purchase_needs_attention(shop: Shop) -> None:
+    assert verdict(shop, USER_ID) == ("user_without_purchase", 1)
+
+
+def test_generation_leads_to_its_user(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    generation = "99999999-0000-4000-8000-000000000009"
+    with connected(shop.database, "service_role") as service:
+        reserve(service, USER_ID, 30, generation)
+    output = shop.run("explain", generation).stdout
+    assert "balance 100, held 30, available 70" in output
+    assert generation in output
+
+
+def test_actions_of_operators_are_listed(shop: Shop) -> None:
+    with connected(shop.database, "billing_operator") as operator:
+        adjust(operator, USER_ID, 5, reason="a bonus")
+    output = shop.run("explain", USER_ID).stdout
+    assert "operator actions" in output
+    assert "a bonus" in output
+
+
+def test_unknown_id_names_where_it_was_looked_for(shop: Shop) -> None:
+    result = shop.run("explain", "pi_9")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Nothing is known about pi_9 here.\n")
+    assert "webhook reconcile pi_9" in result.stdout
+    assert "the database: payments, invoices," in result.stdout
+
+
+def test_text_that_names_nothing_is_not_found(shop: Shop) -> None:
+    result = shop.run("explain", "no", "such\x1b[31m thing")
+    assert result.exit_code == 1
+    assert "\x1b" not in result.stdout
+
+
+def test_accounts_of_one_address_are_candidates(shop: Shop) -> None:
+    for user in (ALICE, USER_ID):
+        shop.admin.execute(
+            "insert into auth.users (id, email) values (%s, 'both@example.com')"
+            " on conflict (id) do update set email = excluded.email",
+            [user],
+        )
+    assert verdict(shop, "both@example.com") == ("candidates", 1)
+    output = shop.run("explain", "Both@Example.com").stdout
+    assert ALICE in output
+    assert USER_ID in output
+
+
+def test_text_from_outside_is_escaped_in_the_terminal(shop: Shop) -> None:
+    """C0, C1, DEL, bidirectional characters and line separators."""
+    hostile = "a\x1b[31m\x7f\x85\u202e\u2028\nb@example.com"
+    shop.admin.execute("update public.users set email = %s where id = %s", [hostile, USER_ID])
+    output = shop.run("explain", USER_ID).stdout
+    assert r"a\x1b[31m\x7f\x85\u202e\u2028\x0ab@example.com" in output
+    assert all(each.isprintable() or each == "\n" for each in output)
+
+
+def test_json_is_one_document_in_ascii(shop: Shop) -> None:
+    shop.admin.execute("update public.users set email = %s where id = %s", ["é\x7f\u202e@example.com", USER_ID])
+    sold(shop, credits=100, amount=1000)
+    output = shop.run("explain", "--json", "pi_1").stdout
+    assert output.count("\n") == 1
+    assert output.isascii()
+    assert "\x7f" not in output
+    document = json.loads(output)
+    assert (document["kind"], document["settlement"]["formula"]) == ("sale", "100 - 0 = 100")
+    assert document["story"]["user"]["email"] == "é\x7f\u202e@example.com"
+
+
+def test_reply_contains_no_internal_word(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    reply = shop.run("explain", "--reply", "pi_1").stdout
+    assert reply.startswith(
+        "Hello,\n\nYour payment of 10.00 USD arrived, and 100 credits were added to your account on "
+    )
+    assert not any(word in reply for word in ("pi_1", USER_ID, "parked", "event", "webhook", "Stripe", "@"))
+
+
+def test_json_and_reply_exclude_each_other(shop: Shop) -> None:
+    assert shop.run("explain", "--json", "--reply", "pi_1").exit_code == 2
+
+
+def test_missing_database_is_an_error(shop: Shop) -> None:
+    result = shop.run("explain", "pi_1", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert result.exit_code == 2

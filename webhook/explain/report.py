@@ -1,0 +1,147 @@
+"""The answer to a search: what was found, the verdict, the story and where it was looked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from webhook.explain import candidates
+from webhook.explain.candidates import Candidate
+from webhook.explain.outcome import Verdict
+from webhook.explain.query import Query
+from webhook.explain.records import Rows
+from webhook.explain.search import Found, find
+from webhook.explain.settlement import settlement
+from webhook.explain.story import EventStory, SaleStory, Story, load_event, load_sale, load_user
+from webhook.explain.stripe_search import StripeFindings
+from webhook.explain.verdict import verdict
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole answer. ``story`` is ``None`` if nothing or several candidates were found."""
+
+    query: Query
+    verdict: Verdict
+    story: Story | None = None
+    candidates: tuple[Candidate, ...] = ()
+    searched: tuple[str, ...] = ()
+    dashboard: str | None = None
+
+    def as_json(self) -> str:
+        """Return one JSON document in ASCII, without a line break."""
+        sale = self.story.sale if isinstance(self.story, EventStory) else self.story
+        result = settlement(sale) if isinstance(sale, SaleStory) else None
+        document = {
+            "query": self.query.text,
+            "verdict": asdict(self.verdict),
+            "kind": _kind(self.story) if self.story else "candidates" if self.candidates else "nothing",
+            "story": self.story and asdict(self.story),
+            "settlement": result and asdict(result) | {"formula": result.formula},
+            "candidates": [asdict(each) for each in self.candidates],
+            "searched": list(self.searched),
+            "dashboard": self.dashboard,
+        }
+        return json.dumps(document, default=_plain).replace("\x7f", "\\u007f")
+
+
+def answer(ledger: Rows, text: str) -> tuple[Found, Report]:
+    """Return what the database knows. Raises :class:`LedgerUnavailableError`."""
+    found = find(ledger, text)
+    story = _story(ledger, found)
+    if story:
+        return found, Report(found.query, verdict(story), story, searched=found.searched)
+    return found, Report(found.query, _without_story(found), candidates=found.candidates, searched=found.searched)
+
+
+def with_stripe(ledger: Rows, report: Report, findings: StripeFindings) -> Report:
+    """Return the report with what was found at Stripe, compared with the database."""
+    searched = (*report.searched, *(f"Stripe: {each}" for each in findings.searched))
+    compared = tuple(_compared(ledger, each) for each in findings.candidates)
+    known = (*report.candidates, *compared)
+    report = replace(report, searched=searched, candidates=known, dashboard=findings.dashboard)
+    if report.story:
+        return report
+    if len(known) == 1 and known[0].is_known and known[0].payment_id:
+        story = load_sale(ledger, known[0].payment_id)
+        return replace(report, verdict=verdict(story), story=story) if story else report
+    if len(known) == 1:
+        return replace(report, verdict=_unknown(known[0]))
+    return replace(report, verdict=_several(known)) if known else report
+
+
+def _story(ledger: Rows, found: Found) -> Story | None:
+    match found.kind, found.id:
+        case "sale", str(payment_id):
+            return load_sale(ledger, payment_id)
+        case "user", str(user_id):
+            return load_user(ledger, user_id)
+        case "parked event", str(event_id):
+            return load_event(ledger, event_id)
+    return None
+
+
+def _compared(ledger: Rows, candidate: Candidate) -> Candidate:
+    """Return a candidate from Stripe with the account and state that the database has."""
+    story = load_sale(ledger, candidate.payment_id) if candidate.payment_id else None
+    if story is None:
+        return replace(candidate, state=f"{candidate.state}; not known here")
+    known = candidates.of_sale(story)
+    return replace(
+        candidate, user_id=known.user_id or candidate.user_id, state=f"{candidate.state}; {known.state}", is_known=True
+    )
+
+
+def _without_story(found: Found) -> Verdict:
+    if found.candidates:
+        return _several(found.candidates)
+    query = found.query
+    if found.searched:
+        return Verdict(
+            "nothing", f"Nothing is known about {query.text} here.", needs_attention=True, remedy=_next_search(query)
+        )
+    return Verdict(
+        "nothing",
+        f"{query.text} is no id, email address or receipt number that the database could know.",
+        needs_attention=True,
+        remedy=_next_search(query),
+    )
+
+
+def _next_search(query: Query) -> str:
+    if query.prefix in ("pi", "in", "cs"):
+        return f"search at Stripe with --stripe; if the payment is yours: webhook reconcile {query.id}"
+    return "search at Stripe with --stripe"
+
+
+def _several(found: tuple[Candidate, ...]) -> Verdict:
+    return Verdict(
+        "candidates",
+        f"{len(found)} results: compare account, payer, amount, time and state.",
+        needs_attention=True,
+        remedy="run webhook explain with the id of the right one",
+    )
+
+
+def _unknown(candidate: Candidate) -> Verdict:
+    return Verdict(
+        "not_known",
+        f"Stripe has the payment {candidate.payment_id}, and it is not known here.",
+        needs_attention=True,
+        remedy=f"reconcile this payment: webhook reconcile {candidate.payment_id}",
+    )
+
+
+def _kind(story: Story) -> str:
+    return {"SaleStory": "sale", "UserStory": "user", "EventStory": "parked event"}[type(story).__name__]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(type(value).__name__)
