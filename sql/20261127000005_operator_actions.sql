@@ -26,7 +26,7 @@ create table billing.operator_actions (
     id uuid not null
         constraint operator_actions_id_key unique,
     action text not null
-        constraint operator_actions_action_known check (action in ('adjust', 'discard')),
+        constraint operator_actions_action_known check (action in ('adjust', 'assign', 'withdraw', 'discard')),
     subject text,
     by text not null,
     channel text not null
@@ -42,7 +42,7 @@ create table billing.operator_actions (
 );
 
 comment on table billing.operator_actions is
-    'Adjustments and discarded events: each action of an operator. Rows are never changed or deleted, but billing.erase_user() blanks subject, reason and description.';
+    'Adjustments, assigned sales and discarded events: each action of an operator. Rows are never changed or deleted, but billing.erase_user() blanks subject, reason and description.';
 
 comment on column billing.operator_actions.number is
     'Counts the actions of all kinds. There are gaps, because a refused action uses its number up.';
@@ -51,7 +51,7 @@ comment on column billing.operator_actions.id is
     'Chosen by the caller: the same id acts once. The ledger row of an adjustment has the same id.';
 
 comment on column billing.operator_actions.subject is
-    'The user of an adjustment, or the discarded event. Null after billing.erase_user().';
+    'The user of an adjustment, the payment of an assignment or withdrawal, or the discarded event. Null after billing.erase_user().';
 
 comment on column billing.operator_actions.by is
     'The operator''s name as given. login is what the database knows.';
@@ -172,5 +172,42 @@ comment on function billing.add_action(bigint, uuid, text, text, text, text, tex
 
 revoke all on function billing.add_action(bigint, uuid, text, text, text, text, text, text, bigint, bigint)
 from public, anon, authenticated, service_role;
+
+
+create table billing.assignments (
+    number bigint not null
+        constraint assignments_pkey primary key,
+    payment_id text not null,
+    user_id uuid,
+    credits bigint
+        constraint assignments_credits_range check (credits between 1 and 1000000000),
+    withdrawn_by bigint,
+    constraint assignments_not_empty check (num_nonnulls(user_id, credits) > 0)
+);
+
+comment on table billing.assignments is
+    'What operators say about sales: the user, the credits or both. For each column the highest number counts that is not withdrawn, before all facts from Stripe and for all linked payments.';
+
+comment on column billing.assignments.number is
+    'The number of the operator''s action, which is written after the assignment and the ledger rows.';
+
+comment on column billing.assignments.payment_id is
+    'One of the payments of the sale.';
+
+comment on column billing.assignments.withdrawn_by is
+    'The number of the action that ended it. It does not count any more.';
+
+create index assignments_payment_id_idx on billing.assignments (payment_id);
+
+revoke all on billing.assignments from public, anon, authenticated, service_role;
+
+grant select on billing.assignments to service_role;
+
+alter table billing.assignments enable row level security;
+
+create policy assignments_service_role on billing.assignments
+    for select
+    to service_role
+    using (true);
 
 -- migrate:down

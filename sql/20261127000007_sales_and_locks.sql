@@ -182,25 +182,42 @@ as $$
             and type = 'PURCHASE'
             and event_id is null
             and num_nulls(money_amount, currency) = 0
+    ), assigned as (
+        -- An operator's word counts before all other facts, and for all payments of the sale.
+        select
+            (array_agg(user_id order by number desc) filter (where user_id is not null))[1] as user_id,
+            (array_agg(credits order by number desc) filter (where credits is not null))[1] as credits
+        from billing.assignments
+        where payment_id = any (p_payment_ids) and withdrawn_by is null
     ), merged as (
         select
             payment_id,
             max(version) as version,
-            (array_agg(user_id order by is_known desc, version desc) filter (where user_id is not null))[1] as user_id,
-            (array_agg(credits order by version desc) filter (where credits is not null))[1] as credits,
+            coalesce(
+                assigned.user_id,
+                (array_agg(facts.user_id order by is_known desc, version desc) filter (where facts.user_id is not null))[1]
+            ) as user_id,
+            coalesce(
+                assigned.credits,
+                (array_agg(facts.credits order by version desc) filter (where facts.credits is not null))[1]
+            ) as credits,
             (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1] as money_amount,
             (array_agg(currency order by version desc) filter (where currency is not null))[1] as currency,
             bool_or(paid) as paid,
-            bool_or(is_known) as is_known
+            assigned.user_id is not null or bool_or(is_known) as is_known
         from facts
-        group by payment_id
+        cross join assigned
+        group by
+            payment_id,
+            assigned.user_id,
+            assigned.credits
     ), whole as (
         -- What holds for the sale as a whole, whichever of its payments counts.
         select
             bool_or(erased_at is not null) as erased,
             bool_or(forgotten_at is not null) as forgotten,
             case
-                when bool_and(user_id is null) then billing.claimants(
+                when bool_and(user_id is null) and (select user_id from assigned) is null then billing.claimants(
                     coalesce(array_agg(subscription_id) filter (where subscription_id is not null), '{}'),
                     coalesce(array_agg(customer_id) filter (where customer_id is not null), '{}')
                 )
@@ -228,7 +245,7 @@ as $$
 $$;
 
 comment on function billing.sale_of(text[]) is
-    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id. A user that does not exist counts only if no source names one that does. If none names a user, the claims decide.';
+    'Returns the sale of linked payments, null if nothing is known. Of several payments the one that names user and credits counts, then a paid one, then the highest version, then the smallest id. A user that does not exist counts only if no source names one that does. If none names a user, the claims decide. User and credits that an operator assigned count before all of them.';
 
 revoke all on function billing.sale_of(text[]) from public, anon, authenticated, service_role;
 
@@ -350,6 +367,10 @@ begin
         union all
         select user_id
         from billing.sales
+        where payment_id = any (v_payment_ids)
+        union all
+        select user_id
+        from billing.assignments
         where payment_id = any (v_payment_ids)
         union all
         select user_id

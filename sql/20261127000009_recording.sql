@@ -196,7 +196,9 @@ begin
 
     v_settled := billing.settle_sale(v_payment_ids, p_fact, p_event_id);
     if v_is_sale and v_settled.reason is not null then
-        if
+        if p_fact ->> 'unusable' is not null then
+            return p_fact ->> 'unusable';
+        elsif
             v_settled.reason = 'unknown_user'
             or p_fact ->> 'credits' is not null
             or exists (select from public.users where id = (p_fact ->> 'user_id')::uuid)
@@ -239,11 +241,18 @@ as $$
         and num_nulls(fact ->> 'user_id', fact ->> 'credits') = 0
         and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
         and not coalesce(sale.erased, false) -- An erased sale needs no user.
+        and not exists (
+            select from billing.assignments
+            where
+                payment_id = any (billing.linked_payments(billing.ids_in(p_facts)))
+                and user_id is not null
+                and withdrawn_by is null
+        )
     limit 1
 $$;
 
 comment on function billing.rejection_reason(jsonb) is
-    'Returns why a delivery with these facts is rejected as a whole, null if it is not: it sells credits to a user that does not exist.';
+    'Returns why a delivery with these facts is rejected as a whole, null if it is not: it sells credits to a user that does not exist, and no operator has assigned it to another one.';
 
 revoke all on function billing.rejection_reason(jsonb) from public, anon, authenticated, service_role;
 
@@ -333,7 +342,7 @@ grant usage on type billing.new_sale to service_role;
 
 -- p_deliveries is [{"event_id": text, "facts": [fact, …]}, …]. A fact is one of
 --   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid",
---    "subscription_id", "customer_id", "priced"}
+--    "subscription_id", "customer_id", "priced", "unusable"}
 --   {"kind": "claim", "subscription_id", "customer_id", "user_id", "level", "created"}
 --   {"kind": "reversal", "id", "version", "payment_id", "money_amount", "currency"}
 --   {"kind": "link", "id", "invoice_id", "payment_id"}

@@ -59,7 +59,6 @@ declare
     v_sale billing.merged_sale;
     v_is_open boolean;
 begin
-    perform billing.drop_discarded_payloads();
     if p_payment_id is not null then
         perform billing.lock_payments(array[p_payment_id]);
         v_payment_ids := billing.linked_payments(array[p_payment_id]);
@@ -77,6 +76,7 @@ begin
     then
         return false; -- No money: the redelivery must not bring the erased user's data back.
     end if;
+    perform billing.drop_discarded_payloads();
     insert into billing.parked_events as known
         (event_id, event_type, reason, payment_id, payload, user_reference, payer_email)
     values (p_event_id, p_event_type, p_reason, p_payment_id, p_payload::json, p_user_reference, p_payer_email)

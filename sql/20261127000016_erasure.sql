@@ -233,6 +233,10 @@ as $$
             where user_id = p_user_id
             union
             select payment_id
+            from billing.assignments
+            where user_id = p_user_id
+            union
+            select payment_id
             from billing.parked_events
             where
                 payment_id is not null
@@ -397,8 +401,15 @@ begin
         subject = null,
         reason = null,
         description = null
-    where subject = any (v_payment_ids || v_nameless || v_event_ids || p_user_id::pg_catalog.text);
+    where
+        subject = any (v_payment_ids || v_nameless || v_event_ids || p_user_id::pg_catalog.text)
+        or number in (select assignments.number from billing.assignments where user_id = p_user_id);
     alter table billing.operator_actions enable trigger operator_actions_append_only;
+    delete from billing.assignments
+    where payment_id = any (v_payment_ids) or (user_id = p_user_id and credits is null);
+    update billing.assignments
+    set user_id = null
+    where user_id = p_user_id;
 
     delete from public.users
     where id = p_user_id;

@@ -28,6 +28,8 @@ SUITE = (
     "tests/sql/test_settlement.py",
     "tests/sql/test_permutations.py",
     "tests/sql/test_spending_races.py",
+    "tests/sql/test_adjust.py",
+    "tests/sql/test_assign.py",
     "tests/sql/test_holds.py",
     "tests/sql/test_holds_end.py",
     "tests/sql/test_holds_access.py",
@@ -44,6 +46,7 @@ RECORDING = "sql/20261127000009_recording.sql"
 BULK_RECORDING = "sql/20261127000010_bulk_recording.sql"
 HOLDS = "sql/20261127000013_generation_holds.sql"
 SPENDING = "sql/20261127000014_spending.sql"
+OPERATOR = "sql/20261127000015_operator.sql"
 MINUTES_A_RUN = 5
 
 
@@ -315,6 +318,53 @@ MUTANTS = (
         HOLDS,
         "when (old.captured_at is not null or old.released_at is not null)",
         "when (false)",
+    ),
+    Mutant(
+        "assignment counts for linked payments",
+        LOCKS,
+        "where payment_id = any (p_payment_ids) and withdrawn_by is null",
+        "where payment_id = p_payment_ids[1] and withdrawn_by is null",
+    ),
+    Mutant(
+        "withdrawn assignment does not count",
+        LOCKS,
+        "where payment_id = any (p_payment_ids) and withdrawn_by is null",
+        "where payment_id = any (p_payment_ids)",
+    ),
+    Mutant(
+        "latest assigned user counts",
+        LOCKS,
+        "(array_agg(user_id order by number desc) filter (where user_id is not null))[1] as user_id,",
+        "(array_agg(user_id order by number) filter (where user_id is not null))[1] as user_id,",
+    ),
+    Mutant(
+        "assigned user counts before claims",
+        LOCKS,
+        "when bool_and(user_id is null) and (select user_id from assigned) is null then",
+        "when bool_and(user_id is null) then",
+    ),
+    Mutant(
+        "only the latest assignment is withdrawn",
+        OPERATOR,
+        """        and number = (
+            select max(number)
+            from billing.assignments
+            where payment_id = any (p_payment_ids) and withdrawn_by is null
+        );
+""",
+        "        and withdrawn_by is null;\n",
+    ),
+    Mutant(
+        "debt refused",
+        OPERATOR,
+        "where credits < 0 and available < 0",
+        "where false",
+    ),
+    Mutant(
+        "user row locked for an adjustment",
+        OPERATOR,
+        "    where id = p_user_id\n    for no key update;",
+        "    where id = p_user_id;",
     ),
 )
 

@@ -21,9 +21,9 @@ def settle(event: Event, text: str, ledger: Ledger, scope: EventScope, stripe_ap
     match interpret(event, scope, stripe_api.resolver(event.account) if stripe_api else no_lookups):
         case Ignored(reason, missing_setting):
             return Outcome("ignored", reason, missing_setting)
-        case Unresolvable(reason, payment_id):
+        case Unresolvable(reason, payment_id, ()):
             return ledger.park(event, reason, payment_id, text)
-        case Facts(facts) as interpretation:
+        case Facts(facts) | Unresolvable(facts=facts) as interpretation:
             outcome = ledger.record(event.id, facts)
             if outcome.name == "unsettled":
                 return ledger.park(event, str(outcome.reason), interpretation.payment_id, text)

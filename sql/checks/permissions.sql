@@ -51,6 +51,7 @@ needed (permission, granted) as (
             has_function_privilege(to_regprocedure('public.release_generation(uuid)'), 'execute')
         ),
         ('select on billing.operator_actions', has_table_privilege(to_regclass('billing.operator_actions'), 'select')),
+        ('select on billing.assignments', has_table_privilege(to_regclass('billing.assignments'), 'select')),
         ('select on public.users', has_table_privilege(to_regclass('public.users'), 'select')),
         ('select on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'select')),
         ('insert on public.transactions', has_table_privilege(to_regclass('public.transactions'), 'insert')),
@@ -111,6 +112,19 @@ forbidden (permission, granted) as (
         (
             'truncate on billing.operator_actions',
             has_table_privilege(to_regclass('billing.operator_actions'), 'truncate')
+        ),
+        ('insert on billing.assignments', has_any_column_privilege(to_regclass('billing.assignments'), 'insert')),
+        ('update on billing.assignments', has_any_column_privilege(to_regclass('billing.assignments'), 'update')),
+        ('delete on billing.assignments', has_table_privilege(to_regclass('billing.assignments'), 'delete')),
+        ('truncate on billing.assignments', has_table_privilege(to_regclass('billing.assignments'), 'truncate')),
+        (
+            'execute on billing.assign()',
+            has_function_privilege(
+                to_regprocedure(
+                    'billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean)'
+                ),
+                'execute'
+            )
         ),
         (
             'execute on billing.adjust()',

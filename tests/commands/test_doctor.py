@@ -116,12 +116,12 @@ def test_doctor_with_an_operators_login_names_it(
     doctor: Command, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPERATOR_DATABASE_URL", database.operator_url)
-    assert "operator: webhook_operator may use webhook adjust and discard" in lines(doctor, "ok")
+    assert "operator: webhook_operator may use webhook assign, adjust and discard" in lines(doctor, "ok")
 
 
 def test_doctor_without_an_operators_login_names_the_setting(doctor: Command) -> None:
     """The worker needs none, so it is no failure."""
-    assert "operator: webhook adjust and discard need OPERATOR_DATABASE_URL" in lines(doctor, "ok")
+    assert "operator: webhook assign, adjust and discard need OPERATOR_DATABASE_URL" in lines(doctor, "ok")
 
 
 def test_doctor_with_a_login_that_is_no_operator_fails(
@@ -263,6 +263,15 @@ def test_doctor_of_a_missing_privilege_names_it(doctor: Command, admin: Admin, s
             "authenticated",
             "execute on function public.release_generation(uuid)",
             "execute on public.release_generation(uuid)",
+        ),
+        ("service_role", "insert on billing.operator_actions", "insert on billing.operator_actions"),
+        ("service_role", "update (by) on billing.operator_actions", "update on billing.operator_actions"),
+        ("service_role", "update (user_id) on billing.assignments", "update on billing.assignments"),
+        ("service_role", "truncate on billing.assignments", "truncate on billing.assignments"),
+        (
+            "service_role",
+            "execute on function billing.discard(text[], text, text, text)",
+            "execute on billing.discard()",
         ),
         ("anon", "usage on schema billing", "usage of schema billing"),
         ("anon", "select on billing.sales", "select on billing.sales"),

@@ -30,18 +30,33 @@ ROLES = (*WEAK_ROLES, "service_role", "owner")
 STRONGER_ROLES = (ADMIN, "supabase_auth_admin", "authenticator", "pg_read_all_data")
 OWNER_FUNCTIONS = {
     "billing.add_action(bigint,uuid,text,text,text,text,text,text,bigint,bigint)",
+    "billing.changes_since(jsonb,text[])",
     "billing.check_action_texts(text,text,text)",
     "billing.copy_accounts()",
+    "billing.credits_of_users(text[])",
     "billing.erase_user(uuid)",
     "billing.forget_users(uuid[])",
+    "billing.known_assignment(text[],uuid,bigint,text,uuid,bigint)",
+    "billing.refuse_assignment(text,billing.merged_sale,text,uuid)",
+    "billing.refuse_debt(jsonb)",
     "billing.revive_claims(uuid[])",
+    "billing.withdraw_assignment(text[],bigint,bigint)",
 }
 OPERATOR_FUNCTIONS = {
+    "billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean)",
     "billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean)",
     "billing.discard(text[],text,text,text)",
 }
 ROLE_CHANGES = ("set role {}", "set session role {}", "select set_config('role', '{}', false)")
-BILLING_TABLES = ("sales", "reversals", "payment_links", "parked_events", "operator_actions", "schema_migrations")
+BILLING_TABLES = (
+    "sales",
+    "reversals",
+    "payment_links",
+    "parked_events",
+    "operator_actions",
+    "assignments",
+    "schema_migrations",
+)
 
 # PostgreSQL 18 reports "on delete restrict" as 23001, and other foreign keys as 23503.
 FOREIGN_KEY_ERRORS = ("23001", "23503")

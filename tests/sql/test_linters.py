@@ -61,6 +61,10 @@ def used(exposed: Database) -> Database:
         owner.execute("select billing.open_objects(now() - interval '1 day')")
         owner.execute("select billing.drop_discarded_payloads()")
         owner.execute(query("explain_find_email"), {"email": "a@example.com"})
+        owner.execute("select from billing.assignments where payment_id = 'pi_1'")
+        for column in ("subscription_id", "customer_id"):
+            owner.execute(f"select from billing.sales where {column} = 'cus_1'")
+        owner.execute("select from billing.claims where customer_id = 'cus_1'")
     return exposed
 
 

@@ -11,7 +11,16 @@ import pytest
 from psycopg import ClientCursor
 
 from support.databases import Database
-from support.recorded import USER_ID, dispute_event, payment_intent_event, refund_event, session_event
+from support.operators import NOT_LATEST, UNKNOWN_PAYMENT
+from support.recorded import (
+    USER_ID,
+    dispute_event,
+    invoice_payment_event,
+    payment_intent_event,
+    refund_event,
+    session_event,
+)
+from support.roles import BOB, sign_up
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import Facts, as_json
 from webhook.events.interpret import interpret
@@ -68,3 +77,84 @@ def test_balance_is_the_same_in_every_order_of_events(cursor: ClientCursor[Any])
         return orders
 
     assert deliver(deliveries) == 5040
+
+
+# Operators
+
+LINKED = [
+    session_event(credits=100, payment_intent=PAYMENT, amount=1000),
+    invoice_payment_event(id="inpay_1", invoice="in_story", payment_intent=PAYMENT),
+    refund_event(id="re_stays", payment_intent=PAYMENT, amount=300),
+]
+USER, CREDITS, WITHDRAWAL = "assign the user", "assign the credits", "withdraw the user"
+LATEST_USER = "select number from billing.assignments where user_id is not null"
+
+
+class Operator:
+    """A session that acts as the worker and as an operator, and undoes what is refused."""
+
+    def __init__(self, cursor: ClientCursor[Any]) -> None:
+        self.cursor = cursor
+        self.deliveries = {str(number): delivery(number, event) for number, event in enumerate(LINKED)}
+
+    def run(self, step: str) -> bool:
+        """Return whether the step was not refused."""
+        if step in self.deliveries:
+            self.query("service_role", "select billing.record(%s)", self.deliveries[step])
+            return True
+        self.cursor.execute("savepoint act")
+        try:
+            self._act(step)
+        except psycopg.Error as error:
+            if error.sqlstate not in (UNKNOWN_PAYMENT[0], NOT_LATEST[0]):
+                raise
+            self.cursor.execute("rollback to savepoint act")
+            return False
+        return True
+
+    def _act(self, step: str) -> None:
+        call = "select billing.assign(%s, %s, %s, 'a mistake', 'ann', gen_random_uuid(), %s)"
+        if step == USER:
+            self.query("billing_operator", call, PAYMENT, BOB, None, None)
+        elif step == CREDITS:
+            self.query("billing_operator", call, "in_story", None, 50, None)
+        else:
+            [(number,)] = self.query("service_role", LATEST_USER) or [(0,)]
+            self.query("billing_operator", call, PAYMENT, None, None, number)
+
+    def query(self, role: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        self.cursor.execute(f"set local role {role}")
+        return self.cursor.execute(statement, values).fetchall()
+
+
+@pytest.fixture
+def operator(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Operator]:
+    sign_up(admin, USER_ID, BOB)
+    with psycopg.connect(database.operator_url, cursor_factory=ClientCursor) as connection:
+        yield Operator(connection.cursor())
+        connection.rollback()
+
+
+def test_assigned_sale_is_the_same_in_every_order(operator: Operator) -> None:
+    """An act on what is not known yet is refused. A withdrawal counts unless another assignment came later."""
+
+    def check(done: list[str]) -> None:
+        rows = operator.query("service_role", "select id::text, credits_balance from public.users")
+        assert {user: balance for user, balance in rows if balance} == {USER_ID if WITHDRAWAL in done else BOB: 35}
+
+    def take(done: list[str], remaining: list[str]) -> int:
+        if not remaining:
+            check(done)
+            return 1
+        orders = 0
+        for index, step in enumerate(remaining):
+            rest = remaining[:index] + remaining[index + 1 :]
+            operator.cursor.execute("savepoint before")
+            if operator.run(step):
+                orders += take([*done, step], rest)
+            elif step == WITHDRAWAL and USER in done:
+                orders += take(done, rest)
+            operator.cursor.execute("rollback to savepoint before; release savepoint before")
+        return orders
+
+    assert take([], [*operator.deliveries, USER, CREDITS, WITHDRAWAL]) == 54

@@ -30,9 +30,11 @@ function billing.add_action(bigint,uuid,text,text,text,text,text,text,bigint,big
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean): billing_operator=execute
 function billing.affected_payments(text[]): service_role=execute
+function billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean): billing_operator=execute
 function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute
+function billing.changes_since(jsonb,text[]):
 function billing.check_action_texts(text,text,text):
 function billing.check_refunded_generation():
 function billing.claimants(text[],text[]): service_role=execute
@@ -43,6 +45,7 @@ function billing.copy_accounts():
 function billing.correction_id(text,jsonb): service_role=execute
 function billing.count_uncopied_accounts(): service_role=execute
 function billing.covered_until(): service_role=execute
+function billing.credits_of_users(text[]):
 function billing.discard(text[],text,text,text): billing_operator=execute
 function billing.drop_discarded_payloads(): service_role=execute
 function billing.drop_personal_data():
@@ -60,6 +63,7 @@ function billing.is_erased_user(uuid): service_role=execute
 function billing.is_other_owner(uuid[],uuid[]): service_role=execute
 function billing.is_recorded(jsonb): service_role=execute
 function billing.is_settled(text[],billing.merged_sale): service_role=execute
+function billing.known_assignment(text[],uuid,bigint,text,uuid,bigint):
 function billing.knows_sale(jsonb): service_role=execute
 function billing.lacks_nothing(billing.merged_sale): service_role=execute
 function billing.lacks_refunds(text[],jsonb): service_role=execute
@@ -95,6 +99,8 @@ function billing.record_delivery(jsonb,text): service_role=execute
 function billing.record_fact(jsonb,text): service_role=execute
 function billing.record_new_sales(billing.new_sale[]): service_role=execute
 function billing.refuse_action_change():
+function billing.refuse_assignment(text,billing.merged_sale,text,uuid):
+function billing.refuse_debt(jsonb):
 function billing.refuse_hold_change():
 function billing.refuse_ledger_change():
 function billing.rejection_reason(jsonb): service_role=execute
@@ -115,6 +121,7 @@ function billing.settle_sale(text[],jsonb,text): service_role=execute
 function billing.sign_up_key(uuid): service_role=execute
 function billing.unescaped(json): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
+function billing.withdraw_assignment(text[],bigint,bigint):
 function public.authorize_generation(uuid,bigint,uuid): service_role=execute
 function public.capture_generation(uuid,bigint): service_role=execute
 function public.refund_generation(uuid): service_role=execute
@@ -130,6 +137,7 @@ role supabase_auth_admin:
 role webhook_admin createrole createdb bypassrls member of anon,authenticated,authenticator,service_role:
 role webhook_operator member of billing_operator,service_role:
 role webhook_worker member of service_role:
+row billing.assignments: number,payment_id,user_id,credits,withdrawn_by:
 row billing.claims: subject_id,user_id,level,customer_id,created,is_erased:
 row billing.erased_users: user_hash,erased_at:
 row billing.operator_actions: number,id,action,subject,by,channel,login,reason,description,credits_given,credits_taken,created_at:
@@ -148,6 +156,7 @@ schema public: owner=pg_database_owner public=usage
 sequence billing.operator_actions_number_seq:
 sequence billing.reconciliations_id_seq:
 table auth.users: owner=supabase_auth_admin
+table billing.assignments: service_role=select
 table billing.claims: service_role=insert,select,update
 table billing.erased_users: service_role=select
 table billing.operator_actions: service_role=select
@@ -244,6 +253,7 @@ def test_security_definer_functions_match_the_list(owner: psycopg.Connection) ->
     )
     assert rows == [
         ("adjust", "search_path=pg_catalog, pg_temp"),
+        ("assign", "search_path=pg_catalog, pg_temp"),
         ("copy_account", "search_path=pg_catalog, pg_temp"),
         ("count_uncopied_accounts", "search_path=pg_catalog, pg_temp"),
         ("discard", "search_path=pg_catalog, pg_temp"),
@@ -308,6 +318,7 @@ def test_policies_match_the_expected_list(owner: psycopg.Connection) -> None:
         """,
     )
     assert rows == [
+        ("billing.assignments", "{service_role}", "SELECT", "PERMISSIVE"),
         ("billing.claims", "{service_role}", "ALL", "PERMISSIVE"),
         ("billing.erased_users", "{service_role}", "SELECT", "PERMISSIVE"),
         ("billing.operator_actions", "{service_role}", "SELECT", "PERMISSIVE"),

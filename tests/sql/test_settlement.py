@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from support.claims_model import Change, Story
 from support.model import events_of, expected_balances
+from support.operator_model import Act, Operators
 from support.recorded import refund_event, session_event
 from support.shop import Books, described
-from support.strategies import deliveries, sales, stories
+from support.strategies import deliveries, incomplete_sales, operators_acts, sales, stories
 from webhook.ledger.ledger import Ledger
 
 EXAMPLES = int(os.environ.get("SETTLEMENT_EXAMPLES", "150"))
@@ -49,6 +50,42 @@ def test_balances_in_any_delivery_order_match_the_model(books: Books, data: st.D
     size = books.size()
     assert {books.deliver(event) for event in events} <= {"duplicate", "ignored"}
     assert books.size() == size
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+@given(data=st.data())
+def test_assigned_sales_in_any_order_match_the_model(books: Books, data: st.DataObject) -> None:
+    """Operators act at any time between the events. Redelivery of every event then changes nothing."""
+    books.open()
+    operators = Operators(books.admin)
+    history = data.draw(st.lists(sales(books.users) | incomplete_sales(books.users), min_size=1, max_size=3))
+    events = data.draw(deliveries(events_of(history)))
+    steps = data.draw(st.permutations([*events, *data.draw(operators_acts(history, books.users))]))
+    for step in steps:
+        note(str(step) if isinstance(step, Act) else described([step]))
+        if isinstance(step, Act):
+            operators.take(step)
+        else:
+            books.deliver(step)
+            operators.act_again()
+        books.balances()
+    operators.act_again()
+    own = {payment.id for sale in history for payment in sale.payments}
+
+    def assert_as_in_the_model() -> None:
+        assert books.balances() == operators.balances(history, books.users)
+        assert books.parked_reasons().keys() & own == operators.unsettled(history)
+
+    assert_as_in_the_model()
+    rows, _ = books.size()
+    assert {books.deliver(event) for event in events} <= {"duplicate", "ignored", "parked"}
+    assert_as_in_the_model()
+    assert books.size()[0] == rows
 
 
 @settings(

@@ -18,9 +18,9 @@ from webhook import cli
 WEBHOOK = Path(sys.executable).with_name("webhook")
 
 
-def invoke(*arguments: str, **environment: str) -> Result:
+def invoke(*arguments: str, answer: str | None = None, **environment: str) -> Result:
     """Run a command in this process, on a pipe, with these variables. An exception in it fails the test."""
-    return CliRunner(env=environment).invoke(cli.commands, arguments, catch_exceptions=False)
+    return CliRunner(env=environment).invoke(cli.commands, arguments, input=answer, catch_exceptions=False)
 
 
 @contextmanager

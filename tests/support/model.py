@@ -147,9 +147,9 @@ class Sale:
     def is_paid(self) -> bool:
         return set(self.sources) != {"unpaid session"}
 
-    def remaining_credits(self) -> int:
-        """Return the credits that remain after refunds and disputes."""
-        terms = self.terms()
+    def remaining_credits(self, terms: SaleTerms | None = None) -> int:
+        """Return the credits that remain after refunds and disputes; ``terms`` are by default Stripe's."""
+        terms = terms or self.terms()
         if not self.is_paid():
             return 0
         gone = sum((payment.money_reversed() for payment in self.payments), Fraction())

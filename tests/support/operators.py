@@ -17,6 +17,13 @@ UNKNOWN_USER = ("CR006", "unknown_user")
 MISSING_TEXT = ("CR010", "missing_text")
 TEXT_TOO_LONG = ("CR010", "text_too_long")
 NOT_PARKED = ("CR011", "not_parked")
+ASSIGNMENT_MISMATCH = ("CR002", "assignment_mismatch")
+INVALID_ASSIGNMENT = ("CR005", "invalid_assignment")
+INVALID_CREDITS = ("CR005", "invalid_credits")
+UNKNOWN_PAYMENT = ("CR012", "unknown_payment")
+ERASED_SALE = ("CR012", "erased_sale")
+NOT_ASSIGNABLE = ("CR013", "not_assignable")
+NOT_LATEST = ("CR014", "not_latest")
 
 REASON = "a bonus"
 
@@ -32,6 +39,25 @@ def adjust(connection: psycopg.Connection, user: str, amount: int | None, **valu
         user, amount, sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(n), v) for n, v in named.items())
     )
     return connection.execute(call).fetchone()
+
+
+def assign(
+    connection: psycopg.Connection, payment_id: str, user: str | None = None, credits_: int | None = None, **values: Any
+) -> dict[str, Any]:
+    """Assign user, credits or both to a sale, and return what the function returns."""
+    named = {"p_reason": "wrong user", "p_by": "ann", "p_id": new_id()} | {f"p_{name}": v for name, v in values.items()}
+    call = sql.SQL("select billing.assign({}, {}, {}, {})").format(
+        payment_id,
+        user,
+        credits_,
+        sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(n), v) for n, v in named.items()),
+    )
+    return connection.execute(call).fetchone()[0]
+
+
+def withdraw(connection: psycopg.Connection, payment_id: str, number: int, **values: Any) -> dict[str, Any]:
+    """Withdraw the assignment with this number."""
+    return assign(connection, payment_id, withdraws=number, **values)
 
 
 def discard(connection: psycopg.Connection, *event_ids: str, reason: str = "a test") -> dict[str, int | None]:

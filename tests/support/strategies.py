@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from support.claims_model import ORDER, Change, Purchase, Renewal, Sold, Start, Story
 from support.model import Dispute, Event, Payment, Refund, Sale, SaleTerms, new_id
+from support.operator_model import Act, Assignment, IncompleteSale, Withdrawal
 
 STRANGER = "00000000-0000-4000-8000-00000000beef"
 """A UUID of another system."""
@@ -66,6 +67,29 @@ def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
     everything = [*events, *copies, *({**event, "id": new_id("evt")} for event in twins)]
     draw(st.randoms(use_true_random=False)).shuffle(everything)
     return everything
+
+
+@st.composite
+def incomplete_sales(draw: st.DrawFn, users: Sequence[str]) -> IncompleteSale:
+    lacks = draw(st.sampled_from([["user"], ["order"], ["credits"], ["number"], ["user", "number"]]))
+    terms = SaleTerms(draw(st.sampled_from(users)), draw(st.integers(1, 1000)), draw(amounts))
+    payment = Payment(draw(st.lists(refunds() | disputes(), max_size=2)))
+    return IncompleteSale({"session": terms}, [payment], lacks=frozenset(lacks))
+
+
+@st.composite
+def operators_acts(draw: st.DrawFn, history: Sequence[Sale], users: Sequence[str]) -> list[Act]:
+    """Assignments under any id of a sale, and withdrawals."""
+    acts: list[Act] = []
+    for sale in history:
+        ids = [payment.id for payment in sale.payments]
+        ids += [sale.invoice_id] if any("invoice" in name for name in sale.sources) else []
+        for _ in range(draw(st.integers(0, 3))):
+            user, credits_ = draw(st.none() | st.sampled_from(users)), draw(st.none() | st.integers(1, 1000))
+            if user or credits_:
+                acts.append(Assignment(sale, draw(st.sampled_from(ids)), user, credits_))
+    withdrawals = [Withdrawal(act) for act in acts if draw(st.booleans())]
+    return [*acts, *withdrawals]
 
 
 @st.composite

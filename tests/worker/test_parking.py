@@ -81,20 +81,42 @@ def test_sale_settled_by_another_event_parks_nothing(
     assert (balance(admin), parked(admin)) == (100, [])
 
 
-@pytest.mark.parametrize("bad", [{"credits": "ten"}, {"credits": "100", "user_id": UNKNOWN_USER}])
 @pytest.mark.parametrize("capture_first", [True, False])
-def test_unresolvable_capture_of_an_unpaid_session_is_parked(
+def test_capture_by_an_unknown_user_of_a_session_is_parked(
     post: Post,
     admin: Admin,
-    bad: dict[str, Any],
     capture_first: bool,  # noqa: FBT001
 ) -> None:
     """No other event reports that the sale is paid."""
-    capture = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_1", **bad)
+    capture = payment_intent_event(
+        "payment_intent.succeeded.manual_capture", id="pi_1", credits="100", user_id=UNKNOWN_USER
+    )
     session = session_event("checkout.session.completed.unpaid", payment_intent="pi_1")
     for event in (capture, session) if capture_first else (session, capture):
         post(event)
     assert [event_id for event_id, _ in parked(admin)] == [capture["id"]]
+
+
+@pytest.mark.parametrize("capture_first", [True, False])
+def test_capture_with_bad_credits_pays_its_session(
+    post: Post,
+    admin: Admin,
+    capture_first: bool,  # noqa: FBT001
+) -> None:
+    """Bad credits count as missing, so those of the session count. What the event reports about money is recorded."""
+    capture = payment_intent_event("payment_intent.succeeded.manual_capture", id="pi_1", credits="ten")
+    session = session_event("checkout.session.completed.unpaid", payment_intent="pi_1")
+    for event in (capture, session) if capture_first else (session, capture):
+        post(event)
+    assert (balance(admin), parked(admin)) == (100, [])
+
+
+def test_event_with_bad_credits_records_its_money(post: Post, admin: Admin) -> None:
+    """So an operator has to name the credits alone, and a refund that comes first waits for them."""
+    post(session_event(credits="ten", payment_intent="pi_1", amount=1000))
+    columns = "user_id::text, credits, money_amount, currency, paid"
+    assert rows(admin, f"select {columns} from billing.sales") == [(USER_ID, None, 1000, "usd", True)]
+    assert [reason for _, reason in parked(admin)] == ["invalid_credits"]
 
 
 def test_event_of_a_sale_settled_meanwhile_is_not_parked(database: Database, admin: Admin, buyer: str) -> None:

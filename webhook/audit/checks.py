@@ -14,7 +14,7 @@ import click
 from webhook.ledger.ledger import Ledger
 from webhook.settings import read_database_url
 
-CHECKS = ("balances", "sales", "generations", "holds", "parked_events")
+CHECKS = ("balances", "sales", "generations", "holds", "operator_actions", "parked_events")
 """Files or folders of ``sql/checks``. Their rows are findings."""
 
 REMEDIES = {

@@ -1,4 +1,4 @@
-"""The commands that act as an operator: adjust, discard: options and help."""
+"""The commands that act as an operator: assign, adjust, discard: options and help."""
 # ruff: noqa: D301 - Click does not wrap a paragraph that begins with \b
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from webhook.cli.exit_codes import Command, command
+from webhook.cli.exit_codes import FOUND, OK, Command, command
 from webhook.cli.text_option import TextParameter
-from webhook.commands import adjust, parked
+from webhook.commands import adjust, assign, parked
 from webhook.commands.operator import system_user
 from webhook.ledger.operator import Adjustment, Operator
 
@@ -35,7 +35,7 @@ class CreditsParameter(click.ParamType[int]):
         return int(text)
 
 
-def _as_operator(function: Callable[..., None]) -> Callable[..., None]:
+def _as_operator(function: Callable[..., int | None]) -> Callable[..., int | None]:
     """Add the options of an action, and pass them on as ``operator``."""
 
     @click.option("--reason", required=True, type=TextParameter(), help="Why. Only your team sees it.")
@@ -45,21 +45,60 @@ def _as_operator(function: Callable[..., None]) -> Callable[..., None]:
         type=TextParameter(),
         help="Your name. Default: the system user. The database login is stored, too.",
     )
-    def run(*, reason: str, by: str | None, **options: Any) -> None:
-        function(operator=Operator(by or system_user(), reason), **options)
+    def run(*, reason: str, by: str | None, **options: Any) -> int | None:
+        return function(operator=Operator(by or system_user(), reason), **options)
 
     run.__doc__ = function.__doc__
     return run
+
+
+_id_option = click.option(
+    "--id", "action_id", metavar="UUID", type=click.UUID, help="Repeats an action: the same id acts once."
+)
+_debt_option = click.option("--allow-debt", is_flag=True, help="Take credits that a user has spent or holds.")
+
+
+@command("assign")
+@click.argument("name", metavar="EVENT_OR_PAYMENT_ID")
+@click.option("--user", "user_id", metavar="UUID", type=click.UUID, help="The user who gets the credits.")
+@click.option("--credits", "credits_", metavar="N", type=click.IntRange(1, MOST_CREDITS), help="The credits it sells.")
+@click.option("--withdraw", "withdraws", is_flag=True, help="End the latest assignment instead.")
+@_id_option
+@_debt_option
+@_as_operator
+def assign_command(  # noqa: PLR0913 - one for each option
+    *,
+    name: str,
+    user_id: uuid.UUID | None,
+    credits_: int | None,
+    withdraws: bool,
+    action_id: uuid.UUID | None,
+    allow_debt: bool,
+    operator: Operator,
+) -> int:
+    """Set who a sale is for, or how many credits it sells.
+
+    \b
+    Example:
+      webhook assign evt_123 --credits 100 --reason "metadata forgotten"
+
+    It takes a parked event, or a payment (pi_…, in_…, cs_…), also one that was granted to the wrong user: that user's
+    credits are taken back. Later refunds settle on the right user. The money comes from Stripe, so an unpaid sale
+    waits for its payment. Exit codes: 0 = the sale lacks nothing, 1 = it is not settled yet, 2 = nothing was changed.
+    """
+    if withdraws == bool(user_id or credits_):
+        raise click.UsageError("give --user, --credits or both; or --withdraw alone")
+    user = None if user_id is None else str(user_id)
+    request = assign.Request(name, user, credits_, str(action_id or uuid.uuid4()), withdraws, allow_debt)
+    return OK if assign.assign(request, operator) else FOUND
 
 
 @click.command("adjust", cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("user_id", metavar="USER", type=click.UUID)
 @click.argument("credits_", metavar="CREDITS", type=CreditsParameter())
 @click.option("--description", metavar="TEXT", type=TextParameter(), help="What the user's history shows.")
-@click.option(
-    "--id", "action_id", metavar="UUID", type=click.UUID, help="Repeats an adjustment: the same id acts once."
-)
-@click.option("--allow-debt", is_flag=True, help="Take more credits than the user has available.")
+@_id_option
+@_debt_option
 @_as_operator
 def adjust_command(  # noqa: PLR0913 - one for each option
     *,
@@ -99,4 +138,4 @@ def discard_command(*, event_ids: tuple[str, ...], operator: Operator) -> None:
     parked.discard(event_ids, operator)
 
 
-COMMANDS = (adjust_command, discard_command)
+COMMANDS = (assign_command, adjust_command, discard_command)

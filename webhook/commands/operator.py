@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from contextlib import closing
 
 import structlog
@@ -12,12 +13,17 @@ from webhook.ledger.operator import Operator, OperatorLedger
 from webhook.observability import logs
 from webhook.settings import Environment, read_logs_json, read_operator_database_url
 
-OPERATOR_COMMANDS = "webhook adjust and discard"
+OPERATOR_COMMANDS = "webhook assign, adjust and discard"
 
 
 def operator_ledger(environ: Environment = os.environ) -> closing[OperatorLedger]:
     """Return the ledger at ``OPERATOR_DATABASE_URL``, else ``DATABASE_URL``; raises :class:`SettingsError`."""
     return closing(OperatorLedger(read_operator_database_url(environ)))
+
+
+def is_interactive() -> bool:
+    """Return whether a person can be asked: standard input and error are terminals."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def system_user() -> str:

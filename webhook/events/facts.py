@@ -35,6 +35,8 @@ class Sale:
     """The Stripe customer, if the source names no user."""
     priced: bool = False
     """Whether the credits come from prices, whose metadata may have changed by the next read."""
+    unusable: str | None = None
+    """Why the source's own user or credits count as missing: the reason to park the sale while it is incomplete."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Unresolvable:
 
     reason: str
     payment_id: str | None = None
+    facts: tuple[Fact, ...] = field(default=(), compare=False)
+    """What it states about money. Another source or an operator may name the user and the credits."""
 
 
 Interpretation = Facts | Ignored | Unresolvable

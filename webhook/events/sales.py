@@ -134,7 +134,7 @@ def settleable(
     """Return the facts of a sale, or why it has to be parked."""
     reason = grant.parked_reason()
     if reason:
-        return Unresolvable(reason, sale.payment_id)
+        return Unresolvable(reason, sale.payment_id, (*links, replace(sale, unusable=reason)))
     return Facts((*links, *claims, sale))
 
 

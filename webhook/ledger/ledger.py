@@ -98,6 +98,15 @@ class Money:
 
 
 @dataclass(frozen=True)
+class LatestAssignment:
+    """What an operator last said about a sale, and the number of the action."""
+
+    number: int
+    user_id: str | None
+    credits: int | None
+
+
+@dataclass(frozen=True)
 class CurrentCounts:
     """Counts that the database has at the moment."""
 
@@ -238,6 +247,15 @@ class Ledger:
     def parked_count(self) -> int:
         """Return the number of open parked events."""
         return int(self._value("parked_count"))
+
+    def latest_assignment(self, payment_id: str) -> LatestAssignment | None:
+        """Return the latest assignment of the payment's sale that is not withdrawn."""
+        rows = self.rows("latest_assignment", payment_id=payment_id)
+        return LatestAssignment(**rows[0]) if rows else None
+
+    def has_action(self, action_id: str) -> bool:
+        """Return whether an operator's action has this id."""
+        return bool(self._value("has_action", id=action_id))
 
     def current_counts(self) -> CurrentCounts:
         """Return what :class:`CurrentCounts` describes, from one query."""

@@ -41,6 +41,51 @@ class Adjusted:
     is_new: bool
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """User, credits or both for a sale, or the end of an assignment. The same ``id`` acts once."""
+
+    id: str
+    payment_id: str
+    user_id: str | None
+    credits: int | None
+    withdraws: int | None = None
+    """The number of the assignment to end; then there is no user and no credits."""
+    event_id: str | None = None
+    """The parked event that the operator named. It is resolved if the sale lacks nothing any more."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The credits that a user got from an action (below 0: lost), and the balance afterwards."""
+
+    user_id: str
+    credits: int
+    balance: int
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The result of an assignment or withdrawal."""
+
+    number: int
+    is_new: bool
+    is_paid: bool
+    unsettled: str | None
+    """Why the sale is not settled, as a parked reason."""
+    changes: tuple[Change, ...]
+
+    @property
+    def given(self) -> int:
+        """The credits that users got."""
+        return sum(max(change.credits, 0) for change in self.changes)
+
+    @property
+    def taken(self) -> int:
+        """The credits that users lost, not below 0."""
+        return sum(max(-change.credits, 0) for change in self.changes)
+
+
 class OperatorLedger:
     """Calls of the functions that only operators may execute.
 
@@ -56,6 +101,13 @@ class OperatorLedger:
         """Give or take credits. Without ``allow_debt``, the user's available credits must not fall below 0."""
         [row] = self._rows("adjust", **vars(adjustment), **vars(operator), allow_debt=allow_debt)
         return Adjusted(**row)
+
+    def assign(self, assignment: Assignment, operator: Operator, *, allow_debt: bool) -> Assigned:
+        """Assign a sale or withdraw an assignment. Without ``allow_debt``, no user may lose credits that are spent."""
+        [row] = self._rows("assign", **vars(assignment), **vars(operator), allow_debt=allow_debt)
+        result = row["result"]
+        changes = (Change(each["user_id"], each["credits"], each["balance"]) for each in result["changes"])
+        return Assigned(result["number"], result["is_new"], result["paid"], result["unsettled"], tuple(changes))
 
     def discard(self, event_ids: Sequence[str], operator: Operator) -> dict[str, int | None]:
         """Discard parked events, all or none. Return the number of each one's action, ``None`` if it was discarded."""

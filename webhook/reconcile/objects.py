@@ -32,8 +32,8 @@ class InterpretedObject:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """The object's facts; empty if it cannot be settled or is not about credits."""
-        return self.interpretation.facts if isinstance(self.interpretation, Facts) else ()
+        """The object's facts, also those about money alone; empty if it is not about credits."""
+        return self.interpretation.facts if isinstance(self.interpretation, Facts | Unresolvable) else ()
 
     @property
     def payment_id(self) -> str | None:

@@ -49,7 +49,7 @@ class Recorder:
         self._record_facts({each.event.id: each for each in page.objects if each.facts})
         for each in page.objects:
             match each.interpretation:
-                case Unresolvable(reason, payment_id) if not each.requires_known_sale:
+                case Unresolvable(reason, payment_id, ()) if not each.requires_known_sale:
                     self._park(each, reason, payment_id)
                 case Ignored(reason) if each.kind == INVOICES.name and not each.requires_known_sale:
                     self.report.ignored_invoices[reason] += 1

@@ -154,6 +154,17 @@ owners as (
     ) as claimants
     group by sale
 ),
+-- What operators say about a sale: for each column the latest number counts, before all facts.
+assigned as materialized (
+    select
+        coalesce(linked.sale, payment_id) collate "C" as sale,
+        (max(array[lpad(number::text, 20, '0'), user_id::text]) filter (where user_id is not null))[2]::uuid as assigned_user_id,
+        (max(array[number, credits]) filter (where credits is not null))[2] as assigned_credits
+    from billing.assignments
+    left join linked on linked.id = payment_id
+    where withdrawn_by is null
+    group by 1
+),
 -- Each sale: of linked ids the complete one counts, then a paid one, then the one closest to the money, then the smallest.
 sales as materialized (
     select distinct on (sale)
@@ -171,9 +182,20 @@ sales as materialized (
         bool_or(forgotten) over (partition by sale) as forgotten
     from (
         select
-            *,
-            bool_or(user_id is not null) over (partition by sale) as is_named
+            sale,
+            payment_id,
+            version,
+            coalesce(assigned_user_id, user_id) as user_id,
+            coalesce(assigned_credits, credits) as credits,
+            money_amount,
+            currency,
+            paid,
+            erased,
+            forgotten,
+            recorded_at,
+            bool_or(user_id is not null or assigned_user_id is not null) over (partition by sale) as is_named
         from payments
+        left join assigned using (sale)
     ) as payments
     left join owners using (sale)
     left join public.users as named on named.id = payments.user_id
