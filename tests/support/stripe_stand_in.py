@@ -213,6 +213,7 @@ def _matches(source: JSONObject, query: dict[str, str]) -> bool:
         and query.get("subscription") in (None, _field(source, "parent.subscription_details.subscription"))
         and ("invoice" not in query or source.get("invoice") == query["invoice"])
         and ("charge" not in query or source.get("charge") == query["charge"])
+        and ("subscription" not in query or source.get("subscription") == query["subscription"])
     )
 
 

@@ -13,10 +13,13 @@ from webhook.cli.exit_codes import FOUND, OK, command
 from webhook.cli.options import json_option
 from webhook.cli.time_option import TimeParameter
 from webhook.commands import doctor
+from webhook.events.fields import IDENTIFIER
+from webhook.reconcile import named as reconcile_named
 from webhook.reconcile import run as reconcile
 
 
 @command("reconcile")
+@click.argument("names", nargs=-1, metavar="[ID]...")
 @click.option(
     "--since",
     type=TimeParameter(),
@@ -29,20 +32,39 @@ from webhook.reconcile import run as reconcile
 )
 @click.option("--dry-run", is_flag=True, help="Report what is missing and change nothing.")
 @json_option
-def reconcile_command(since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool) -> int:
+def reconcile_command(
+    names: tuple[str, ...], since: datetime | None, until: datetime | None, *, dry_run: bool, as_json: bool
+) -> int:
     """Compare the ledger with Stripe and record what is missing.
 
     \b
     Example:
       webhook reconcile --since 3d
+      webhook reconcile pi_123
 
     It finds sales, refunds and disputes whose webhooks never arrived, also refunds and disputes of older sales. It
     needs STRIPE_API_KEY. It is safe beside live deliveries, and can run as often as you like.
 
+    With an ID, it reads one sale, however old: the session, payments, invoice, refunds and disputes that belong to the
+    object. An ID is a session (cs_), payment (pi_), invoice (in_), invoice payment (inpay_), charge (ch_, py_), refund
+    (re_, pyr_), dispute (dp_, du_) or event (evt_, for 30 days, or while it is parked). A subscription or customer has
+    many sales: name one of its invoices or payments.
+
     Exit codes: 0 = nothing was missing, 1 = something was missing and is now recorded or parked (with --dry-run: would
-    be), 2 = not everything could be compared.
+    be), or an event of the named sale is still parked, 2 = not everything could be compared.
     """
+    if names:
+        _require_names(names, since, until)
+        return reconcile_named.run(names, dry_run=dry_run, as_json=as_json)
     return reconcile.run(since=since, until=until, dry_run=dry_run, as_json=as_json)
+
+
+def _require_names(names: tuple[str, ...], since: datetime | None, until: datetime | None) -> None:
+    if since or until:
+        raise click.UsageError("--since and --until are for runs without an ID: a named sale may be of any age")
+    for name in names:
+        if not IDENTIFIER.fullmatch(name):
+            raise click.UsageError(f"{name!r} is not an id of Stripe, such as pi_123")
 
 
 @command("audit")

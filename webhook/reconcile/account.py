@@ -62,6 +62,11 @@ class AccountReader:
         payments: list[Any] = [session.get("payment_intent") for session in sessions if is_object(session)]
         return sessions + [payment for payment in payments if is_object(payment)]
 
+    def listed(self, kind: Kind, **filters: str) -> list[JSONObject]:
+        """Return the objects of a list that belong to another object, which ``filters`` name."""
+        expand = kind.expand_parameter(older=False)
+        return _objects_if_known(self.stripe.pages(self.account, kind.path, expand=expand, **filters))
+
     def invoice_payments(self, payment_id: str) -> list[JSONObject]:
         """Return the invoice payments of a PaymentIntent: they name the invoices that it paid."""
         payment = {"type": "payment_intent", "payment_intent": payment_id}

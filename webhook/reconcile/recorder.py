@@ -91,8 +91,9 @@ class Recorder:
         """Park an object under its own id, unless it is parked, was discarded, or its sale was settled meanwhile."""
         object_id = each.event.id
         state = retrying()(self.ledger.parked_already, object_id, payment_id)
-        self.report.parked_before += state == "waiting"
-        if state is None and (self.dry_run or self._is_parked(each, reason, payment_id)):
+        if state is not None:
+            self.report.stays(object_id, state)
+        elif self.dry_run or self._is_parked(each, reason, payment_id):
             self.report.add(Item("parked", each.kind, object_id, payment_id, reason=reason))
 
     def _is_parked(self, each: InterpretedObject, reason: str, payment_id: str | None) -> bool:

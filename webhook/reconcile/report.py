@@ -46,10 +46,9 @@ class Item:
 class Report:
     """Prints items as they come and keeps only counts, so that memory stays flat however many there are."""
 
-    def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
-        self._run: dict[str, Any] = {"since": since.isoformat(), "until": until.isoformat(), "dry_run": dry_run}
-        self._run["gap"] = None
-        self._since = since
+    def __init__(self, run: dict[str, Any], *, as_json: bool) -> None:
+        """``run`` describes the run in the summary; ``dry_run`` is one of its fields."""
+        self._run = run
         self._as_json = as_json
         self._read: Counter[str] = Counter()
         self._items: Counter[tuple[str, str]] = Counter()
@@ -65,15 +64,6 @@ class Report:
         """Invoices paid in the window that grant nothing, by reason."""
         self._requests = 0
         self._error: BaseException | None = None
-
-    def warn_of_gap(self, covered_until: datetime, since: datetime) -> None:
-        """Warn of a time that no completed run covers: a nightly run with the same --since would hide it."""
-        begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
-        self._run["gap"] = {"since": covered_until.isoformat(), "until": since.isoformat()}
-        click.echo(
-            f"webhook: no completed run covers the time from {begin} to {end}: run it without --since to include it",
-            err=True,
-        )
 
     def begin(self, sources: Sequence[Source]) -> None:
         """Note the sources that will be read."""
@@ -91,6 +81,11 @@ class Report:
         self._items[item.kind, item.status] += 1
         self._credits[item.kind] += item.credits
         self._progress.print(json.dumps({"type": "item"} | asdict(item)) if self._as_json else str(item))
+
+    def stays(self, item_id: str, state: str) -> None:
+        """Count an object that cannot be settled and is not parked now: see :meth:`Ledger.parked_already`."""
+        del item_id
+        self.parked_before += state == "waiting"
 
     def end(self, source: str, error: Exception | None) -> None:
         """Note that a source was read to its end, or failed with an error."""
@@ -141,9 +136,6 @@ class Report:
             reached = self._reached[source]
             state = f"read back to {datetime.fromtimestamp(reached, UTC):{_TIME}}" if reached else "not read"
             lines.append(f"{source}: {state}; {error}")
-        if not self.is_complete:
-            since = f"{self._since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"  # a relative time would begin later
-            lines.append(f"not finished: run it again with --since {since}; objects already recorded take little time")
         return lines
 
     def _count(self, status: str) -> int:
@@ -201,3 +193,28 @@ class Report:
         if self.exit_code == NOTHING_MISSING:
             lines.append("Nothing is missing.")
         return [*lines, f"{self._requests:,} requests to Stripe."]
+
+
+class WindowReport(Report):
+    """The report of a run over a window of time."""
+
+    def __init__(self, since: datetime, until: datetime, *, dry_run: bool, as_json: bool) -> None:
+        window = {"since": since.isoformat(), "until": until.isoformat()}
+        super().__init__(window | {"dry_run": dry_run, "gap": None}, as_json=as_json)
+        self._since = since
+
+    def warn_of_gap(self, covered_until: datetime, since: datetime) -> None:
+        """Warn of a time that no completed run covers: a nightly run with the same --since would hide it."""
+        begin, end = (f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for moment in (covered_until, since))
+        self._run["gap"] = {"since": covered_until.isoformat(), "until": since.isoformat()}
+        click.echo(
+            f"webhook: no completed run covers the time from {begin} to {end}: run it without --since to include it",
+            err=True,
+        )
+
+    def _not_finished(self) -> list[str]:
+        lines = super()._not_finished()
+        if not self.is_complete:
+            since = f"{self._since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"  # a relative time would begin later
+            lines.append(f"not finished: run it again with --since {since}; objects already recorded take little time")
+        return lines

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
-from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
 from webhook.reconcile.account import AccountReader
+from webhook.reconcile.failures import failure_of
 from webhook.reconcile.pages import Page, Source, SourceEnd, read_all
 from webhook.reconcile.recorder import Recorder, retrying
-from webhook.reconcile.report import Report
+from webhook.reconcile.report import WindowReport
 from webhook.reconcile.sources import AccountSources, Window
 from webhook.settings import read_database_url, read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
@@ -42,9 +42,10 @@ def run(*, since: datetime | None, until: datetime | None, dry_run: bool, as_jso
         ledger.current_schema_version()
         covered_until = ledger.covered_until()
         since, until = window(since, until, covered_until)
-        report = Report(since, until, dry_run=dry_run, as_json=as_json)
+        report = WindowReport(since, until, dry_run=dry_run, as_json=as_json)
         reader = StripeReader(settings, silence_notice(settings))
-        error = _execute(Reconciliation(ledger, reader, scope, since, until, dry_run, report), covered_until)
+        reconciliation = Reconciliation(ledger, reader, scope, since, until, dry_run, report)
+        error = failure_of(partial(reconciliation.run, covered_until))
         reader.stop()
         report.finish(reader.requests, error)
     return report.exit_code
@@ -74,22 +75,6 @@ def _default_since(covered_until: datetime | None) -> datetime:
     return covered_until - _OVERLAP
 
 
-def _execute(reconciliation: Reconciliation, covered_until: datetime | None) -> BaseException | None:
-    """Run the reconciliation, and return the error that ended it early: the report still has to be printed."""
-    try:
-        if covered_until and covered_until < reconciliation.since:
-            reconciliation.report.warn_of_gap(covered_until, reconciliation.since)
-        reconciliation.run()
-    except (LedgerUnavailableError, OSError) as error:
-        return error
-    except KeyboardInterrupt:
-        return InterruptedError("interrupted")
-    except Exception as error:  # noqa: BLE001 - a bug must not end with exit code 1, which means "all is recorded now"
-        traceback.print_exc()
-        return error
-    return None
-
-
 @dataclass(frozen=True)
 class Reconciliation:
     """One run over a window; a ``dry_run`` changes nothing."""
@@ -100,13 +85,15 @@ class Reconciliation:
     since: datetime
     until: datetime
     dry_run: bool
-    report: Report
+    report: WindowReport
 
-    def run(self) -> None:
+    def run(self, covered_until: datetime | None) -> None:
         """Read all sources, record what is missing, and fill the report.
 
         Raises :class:`LedgerUnavailableError` if the database stays away. Stripe's errors go to the report.
         """
+        if covered_until and covered_until < self.since:
+            self.report.warn_of_gap(covered_until, self.since)
         accounts = self._accounts(self.ledger.open_objects(self.since - _OPEN_FOR))
         run_id = None if self.dry_run else self.ledger.begin_reconciliation(self.since, self.until)
         # One group after another: the last one reads what the groups before it did not explain.

@@ -58,8 +58,31 @@ KIND_BY_NAME = {kind.name: kind for kind in KINDS}
 
 INVOICE_PAYMENT = "invoice_payment"
 INVOICE_PAYMENTS_PATH = "/v1/invoice_payments"
+CHARGES = Kind("charge", "charges", "Charges and Refunds: Read", "/v1/charges", timedelta())
+INVOICE_PAYMENTS = Kind(INVOICE_PAYMENT, "invoice payments", "Invoices: Read", INVOICE_PAYMENTS_PATH, timedelta())
+EVENTS = Kind("event", "events", "Events: Read", "/v1/events", timedelta())
+_PREFIXES = {
+    "cs": SESSIONS,
+    "pi": PAYMENT_INTENTS,
+    "in": INVOICES,
+    "inpay": INVOICE_PAYMENTS,
+    "ch": CHARGES,
+    "py": CHARGES,
+    "re": REFUNDS,
+    "pyr": REFUNDS,
+    "dp": DISPUTES,
+    "du": DISPUTES,
+    "evt": EVENTS,
+}
+"""The kind of an object by the start of its id. ``py`` and ``pyr`` are charges and refunds without a card."""
 TITLES = {kind.name: kind.title for kind in KINDS} | {INVOICE_PAYMENT: "invoice payments"}
 """The plural of each kind of object, by its name."""
+
+
+def kind_of(object_id: str) -> Kind | None:
+    """Return the kind that the start of an id names, ``None`` if no sale has objects of that kind."""
+    prefix, separator, _ = object_id.partition("_")
+    return _PREFIXES.get(prefix) if separator else None
 
 
 def is_object(source: Any) -> bool:
