@@ -3,6 +3,25 @@
 -- Parked events: verified events about credits that cannot be settled yet. They wait for an operator or for another
 -- event of their sale.
 
+-- As text: the operators of json reject a body that contains \u0000 or half a surrogate pair.
+create function billing.ids_named_in(p_payload json) returns text[]
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+    return array(
+        select distinct found[1]
+        from regexp_matches(p_payload::text, '"((?:cs|pi|in|re|pyr|dp|du|ch|py|cus|sub|inpay)_[A-Za-z0-9_]{1,250})"', 'g')
+            as found
+    );
+
+comment on function billing.ids_named_in(json) is
+    'Returns the ids of payments, sessions, invoices, refunds, disputes, charges, customers and subscriptions in an event.';
+
+revoke all on function billing.ids_named_in(json) from public, anon, authenticated, service_role;
+
+grant execute on function billing.ids_named_in(json) to service_role;
+
+
 create table billing.parked_events (
     event_id text not null
         constraint parked_events_pkey primary key,
@@ -82,6 +101,9 @@ where payload is not null and resolved_at is not null;
 
 create index parked_events_resolved_idx on billing.parked_events (payment_id)
 where resolved_at is not null;
+
+create index parked_events_named_ids_idx on billing.parked_events using gin (billing.ids_named_in(payload))
+where payload is not null;
 
 -- A hash: a reference may be longer than a B-tree's entries.
 create index parked_events_user_reference_idx on billing.parked_events using hash (lower(user_reference))

@@ -6,6 +6,7 @@ select
     reason,
     payment_id,
     user_reference,
+    payer_email,
     parked_at,
     resolution,
     resolved_at,

@@ -1,4 +1,5 @@
--- Returns where an id of Stripe occurs: payments whose sale it belongs to, users, and parked events, at most 100 of each.
+-- Returns where an id of Stripe occurs, at most 100 of each: payments whose sale it belongs to, users, and parked events
+-- that name it, the open ones and those that were discarded in the last 30 days.
 
 select
     array(
@@ -82,6 +83,13 @@ select
             select event_id
             from billing.parked_events
             where payment_id = %(id)s and resolved_at is not null
+            limit 100
+        )
+        union
+        (
+            select event_id
+            from billing.parked_events
+            where payload is not null and billing.ids_named_in(payload) @> array[%(id)s::text]
             limit 100
         )
     ) as event_ids

@@ -21,14 +21,14 @@ with ids as materialized (
         and num_nulls(money_amount, currency) = 0
 ), parked as materialized (
     select
-        event_id as id, event_type as type, reason, payment_id, user_reference, parked_at, resolution, resolved_at,
-        discarded_by, discard_reason
+        event_id as id, event_type as type, reason, payment_id, user_reference, payer_email, parked_at, resolution,
+        resolved_at, discarded_by, discard_reason
     from billing.parked_events
     where payment_id = any ((select payment_ids from ids)::text[]) and resolved_at is null
     union
     select
-        event_id as id, event_type as type, reason, payment_id, user_reference, parked_at, resolution, resolved_at,
-        discarded_by, discard_reason
+        event_id as id, event_type as type, reason, payment_id, user_reference, payer_email, parked_at, resolution,
+        resolved_at, discarded_by, discard_reason
     from billing.parked_events
     where payment_id = any ((select payment_ids from ids)::text[]) and resolved_at is not null
 ), claims as materialized (

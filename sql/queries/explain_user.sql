@@ -25,8 +25,8 @@ select
         select coalesce(jsonb_agg(to_jsonb(parked) order by parked.parked_at desc), '[]')
         from (
             select
-                event_id as id, event_type as type, reason, payment_id, user_reference, parked_at, resolution,
-                resolved_at, discarded_by, discard_reason
+                event_id as id, event_type as type, reason, payment_id, user_reference, payer_email, parked_at,
+                resolution, resolved_at, discarded_by, discard_reason
             from billing.parked_events
             where lower(user_reference) = users.id::text and payload is not null
             order by parked_at desc

@@ -234,3 +234,27 @@ def test_json_and_reply_exclude_each_other(shop: Shop) -> None:
 def test_missing_database_is_an_error(shop: Shop) -> None:
     result = shop.run("explain", "pi_1", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert result.exit_code == 2
+
+
+def test_payer_address_of_a_parked_event_finds_it(shop: Shop) -> None:
+    """ "I paid with my work e-mail": the payment names no account that exists."""
+    details = {"email": "Payer@Work.example"}
+    sold(shop, credits=100, user_id=ALICE, customer_details=details)
+    assert verdict(shop, "payer@work.example") == ("parked", 1)
+    assert "payer Payer@Work.example" in shop.run("explain", "payer@work.example").stdout
+
+
+def test_ids_in_a_parked_event_find_it(shop: Shop) -> None:
+    """The session's and the customer's id, while the event is open."""
+    sold(shop, id="cs_77", customer="cus_77", credits=100, user_id=ALICE)
+    assert [verdict(shop, each) for each in ("cs_77", "cus_77")] == [("parked", 1)] * 2
+    shop.sign_up(ALICE)
+    assert shop.run("retry").exit_code == 0
+    assert verdict(shop, "cs_77") == ("nothing", 1)
+
+
+def test_several_parked_payments_of_a_customer_are_compared(shop: Shop) -> None:
+    for number in ("1", "2"):
+        sold(shop, f"pi_{number}", id=f"cs_{number}", customer="cus_77", credits=100, user_id=ALICE)
+    assert verdict(shop, "cus_77") == ("candidates", 1)
+    assert "parked as unknown_user" in shop.run("explain", "cus_77").stdout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from webhook.explain.records import Rows
-from webhook.explain.story import SaleStory, load_sale, load_user
+from webhook.explain.story import SaleStory, load_event, load_sale, load_user
 
 MOST = 20
 """Candidates that are compared."""
@@ -15,7 +15,7 @@ MOST = 20
 
 @dataclass(frozen=True)
 class Candidate:
-    """A payment, or a user if ``payment_id`` is ``None``. ``amount`` is in minor units of ``currency``."""
+    """A payment, a parked event without one, or else a user. ``amount`` is in minor units of ``currency``."""
 
     payment_id: str | None
     user_id: str | None = None
@@ -30,6 +30,8 @@ class Candidate:
     """Whether the database knows it."""
     object_id: str | None = None
     """The object at Stripe that was found, if it is not the payment itself."""
+    event_id: str | None = None
+    """The parked event, if one was found."""
 
 
 def sales(ledger: Rows, payment_ids: Iterable[str]) -> list[Candidate]:
@@ -44,6 +46,17 @@ def sales(ledger: Rows, payment_ids: Iterable[str]) -> list[Candidate]:
             seen.update(story.payment_ids)
             found.append(of_sale(story))
     return found
+
+
+def events(ledger: Rows, event_ids: Sequence[str]) -> list[Candidate]:
+    """Return parked events, one for each payment, at most :data:`MOST`."""
+    found: dict[str, Candidate] = {}
+    for story in filter(None, (load_event(ledger, event_id) for event_id in event_ids[:MOST])):
+        event, known = story.event, of_sale(story.sale) if story.sale else Candidate(None, at=story.event.parked_at)
+        state = f"parked as {event.reason}" if event.resolution is None else str(event.resolution)
+        candidate = replace(known, email=event.payer_email or known.email, state=state, event_id=event.id)
+        found.setdefault(event.payment_id or event.id, candidate)
+    return list(found.values())
 
 
 def users(ledger: Rows, user_ids: Sequence[str]) -> list[Candidate]:

@@ -44,10 +44,13 @@ def _find_id(ledger: Rows, query: Query, object_id: str) -> Found:
     searched = (f"the database: {IDS} with this id",)
     [row] = ledger.rows("explain_find", id=object_id)
     payment_ids, user_ids, event_ids = row["payment_ids"], row["user_ids"], row["event_ids"]
-    if object_id in payment_ids or (event_ids and object_id not in event_ids):
+    if object_id in payment_ids:
         return Found(query, "sale", object_id, searched=searched)
     if object_id in event_ids:
         return Found(query, "parked event", object_id, searched=searched)
+    if event_ids:
+        named = (*candidates.events(ledger, event_ids), *candidates.sales(ledger, payment_ids))
+        return _found(query, named, searched)
     if len(user_ids) == 1 and not payment_ids:
         return Found(query, "user", user_ids[0], searched=searched)
     found = (*candidates.sales(ledger, payment_ids), *candidates.users(ledger, user_ids))
@@ -66,15 +69,20 @@ def _find_uuid(ledger: Rows, query: Query, uuid: str) -> Found:
 
 
 def _find_email(ledger: Rows, query: Query, email: str) -> Found:
-    searched = ("the database: users with this email address",)
-    user_ids = [row["id"] for row in ledger.rows("explain_find_email", email=email)]
-    return _found(query, tuple(candidates.users(ledger, user_ids)), searched)
+    searched = ("the database: users and payers of parked events with this email address",)
+    [row] = ledger.rows("explain_find_email", email=email)
+    waiting = candidates.events(ledger, row["event_ids"])
+    if len(waiting) == 1 and len(row["user_ids"]) <= 1:
+        return _found(query, tuple(waiting), searched)  # It needs attention, the account may be another one.
+    return _found(query, (*waiting, *candidates.users(ledger, row["user_ids"])), searched)
 
 
 def _found(query: Query, found: tuple[Candidate, ...], searched: tuple[str, ...]) -> Found:
     match found:
         case ():
             return Found(query, "nothing", searched=searched)
+        case (Candidate(event_id=str(event_id)),):
+            return Found(query, "parked event", event_id, searched=searched)
         case (Candidate(payment_id=str(payment_id)),):
             return Found(query, "sale", payment_id, searched=searched)
         case (Candidate(user_id=str(user_id)),):

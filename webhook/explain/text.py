@@ -38,7 +38,7 @@ def candidate_lines(candidates: Iterable[Candidate]) -> list[str]:
     """Return a table of candidates, or nothing without candidates."""
     rows = [
         (
-            each.payment_id or f"user {each.user_id}",
+            each.payment_id or each.event_id or f"user {each.user_id}",
             each.user_id or "-",
             each.email or "-",
             money(each.amount, each.currency),
@@ -151,7 +151,8 @@ def _hold(hold: Hold) -> Row:
 def _event(event: ParkedEvent) -> Row:
     state = f"{event.resolution} {moment(event.resolved_at)}" if event.resolution and event.resolved_at else "open"
     by = f"by {event.discarded_by}: {event.discard_reason}" if event.discarded_by else ""
-    return (event.id, event.type, event.reason, moment(event.parked_at), state, by)
+    payer = f"payer {event.payer_email}" if event.payer_email else ""
+    return (event.id, event.type, event.reason, moment(event.parked_at), state, payer, by)
 
 
 def _unpaid(sale: UnpaidSale) -> Row:
