@@ -74,10 +74,11 @@ MUTANTS = (
         "v_ids := p_payment_ids;",
     ),
     Mutant(
-        "links read again under the lock",
+        "links read under the lock",
         LOCKS,
-        "v_ids text[] := p_payment_ids;\nbegin\n    loop",
-        "v_ids text[] := billing.ids_to_lock(p_payment_ids);\nbegin\n    loop\n        p_payment_ids := v_ids;",
+        "    v_ids text[] := p_payment_ids;\nbegin\n    loop\n        v_locked := v_ids;\n",
+        "    v_ids text[];\nbegin\n    loop\n"
+        "        v_locked := billing.ids_to_lock(p_payment_ids);\n        p_payment_ids := '{}';\n",
     ),
     Mutant(
         "subscription and customer in the lock of a fact",
