@@ -12,10 +12,12 @@ import pytest
 from support.recorded import USER_ID, invoice_event, payment_intent_event, session_event
 from support.roles import ALICE, BOB
 from support.shop import Shop
-from webhook.remedies import REMEDIES
+from webhook.cli import commands
+from webhook.remedies import NO_ACCOUNT, NOT_A_UUID, REMEDIES
 
 UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 SUBSCRIPTION = invoice_event()["data"]["object"]["parent"]["subscription_details"]["subscription"]
+PRICE = invoice_event()["data"]["object"]["lines"]["data"][0]["pricing"]["price_details"]["price"]
 EVENT_ID = "evt_parked"
 LINE = {"id": "li_1", "object": "item", "quantity": 1, "price": "price_1", "amount_total": 1000}
 COMMAND = re.compile(r"`webhook ([^`]+)`")
@@ -265,3 +267,45 @@ def test_retry_without_a_permission_names_it(shop: Shop) -> None:
     result = shop.run("retry")
     hint = "the key lacks a permission: add Checkout Sessions, PaymentIntents, Invoices and Subscriptions: Read"
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"webhook: {hint}")
+
+
+ASSIGNED = {
+    "missing_user-session": Case(session(user_id=None), "", {}),
+    "missing_user-invoice": Case(invoice(user_id=None), "", {}),
+    "ambiguous_customer-invoice": Case(invoice(user_id=None), "", {}, claims()),
+    "missing_credits-session": Case(session(credits=None), "", {}),
+    "missing_credits-invoice": Case(invoice(credits=None), "", {}),
+    "invalid_credits-session": Case(session(credits="ten"), "", {}),
+    "invalid_credits-payment": Case(payment(credits="ten"), "", {}),
+    "unknown_user-not a UUID": Case(session(user_id="order_1234"), "", {}),
+    "unknown_user-no account": Case(payment(user_id=UNKNOWN_USER), "", {}),
+}
+
+
+@pytest.mark.parametrize("at_stripe", ["no key", "no price", "a price without credits"])
+@pytest.mark.parametrize("name", ASSIGNED)
+def test_event_is_settled_by_assign(shop: Shop, name: str, at_stripe: str) -> None:
+    """It is the general way, whatever Stripe knows."""
+    case = ASSIGNED[name]
+    advice = parked(shop, case.event, reason_of(name), *case.before)
+    if at_stripe == "a price without credits":
+        shop.stripe.objects[PRICE] = {"id": PRICE, "object": "price", "metadata": {}, "created": 0}
+    environment = {"STRIPE_API_KEY": "", "STRIPE_LIVEMODE": "false"} if at_stripe == "no key" else {}
+    result = shop.run(*commands_in(advice)["assign"], **environment)
+    assert result.exit_code == 0, result.output
+    assert_settled(shop)
+
+
+def test_sale_that_became_ambiguous_is_settled_by_assign(shop: Shop) -> None:
+    event, (first, second) = invoice(user_id=None), claims()
+    shop.deliver(first, event, second)
+    advice = json.loads(shop.run("parked", "in_1", "--json").stdout)["what_to_do"]
+    assert shop.run(*commands_in(advice)["assign"]).exit_code == 0
+    assert_settled(shop)
+
+
+@pytest.mark.parametrize("text", [*REMEDIES.values(), NOT_A_UUID, NO_ACCOUNT])
+def test_commands_of_an_advice_exist_with_their_options(text: str) -> None:
+    for name, words in commands_in(text).items():
+        options = {option for each in commands.commands[name].params for option in each.opts}
+        assert {word for word in words if word.startswith("--")} <= options

@@ -121,8 +121,13 @@ def _record(event: Event, ledger: Ledger) -> str | None:
     accounts = frozenset({event.account}) if isinstance(event.account, str) else frozenset[str]()
     stripe = stripe_api(read_stripe_settings())
     lookups = stripe.resolver(event.account) if stripe else no_lookups
-    match interpret(event, EventScope(is_live, accounts), lookups):
-        case Facts(facts) | Unresolvable(facts=(_, *_) as facts) as interpretation:
+    scope = EventScope(is_live, accounts)
+    interpretation = interpret(event, scope, lookups)
+    if isinstance(interpretation, Ignored) or (isinstance(interpretation, Unresolvable) and not interpretation.facts):
+        # A price that names no credits, or is missing at Stripe, must not stand in the way of the operator's number.
+        interpretation = interpret(event, scope)
+    match interpretation:
+        case Facts(facts) | Unresolvable(facts=(_, *_) as facts):
             if ledger.record(event.id, facts).reason == "unknown_user":
                 ledger.record(event.id, [_without_user(fact) for fact in facts])
             return interpretation.payment_id
