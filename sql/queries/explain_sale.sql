@@ -98,6 +98,11 @@ select
         where subject = any (ids.payment_ids || array(select id from parked))
     ) as actions,
     (
+        select coalesce(jsonb_agg(to_jsonb(assignments) order by number desc), '[]')
+        from billing.assignments
+        where payment_id = any (ids.payment_ids)
+    ) as assignments,
+    (
         select bool_or(erased_at is not null)
         from billing.sales
         where payment_id = any (ids.payment_ids)

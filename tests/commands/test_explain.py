@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.generations import reserve
-from support.operators import adjust, discard
+from support.generations import capture, refund_generation, reserve
+from support.operators import adjust, assign, discard
 from support.recorded import USER_ID, dispute_event, invoice_payment_event, refund_event, session_event
 from support.roles import ALICE, connected
 from support.shop import Shop
@@ -152,14 +152,29 @@ def test_user_without_a_purchase_needs_attention(shop: Shop) -> None:
     assert verdict(shop, USER_ID) == ("user_without_purchase", 1)
 
 
-def test_generation_leads_to_its_user(shop: Shop) -> None:
+def test_generation_has_a_verdict_of_its_own(shop: Shop) -> None:
     sold(shop, credits=100, amount=1000)
     generation = "99999999-0000-4000-8000-000000000009"
     with connected(shop.database, "service_role") as service:
         reserve(service, USER_ID, 30, generation)
-    output = shop.run("explain", generation).stdout
-    assert "balance 100, held 30, available 70" in output
-    assert generation in output
+        assert verdict(shop, generation) == ("generation_held", 0)
+        assert "balance 100, held 30, available 70" in shop.run("explain", generation).stdout
+        capture(service, generation, 20)
+        assert verdict(shop, generation) == ("generation_paid", 0)
+        refund_generation(service, generation)
+    assert verdict(shop, generation) == ("generation_refunded", 0)
+
+
+def test_assignment_of_an_operator_is_shown(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    shop.sign_up(ALICE)
+    with connected(shop.database, "billing_operator") as operator:
+        assign(operator, "pi_1", ALICE)
+    lines = shop.run("explain", "pi_1").stdout.splitlines()
+    assert verdict(shop, "pi_1") == ("granted", 0)
+    assert any("counts: user" in line and f"for {ALICE}" in line and "action " in line for line in lines)
+    assert any("Checkout Session" in line and "counts: credits, money" in line for line in lines)
+    assert f"  {ALICE}" in "\n".join(lines[:4])
 
 
 def test_actions_of_operators_are_listed(shop: Shop) -> None:

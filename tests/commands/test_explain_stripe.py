@@ -71,6 +71,16 @@ def test_payer_address_finds_a_sale_on_another_account(shop: Shop) -> None:
     )
 
 
+def test_payer_without_purchases_paid_for_another_account(shop: Shop) -> None:
+    """The address belongs to an account that bought nothing; the payment went to another one."""
+    shop.sign_up(ALICE)
+    shop.admin.execute("update auth.users set email = %s where id = %s", [PAYER, ALICE])
+    shop.deliver(session_event(payment_intent="pi_1", credits=100, amount=1000))
+    add(shop, session())
+    found = explained(shop, PAYER)
+    assert (found["verdict"]["code"], found["story"]["user"]["id"]) == ("granted", USER_ID)
+
+
 def test_last4_with_amount_and_day_finds_the_payment(shop: Shop) -> None:
     add(shop, charge(), charge("ch_2", "pi_2", created=PAID_AT - 86_400), charge("ch_3", "pi_3", amount=999))
     found = explained(shop, "4242", "$10.00", "2026-11-24")
@@ -98,6 +108,15 @@ def test_event_leads_to_the_payment_of_its_object(shop: Shop) -> None:
     shop.stripe.add_events(refund_event(event_id="evt_9", id="re_9", payment_intent="pi_1"))
     add(shop, charge(), recorded("payment_intent.succeeded")["data"]["object"] | {"id": "pi_1"})
     found = explained(shop, "evt_9")
+    assert (found["kind"], found["story"]["payment_id"]) == ("sale", "pi_1")
+
+
+def test_session_of_a_settled_payment_is_found(shop: Shop) -> None:
+    """The ledger does not keep the ids of paid sessions."""
+    shop.deliver(session_event(id="cs_1", payment_intent="pi_1", credits=100, amount=1000))
+    add(shop, session())
+    assert "search with the payment's id, or with --stripe" in shop.run("explain", "cs_1").stdout
+    found = explained(shop, "cs_1")
     assert (found["kind"], found["story"]["payment_id"]) == ("sale", "pi_1")
 
 

@@ -70,6 +70,10 @@ insert into billing.operator_actions (id, action, subject, by, channel, login, r
 select gen_random_uuid(), 'discard', 'evt_parked_' || n, 'ann', 'cli', 'ann', 'a test'
 from generate_series(1, {ROWS}) as n;
 
+insert into billing.assignments (number, payment_id, credits)
+select n, 'pi_' || n, 5
+from generate_series(1, {ROWS}) as n;
+
 insert into public.generation_holds (id, user_id, amount, expires_at)
 select
     ('22222222-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid,
@@ -106,6 +110,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("explain_find_email", {"email": "USER7@example.com"}),
     ("explain_find_email", {"email": "payer8@example.com"}),
     ("explain_find", {"id": "cs_8"}),
+    *(("explain_generation", {"id": each}) for each in (USER, "22222222-0000-4000-8000-000000000001")),
     ("explain_event", {"event_id": "evt_parked_1"}),
 ]
 

@@ -40,3 +40,8 @@ UUID = "7b0d4c5e-2f3a-4c1d-9e8f-0a1b2c3d4e5f"
 )
 def test_words_of_a_query_are_read(text: str, fields: dict[str, object]) -> None:
     assert read_query(text, NOW) == Query(text, **fields)
+
+
+def test_bytes_that_are_no_text_become_question_marks() -> None:
+    """Postgres and terminals accept neither half a surrogate pair nor a NUL."""
+    assert read_query("a\udcff\x00@b", NOW) == Query("a? @b", unread=("a?", "@b"))

@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 
 from webhook.explain import verdict
-from webhook.explain.counting import counting_values
-from webhook.explain.records import Entry, Fact, MergedSale, ParkedEvent, Purchase, Reversal, UnpaidSale
+from webhook.explain.counting import counting_assignment, counting_values
+from webhook.explain.records import (
+    Assignment,
+    Entry,
+    Fact,
+    Hold,
+    MergedSale,
+    ParkedEvent,
+    Purchase,
+    Reversal,
+    UnpaidSale,
+)
 from webhook.explain.reply import reply
 from webhook.explain.settlement import settlement
-from webhook.explain.story import EventStory, SaleStory, Story, User, UserStory
+from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, User, UserStory
 from webhook.remedies import REMEDIES
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -37,6 +47,8 @@ FACT = Fact(
 )
 ROW = Entry("id", ANNA, 100, "PURCHASE", "pi_1", "pi_1", 1000, "usd", None, "evt_1", None, AGO)
 TAKEN = replace(ROW, amount=-55, type="REFUND", stripe_id="re_1", money_amount=-550)
+SPENT = replace(ROW, amount=-10, type="GENERATION", stripe_id=None, payment_id=None)
+GIVEN_BACK = replace(SPENT, amount=10, type="REFUND", refunds="id")
 REFUND = Reversal("re_1", 1, "pi_1", 550, "usd", "evt_2", AGO)
 PARKED = ParkedEvent(
     "evt_1", "checkout.session.completed", "unknown_user", "pi_1", BERT, None, AGO, None, None, None, None
@@ -48,7 +60,7 @@ UNPAID = {"sale": replace(SALE, paid=False), "rows": (), "facts": (replace(FACT,
 
 def sale_story(**fields: Any) -> SaleStory:
     """A sale of 100 credits for 10.00 dollars that is settled."""
-    lists = ("links", "claims", "reversals", "parked", "actions", "holds", "similar")
+    lists = ("links", "assignments", "claims", "reversals", "parked", "actions", "holds", "similar")
     story: dict[str, Any] = dict.fromkeys(lists, ()) | {
         "payment_id": "pi_1",
         "payment_ids": ("pi_1",),
@@ -74,6 +86,12 @@ def user_story(*rows: Entry, **fields: Any) -> UserStory:
         "read_at": NOW,
     }
     return UserStory(**story | fields)
+
+
+def generation_story(entry: Entry | None = None, refund: Entry | None = None, **hold: Any) -> GenerationStory:
+    """A generation of 10 credits, with a hold if any of its fields is given."""
+    times = {"expires_at": NOW + timedelta(hours=1), "captured_at": None, "released_at": None, "created_at": AGO}
+    return GenerationStory("id", USER, entry, refund, Hold("id", 10, **times | hold) if hold else None, NOW)
 
 
 TABLE: dict[str, tuple[Story, str, bool]] = {
@@ -116,6 +134,12 @@ TABLE: dict[str, tuple[Story, str, bool]] = {
         "event_settled",
         False,
     ),
+    "paid generation": (generation_story(SPENT), "generation_paid", False),
+    "refunded generation": (generation_story(SPENT, GIVEN_BACK), "generation_refunded", False),
+    "captured hold": (generation_story(SPENT, captured_at=AGO), "generation_paid", False),
+    "released hold": (generation_story(released_at=AGO), "generation_released", False),
+    "expired hold": (generation_story(expires_at=AGO), "generation_expired", False),
+    "open hold": (generation_story(captured_at=None), "generation_held", False),
     "user with a purchase": (user_story(ROW), "user_fine", False),
     "user without a purchase": (user_story(), "user_without_purchase", True),
     "user with a debt": (user_story(ROW, user=replace(USER, balance=-5, available=-5)), "user_debt", False),
@@ -180,3 +204,15 @@ def test_highest_version_counts_for_each_value() -> None:
 def test_user_who_exists_counts_before_one_who_does_not() -> None:
     session, intent = FACT, replace(FACT, version=3, user_id=BERT, user_exists=False)
     assert counting_values(sale_story(facts=(intent, session)), session) == ["user"]
+
+
+def test_assignment_counts_before_the_facts() -> None:
+    """The latest one that is not withdrawn, for each value."""
+    ended, older, latest = (
+        Assignment(7, "pi_1", BERT, 70, withdrawn_by=8),
+        Assignment(5, "pi_1", ANNA, 50, withdrawn_by=None),
+        Assignment(6, "pi_1", ANNA, None, withdrawn_by=None),
+    )
+    story = sale_story(assignments=(ended, latest, older))
+    assert [counting_assignment(story, each) for each in story.assignments] == [[], ["user"], ["credits"]]
+    assert counting_values(story, FACT) == ["money"]

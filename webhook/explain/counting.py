@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhook.explain.records import Fact
+from webhook.explain.records import Assignment, Fact
 from webhook.explain.story import SaleStory
 
 SOURCES = {0: "entry by hand", 1: "Checkout Session", 2: "invoice", 3: "PaymentIntent"}
@@ -21,10 +21,18 @@ def counting_values(story: SaleStory, fact: Fact) -> list[str]:
         "credits": _highest(each for each in same if each.credits is not None),
         "money": _highest(each for each in same if each.money_amount is not None),
     }
-    kept = {"user": story.sale.user_id, "credits": story.sale.credits, "money": story.sale.money_amount}
-    named = {"user": fact.user_id, "credits": fact.credits, "money": fact.money_amount}
-    # An operator's word replaces what the facts say.
-    return [name for name, winner in winners.items() if winner is fact and kept[name] == named[name]]
+    assigned = {name for each in story.assignments for name in counting_assignment(story, each)}
+    return [name for name, winner in winners.items() if winner is fact and name not in assigned]
+
+
+def counting_assignment(story: SaleStory, assignment: Assignment) -> list[str]:
+    """Return what counts of an operator's assignment: ``user`` and ``credits``, in this order."""
+    active = [each for each in story.assignments if each.withdrawn_by is None]
+    latest = {
+        "user": max((each.number for each in active if each.user_id), default=None),
+        "credits": max((each.number for each in active if each.credits is not None), default=None),
+    }
+    return [name for name, number in latest.items() if number == assignment.number]
 
 
 def _highest(facts: object) -> Fact | None:

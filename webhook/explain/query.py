@@ -46,7 +46,7 @@ class Query:
 
 def read_query(text: str, now: datetime | None = None) -> Query:
     """Return what the words of ``text`` mean. Weekdays are the last ones before ``now``, in UTC."""
-    words = text.replace("\x00", " ").split()
+    words = text.encode("utf-8", "replace").decode().replace("\x00", " ").split()
     today = (now or datetime.now(UTC)).date()
     fields: dict[str, object] = {}
     unread = []

@@ -11,6 +11,7 @@ from webhook.ledger.ledger import ParkedEvent
 
 __all__ = [
     "Action",
+    "Assignment",
     "Claim",
     "Entry",
     "Fact",
@@ -66,6 +67,18 @@ class Fact:
     subscription_id: str | None
     customer_id: str | None
     recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an operator says about a sale: the user, the credits or both. ``number`` is that of the action."""
+
+    number: int
+    payment_id: str
+    user_id: str | None
+    credits: int | None
+    withdrawn_by: int | None
+    """The number of the action that ended it."""
 
 
 @dataclass(frozen=True)

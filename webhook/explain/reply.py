@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhook.explain.outcome import Verdict
 from webhook.explain.settlement import settlement
-from webhook.explain.story import EventStory, SaleStory, Story, UserStory
+from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
 from webhook.explain.wording import counted, day, money
 
 _CORRECTING = (
@@ -44,6 +44,11 @@ _REPLIES = {
     "user_debt": "One of your payments was refunded after its credits had been used. The next credits that you buy "
     "cover this difference of {debt} first.",
     "user_without_purchase": f"Your account has {{available}}, and no payment for it has arrived. {_SEND_DETAILS}",
+    "generation_paid": "Your generation was made and cost {cost}. Your account has {available} now.",
+    "generation_refunded": "Your generation cost {cost}, and we gave them back. Your account has {available} now.",
+    "generation_released": "Your generation was not made and cost nothing. Your account has {available} now.",
+    "generation_expired": "Your generation was not made and cost nothing. Your account has {available} now.",
+    "generation_held": "Your generation is still being made. Your account has {available} for other ones now.",
     "user_fine": f"Your account has {{available}}. {_SIGNED_IN}",
 }
 
@@ -54,15 +59,17 @@ def reply(verdict: Verdict, story: Story | None) -> str:
     code = verdict.code
     if code == "parked" and sale and any(row.type == "PURCHASE" for row in sale.rows):
         code = "parked_granted"
-    values = _values_of_user(story) if isinstance(story, UserStory) else _values_of_sale(sale)
+    values = _values_of_user(story) if isinstance(story, UserStory | GenerationStory) else _values_of_sale(sale)
     return f"Hello,\n\n{_REPLIES.get(code, _REPLIES['parked']).format(**values)}\n\nKind regards"
 
 
-def _values_of_user(story: UserStory) -> dict[str, str]:
+def _values_of_user(story: UserStory | GenerationStory) -> dict[str, str]:
     available = story.user.available
+    cost = -story.entry.amount if isinstance(story, GenerationStory) and story.entry else 0
     return {
         "payment": "Your payment",
         "available": counted(max(available, 0), "credit"),
+        "cost": counted(cost, "credit"),
         "debt": counted(max(-available, 0), "credit"),
     }
 

@@ -15,9 +15,21 @@ from webhook.explain.query import Query
 from webhook.explain.records import Rows
 from webhook.explain.search import Found, find
 from webhook.explain.settlement import settlement
-from webhook.explain.story import EventStory, SaleStory, Story, load_event, load_sale, load_user
+from webhook.explain.story import (
+    EventStory,
+    GenerationStory,
+    SaleStory,
+    Story,
+    UserStory,
+    load_event,
+    load_generation,
+    load_sale,
+    load_user,
+)
 from webhook.explain.stripe_search import StripeFindings
 from webhook.explain.verdict import verdict
+
+_KINDS = {SaleStory: "sale", UserStory: "user", EventStory: "parked event", GenerationStory: "generation"}
 
 
 @dataclass(frozen=True)
@@ -63,20 +75,22 @@ def with_stripe(ledger: Rows, report: Report, findings: StripeFindings) -> Repor
     compared = tuple(_compared(ledger, each) for each in findings.candidates)
     known = (*report.candidates, *compared)
     report = replace(report, searched=searched, candidates=known, dashboard=findings.dashboard)
-    if report.story:
+    if report.story and not (known and report.verdict.code == "user_without_purchase"):
         return report
     if len(known) == 1 and known[0].is_known and known[0].payment_id:
         story = load_sale(ledger, known[0].payment_id)
         return replace(report, verdict=verdict(story), story=story) if story else report
     if len(known) == 1:
-        return replace(report, verdict=_unknown(known[0]))
-    return replace(report, verdict=_several(known)) if known else report
+        return replace(report, verdict=_unknown(known[0]), story=None)
+    return replace(report, verdict=_several(known), story=None) if known else report
 
 
 def _story(ledger: Rows, found: Found) -> Story | None:
     match found.kind, found.id:
         case "sale", str(payment_id):
             return load_sale(ledger, payment_id)
+        case "user", str(user_id) if found.generation_id:
+            return load_generation(ledger, found.generation_id, user_id)
         case "user", str(user_id):
             return load_user(ledger, user_id)
         case "parked event", str(event_id):
@@ -112,7 +126,9 @@ def _without_story(found: Found) -> Verdict:
 
 
 def _next_search(query: Query) -> str:
-    if query.prefix in ("pi", "in", "cs"):
+    if query.prefix == "cs":
+        return "the ledger does not keep the ids of paid sessions: search with the payment's id, or with --stripe"
+    if query.prefix in ("pi", "in"):
         return f"search at Stripe with --stripe; if the payment is yours: webhook reconcile {query.id}"
     return "search at Stripe with --stripe"
 
@@ -136,7 +152,7 @@ def _unknown(candidate: Candidate) -> Verdict:
 
 
 def _kind(story: Story) -> str:
-    return {"SaleStory": "sale", "UserStory": "user", "EventStory": "parked event"}[type(story).__name__]
+    return _KINDS[type(story)]
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from webhook.events.sales import user_id_of
 from webhook.explain.records import (
     Action,
+    Assignment,
     Claim,
     Entry,
     Fact,
@@ -58,6 +59,8 @@ class SaleStory:
     facts: tuple[Fact, ...]
     links: tuple[tuple[str, str], ...]
     """Pairs of an invoice and one of its payments."""
+    assignments: tuple[Assignment, ...]
+    """What operators say, the latest first. What counts of it counts before all facts."""
     claims: tuple[Claim, ...]
     reversals: tuple[Reversal, ...]
     rows: tuple[Entry, ...]
@@ -132,7 +135,21 @@ class EventStory:
     read_at: datetime
 
 
-Story = SaleStory | UserStory | EventStory
+@dataclass(frozen=True)
+class GenerationStory:
+    """A generation of a user."""
+
+    id: str
+    user: User
+    entry: Entry | None
+    """The ledger row with its cost; ``None`` for a hold that was not captured."""
+    refund: Entry | None
+    """The ledger row that gave its credits back."""
+    hold: Hold | None
+    read_at: datetime
+
+
+Story = SaleStory | UserStory | EventStory | GenerationStory
 
 
 def load_sale(ledger: Rows, payment_id: str) -> SaleStory | None:
@@ -151,6 +168,7 @@ def load_sale(ledger: Rows, payment_id: str) -> SaleStory | None:
         unsettled_reason=row["unsettled_reason"],
         facts=records(Fact, row["facts"]),
         links=tuple((invoice_id, paid_by) for invoice_id, paid_by in row["links"]),
+        assignments=records(Assignment, row["assignments"]),
         claims=records(Claim, row["claims"]),
         reversals=records(Reversal, row["reversals"]),
         rows=rows,
@@ -203,6 +221,22 @@ def load_event(ledger: Rows, event_id: str) -> EventStory | None:
     event = record(ParkedEvent, row)
     sale = load_sale(ledger, event.payment_id) if event.payment_id else None
     return EventStory(event, records(Action, row["actions"]), sale, row["read_at"])
+
+
+def load_generation(ledger: Rows, generation_id: str, user_id: str) -> GenerationStory | None:
+    """Return the story of a user's generation, ``None`` if there is no such user."""
+    found = ledger.rows("explain_user", user_id=user_id)
+    if not found:
+        return None
+    [row] = ledger.rows("explain_generation", id=generation_id)
+    return GenerationStory(
+        id=generation_id,
+        user=record(User, found[0]),
+        entry=record(Entry, row["entry"]) if row["entry"] else None,
+        refund=record(Entry, row["refund"]) if row["refund"] else None,
+        hold=record(Hold, row["hold"]) if row["hold"] else None,
+        read_at=found[0]["read_at"],
+    )
 
 
 def _owner(ledger: Rows, sale: MergedSale | None, rows: tuple[Entry, ...]) -> tuple[User | None, tuple[Hold, ...]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from webhook.explain.candidates import Candidate
-from webhook.explain.counting import SOURCES, counting_values
+from webhook.explain.counting import SOURCES, counting_assignment, counting_values
 from webhook.explain.escapes import printable
 from webhook.explain.outcome import Verdict
-from webhook.explain.records import Action, Claim, Entry, Fact, Hold, ParkedEvent, Reversal, UnpaidSale
+from webhook.explain.records import Action, Assignment, Claim, Entry, Fact, Hold, ParkedEvent, Reversal, UnpaidSale
 from webhook.explain.settlement import settlement
-from webhook.explain.story import EventStory, SaleStory, Story, User, UserStory
+from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, User, UserStory
 from webhook.explain.wording import counted, moment, money
 
 Row = Sequence[str]
@@ -29,6 +29,8 @@ def story_lines(story: Story) -> list[str]:
             return _sale(story)
         case UserStory():
             return _user(story)
+        case GenerationStory():
+            return _generation(story)
         case EventStory():
             rest = _sale(story.sale) if story.sale else _section("operator actions", map(_action, story.actions))
             return rest if story.sale else [*_section("parked events", [_event(story.event)]), *rest]
@@ -54,6 +56,7 @@ def _sale(story: SaleStory) -> list[str]:
     return [
         *_section("user", [_account(story.user)] if story.user else []),
         *_section("facts", [_fact(story, each) for each in story.facts]),
+        *_section("assignments by operators", [_assignment(story, each) for each in story.assignments]),
         *_section("claims", map(_claim, story.claims)),
         *_section("links", ([f"{invoice_id} is paid by {payment_id}"] for invoice_id, payment_id in story.links)),
         *_section("refunds and disputes", map(_reversal, story.reversals)),
@@ -75,6 +78,15 @@ def _user(story: UserStory) -> list[str]:
         *_section("open holds", map(_hold, story.holds)),
         *_section("ledger, newest first" if not story.next else "ledger, newest 100 rows", entries),
         *_section("operator actions", map(_action, story.actions)),
+    ]
+
+
+def _generation(story: GenerationStory) -> list[str]:
+    entries = [row for row in (story.entry, story.refund) if row]
+    return [
+        *_section("user", [_account(story.user)]),
+        *_section("hold", [_hold(story.hold)] if story.hold else []),
+        *_section("ledger", map(_entry, entries)),
     ]
 
 
@@ -113,6 +125,17 @@ def _fact(story: SaleStory, fact: Fact) -> Row:
     )
 
 
+def _assignment(story: SaleStory, each: Assignment) -> Row:
+    counts = ", ".join(counting_assignment(story, each)) or "nothing"
+    return (
+        f"action {each.number}",
+        each.payment_id,
+        f"for {each.user_id}" if each.user_id else "user not named",
+        "credits not named" if each.credits is None else counted(each.credits, "credit"),
+        f"withdrawn by action {each.withdrawn_by}" if each.withdrawn_by else f"counts: {counts}",
+    )
+
+
 def _claim(claim: Claim) -> Row:
     account = "account gone" if claim.is_erased else "account exists" if claim.user_exists else "no account"
     return (claim.subject_id, f"is for {claim.user_id}", f"level {claim.level}", account)
@@ -145,7 +168,9 @@ def _entry(entry: Entry) -> Row:
 
 
 def _hold(hold: Hold) -> Row:
-    return (hold.id, counted(hold.amount, "credit"), f"until {moment(hold.expires_at)}")
+    end = [f"captured {moment(hold.captured_at)}"] if hold.captured_at else []
+    end += [f"released {moment(hold.released_at)}"] if hold.released_at else []
+    return (hold.id, counted(hold.amount, "credit"), f"until {moment(hold.expires_at)}", *(end or ["not ended"]))
 
 
 def _event(event: ParkedEvent) -> Row:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from webhook.explain.generation_verdict import of_generation
 from webhook.explain.outcome import Verdict, discarded, parked
 from webhook.explain.sale_verdict import of_sale
-from webhook.explain.story import EventStory, SaleStory, Story, UserStory
+from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
 from webhook.explain.user_verdict import of_user
 
 __all__ = ["Verdict", "verdict"]
@@ -17,6 +18,8 @@ def verdict(story: Story) -> Verdict:
             return of_sale(story)
         case UserStory():
             return of_user(story)
+        case GenerationStory():
+            return of_generation(story)
         case EventStory():
             return _of_event(story)
 
