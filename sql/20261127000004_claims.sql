@@ -130,10 +130,10 @@ begin
                 and (is_erased or (select 1 from public.users where id = claims.user_id) is not null)
                 and (
                     level > 0
-                    or not exists (
-                        select from billing.claims as gift
-                        where gift.subject_id = claims.subject_id and gift.user_id = claims.user_id and gift.level < 0
-                    )
+                    or (
+                        select gift.level from billing.claims as gift
+                        where gift.subject_id = claims.subject_id and gift.user_id = claims.user_id and gift.level = -1
+                    ) is null
                 )
             order by user_id
         );

@@ -29,10 +29,12 @@ begin
     elsif v_sale.paid then
         v_purchase_id := billing.purchase_id_of(p_payment_ids);
         is_new := billing.clear_entries(p_payment_ids, null, v_purchase_id, p_fact, p_event_id);
-        if v_sale.forgotten then
+        if billing.lacks_nothing(v_sale) then
             reason := null;
         end if;
-        is_lost := reason is not null and v_sale.credits is not null and v_purchase_id is not null;
+        is_lost := reason is not null
+            and v_sale.credits is not null
+            and (v_purchase_id is not null or v_sale.forgotten);
         return;
     end if;
     if reason is not null or not v_sale.paid then
@@ -117,7 +119,7 @@ create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) return
         where
             payment_id = any (p_payment_ids)
             -- Without credits and a user it is another product's payment.
-            and (credits is not null or user_id in (select id from public.users))
+            and (credits is not null or (select id from public.users where id = user_id) is not null)
     )
         and (p_fact ->> 'money_amount')::numeric > (
             select coalesce(sum(money_amount), 0)
@@ -354,6 +356,7 @@ grant usage on type billing.new_sale to service_role;
 -- A delivery needs a few rows of tables that may be long, so everything below reads by index, row by row. The planner
 -- cannot know that: a session keeps the plans that it made while the tables were short. Where a row is looked up for each
 -- of several others, "(select 1 …) is not null" stands for "exists": the planner may hash a whole table for the latter.
+-- Plans are generic: to plan anew for each call takes longer than the call.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp

@@ -30,7 +30,11 @@ create function billing.lacks_nothing(p_sale billing.merged_sale) returns boolea
     language sql
     stable
     set search_path = pg_catalog, pg_temp
-    return p_sale.paid and (p_sale.forgotten or billing.unsettled_reason(p_sale) is null);
+    return p_sale.paid
+        and case billing.unsettled_reason(p_sale)
+            when 'unknown_user' then p_sale.forgotten
+            else billing.unsettled_reason(p_sale) is null
+        end;
 
 comment on function billing.lacks_nothing(billing.merged_sale) is
     'Returns whether a sale needs no further event: it is paid, and settled or its user was erased.';

@@ -119,8 +119,8 @@ MUTANTS = (
     Mutant(
         "gift cancels the claim of its payment",
         CLAIMS,
-        "gift.user_id = claims.user_id and gift.level < 0",
-        "gift.user_id = claims.user_id and gift.level < -1",
+        "gift.user_id = claims.user_id and gift.level = -1",
+        "gift.user_id = claims.user_id and gift.level = -2",
     ),
     Mutant(
         "sales that lose their user take credits back",

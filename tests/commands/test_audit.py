@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -21,7 +22,8 @@ from support.model import events_of, new_id
 from support.operators import discard
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, add, balance, record, refund, sale
-from support.strategies import deliveries, sales
+from support.shop import Books
+from support.strategies import deliveries, sales, stories
 from webhook.audit import checks as audit_module
 from webhook.audit.checks import CHECKS, REMEDIES
 from webhook.ledger.ledger import Ledger
@@ -47,6 +49,23 @@ def test_audit_of_any_history_finds_nothing(
             deliver_to(ledger, event)
     admin.execute(LONG_AGO)
     assert findings(audit) == []
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=[Phase.generate]
+)
+@given(data=st.data())
+def test_audit_of_any_story_of_claims_finds_nothing(
+    audit: Audit, admin: Admin, ledger: Ledger, data: st.DataObject
+) -> None:
+    """It derives the users of sales on its own. Sales without a user are parked."""
+    books = Books(admin, ledger)
+    books.open()
+    story = data.draw(stories(books.users[:2], str(uuid4()), books.users[2]))
+    for step in data.draw(st.permutations(story.steps())):
+        books.take(step)
+    admin.execute(LONG_AGO)
+    assert [line for line in findings(audit) if not line.startswith("parked: ")] == []
 
 
 def test_audit_during_live_traffic_finds_nothing(audit: Audit, database: Database, worker: Worker) -> None:

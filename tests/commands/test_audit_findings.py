@@ -23,6 +23,38 @@ def test_audit_reports_a_balance_that_differs_from_its_rows(audit: Audit, corrup
     ]
 
 
+CLAIM = {"kind": "claim", "subscription_id": "sub_1", "customer_id": "cus_1", "level": 3}
+
+
+def claimed_sale(admin: Admin, *users: str) -> None:
+    """Record a sale that names no user, and then claims of its subscription."""
+    record(admin, sale("in_9", None, version=2, subscription_id="sub_1", customer_id="cus_1"), event_id="evt_9")
+    for user in users:
+        record(admin, CLAIM | {"user_id": user}, event_id=f"evt_{user}")
+
+
+def test_audit_reports_credits_of_another_user_than_the_claims(audit: Audit, corrupt: Corrupt, admin: Admin) -> None:
+    claimed_sale(admin, BOB)
+    corrupt(f"update billing.claims set user_id = '{ALICE}'")
+    assert sorted(findings(audit)) == [
+        f"settlement: payment in_9, user {ALICE}: credits do not match the facts: expected 100, found 0",
+        f"settlement: payment in_9, user {BOB}: credits do not match the facts: expected 0, found 100",
+    ]
+
+
+def test_audit_reports_a_sale_that_lost_its_user_unlisted(audit: Audit, admin: Admin) -> None:
+    """Its ledger rows add up to 0, and no entry says that somebody paid."""
+    claimed_sale(admin, ALICE, BOB)
+    admin.execute("delete from billing.parked_events")
+    admin.execute(LONG_AGO)
+    assert findings(audit) == [
+        (
+            "settlement: payment in_9: a paid sale is not settled, and no event of it is parked: "
+            "expected a ledger row or a parked event, found nothing"
+        )
+    ]
+
+
 def test_audit_reports_a_balance_without_ledger_rows(audit: Audit, corrupt: Corrupt) -> None:
     corrupt(f"update public.users set credits_balance = 80 where id = '{BOB}'", balances=False)
     assert findings(audit) == [f"balance: user {BOB}: balance is not the sum of its ledger rows: expected 0, found 80"]

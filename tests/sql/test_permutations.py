@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -15,6 +15,7 @@ from support.operators import NOT_LATEST, UNKNOWN_PAYMENT
 from support.recorded import (
     USER_ID,
     dispute_event,
+    invoice_event,
     invoice_payment_event,
     payment_intent_event,
     refund_event,
@@ -54,16 +55,42 @@ def cursor(database: Database, admin: psycopg.Connection[Any]) -> Iterator[Clien
         connection.rollback()
 
 
+OTHER = "00000000-0000-4000-8000-000000000002"
+START = "checkout.session.completed.subscription"
+CLAIMS = [
+    session_event(START, user_id=None, client_reference_id=OTHER, subscription="sub_1", customer="cus_1"),
+    session_event(user_id=OTHER, client_reference_id=USER_ID, customer="cus_1", payment_intent="pi_gift"),
+    invoice_event(id="in_1", user_id=None, subscription="sub_1", customer="cus_1"),
+    invoice_event(id="in_2", subscription="sub_1", customer="cus_1", created=1),
+    refund_event(id="re_1", payment_intent="in_1", amount=300),
+]
+"""A subscription of OTHER by its session, and of USER_ID by an invoice. Its customer also buys a gift for OTHER."""
+
+
 def test_balance_is_the_same_in_every_order_of_events(cursor: ClientCursor[Any]) -> None:
-    """The orders form a tree: a shared beginning is delivered once, and savepoints undo each delivery."""
-    deliveries = [delivery(number, event) for number, event in enumerate(EVENTS)]
+    assert deliver_in_every_order(cursor, EVENTS, [BALANCE]) == 5040
+
+
+def test_users_of_sales_are_the_same_in_every_order(cursor: ClientCursor[Any], admin: psycopg.Connection[Any]) -> None:
+    """The renewal less its refund is USER_ID's, like the invoice that names them."""
+    admin.execute("insert into auth.users (id) values (%s)", [OTHER])
+    assert deliver_in_every_order(cursor, CLAIMS, [70 + 100, 100]) == 120
+
+
+def deliver_in_every_order(cursor: ClientCursor[Any], events: Sequence[dict[str, Any]], balances: list[int]) -> int:
+    """Check the balances of USER_ID and the others after each order, and return the number of orders.
+
+    The orders form a tree: a shared beginning is delivered once, and savepoints undo each delivery.
+    """
+    deliveries = [delivery(number, event) for number, event in enumerate(events)]
 
     def check() -> None:
         cursor.execute(
-            "select credits_balance, (select coalesce(sum(amount), 0) from public.transactions) from public.users"
+            "select credits_balance,"
+            " (select coalesce(sum(amount), 0) from public.transactions where user_id = users.id)"
+            " from public.users order by id desc"
         )
-        [(balance, total)] = cursor.fetchall()
-        assert balance == total == BALANCE
+        assert cursor.fetchall() == [(balance, balance) for balance in balances]
 
     def deliver(remaining: list[str]) -> int:
         if not remaining:
@@ -76,7 +103,7 @@ def test_balance_is_the_same_in_every_order_of_events(cursor: ClientCursor[Any])
             cursor.execute("rollback to savepoint before; release savepoint before")
         return orders
 
-    assert deliver(deliveries) == 5040
+    return deliver(deliveries)
 
 
 # Operators

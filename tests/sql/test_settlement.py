@@ -178,44 +178,47 @@ def test_failed_refund_returns_its_credit_under_its_own_id(books: Books) -> None
 
 
 def test_settlement_reads_few_rows_of_a_long_ledger(books: Books) -> None:
-    """It covers a sale, its redelivery and refund, a batch and a claim, with plans made for a short ledger."""
+    """It covers a sale, its redelivery, its refund, claims and a batch, with plans made for a short ledger."""
     books.open()
     user = books.users[0]
     terms = {"user_id": user, "credits": 9, "money_amount": 9, "currency": "usd"}
     sale = terms | {"kind": "sale", "version": 1, "paid": True, "customer_id": None}
     refund = terms | {"kind": "reversal", "version": 1, "money_amount": 5}
-
-    claim = {"kind": "claim", "customer_id": "cus_1", "user_id": user, "level": 1}
-    claimed = sale | {"user_id": None, "customer_id": "cus_1", "payment_id": "pi_claimed"}
+    claim = {"kind": "claim", "user_id": user, "level": 1}
 
     def record(name: str) -> None:
         sold, refunded = sale | {"payment_id": f"pi_{name}"}, refund | {"payment_id": f"pi_{name}", "id": f"re_{name}"}
         batch = [sale | {"payment_id": f"pi_{name}{number}"} for number in range(8)]
-        for facts in ([sold], [sold], [refunded], batch, [claim], [claimed]):
+        names = {"subscription_id": f"sub_{name}", "customer_id": f"cus_{name}"}
+        renewal = sale | names | {"payment_id": f"in_{name}", "user_id": None}
+        claims = [claim | {"customer_id": f"cus_{name}"}, claim | names | {"level": 3}]
+        for facts in ([sold], [sold], [refunded], [renewal], claims, batch):
             deliveries = [{"event_id": "evt_1", "facts": [fact]} for fact in facts]
             books.admin.execute("select billing.record(%s)", [json.dumps(deliveries)])
 
-    for number in range(8):  # from the sixth call on, Postgres may keep a generic plan
+    for number in range(8):
         record(f"early{number}")
-    books.admin.execute(
-        "insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)"
-        " select %s, 1, 'PURCHASE', 'pi_' || n, 'pi_' || n, 1, 'usd' from generate_series(1, 5000) as n",
-        [user],
-    )
-    books.admin.execute("insert into auth.users (id) select gen_random_uuid() from generate_series(1, 5000)")
-    books.admin.execute(
-        "insert into billing.sales select 'pi_' || n, 1, %s, 1, 1, 'usd', true from generate_series(1, 5000) as n",
-        [user],
-    )
+    long_tables = {
+        "auth.users (id)": "gen_random_uuid()",
+        "public.transactions (user_id, amount, type, stripe_id, payment_id)": (
+            "%(user)s, 1, 'PURCHASE', 'pi_' || n, 'pi_' || n"
+        ),
+        "billing.sales (payment_id, version, credits, paid, subscription_id, customer_id)": (
+            "'pi_' || n, 1, 1, true, 'sub_' || n, 'cus_' || n"
+        ),
+        "billing.claims (subject_id, user_id, level, customer_id)": "'sub_' || n, %(user)s, 3, 'cus_' || n",
+        "billing.reversals": "'re_' || n, 1, 'pi_' || n, 1, 'usd', 'evt_1'",
+    }
+    for table, values in long_tables.items():
+        query = f"insert into {table} select {values} from generate_series(1, 5000) as n"
+        books.admin.execute(query, {"user": user})
 
-    def rows_read() -> int:
-        [(rows,)] = books.admin.execute(
-            "select sum(seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables"
-            " where relname in ('transactions', 'sales', 'users', 'claims')"
-        )
-        return int(rows)
+    def rows_read() -> dict[str, int]:
+        query = "select relname, (seq_tup_read + idx_tup_fetch)::integer from pg_stat_xact_user_tables"
+        tables = ["transactions", "sales", "claims", "reversals", "users"]
+        return dict(books.admin.execute(f"{query} where relname = any (%s)", [tables]).fetchall())
 
     with books.admin.transaction():
         before = rows_read()  # it may include statements from before the transaction
         record("late")
-        assert rows_read() - before < 200
+        assert max(rows - before[table] for table, rows in rows_read().items()) < 200

@@ -15,7 +15,18 @@ from support.databases import WORKER, Database
 from support.ledger_queries import WAITS, held, new_user, sessions
 from support.waiting import WAIT_TIMEOUT, eventually
 from webhook.events.event import Event
-from webhook.events.facts import ONE_TIME_SALE, SESSION, Claim, Fact, Link, Reversal, Sale, as_json
+from webhook.events.facts import (
+    INVOICE,
+    INVOICE_METADATA,
+    ONE_TIME_SALE,
+    SESSION,
+    Claim,
+    Fact,
+    Link,
+    Reversal,
+    Sale,
+    as_json,
+)
 from webhook.ledger.connections import CONNECTIONS
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Outcome
@@ -154,6 +165,41 @@ def test_customer_link_in_a_batch_settles_its_waiting_sales(bank: Bank, order: i
     bank.record([bank.sale("in_2", user_id=None, customer_id="cus_2")])
     bank.record([Claim(None, "cus_2", bank.user_id, ONE_TIME_SALE), bank.sale("pi_2")])
     assert bank.balance() == 400
+
+
+def renewal(bank: Bank, name: str, created: int) -> list[Fact]:
+    """Return the facts of a renewal that names its user."""
+    return [Claim("sub_1", "cus_1", bank.user_id, INVOICE_METADATA, created), bank.sale(name, version=INVOICE)]
+
+
+def test_renewals_in_a_batch_keep_the_newest_claim(bank: Bank) -> None:
+    """They take the short path, like all sales that come with a claim of their user."""
+    assert bank.record(renewal(bank, "in_1", 5), renewal(bank, "in_2", 7)) == [RECORDED, RECORDED]
+    bank.record(renewal(bank, "in_3", 6))
+    created = "select extract(epoch from created)::integer from billing.claims"
+    assert bank.admin.execute(created).fetchall() == [(7,)]
+    assert bank.balance() == 300
+
+
+@pytest.mark.parametrize("level", [INVOICE_METADATA, ONE_TIME_SALE])
+def test_short_and_full_path_store_the_same_claim(bank: Bank, level: int) -> None:
+    """A delivery with facts about another payment takes the full path."""
+    subscription = "sub_1" if level == INVOICE_METADATA else None
+    stored = []
+    for name, others in (("1", []), ("2", [refund("pi_other")])):
+        claim = Claim(subscription and f"sub_{name}", f"cus_{name}", bank.user_id, level, 5)
+        bank.record([claim, *others, bank.sale(f"pi_{name}")])
+        query = "select right(subject_id, -4), right(customer_id, -4), level, created, is_erased from billing.claims"
+        [row] = bank.admin.execute(f"{query} where subject_id like %s", [f"%{name}"]).fetchall()
+        stored.append([value for value in row if value != name])
+    assert stored[0] == stored[1]
+
+
+def test_renewal_in_a_batch_settles_the_subscriptions_waiting_sale(bank: Bank) -> None:
+    """So it does not take the short path."""
+    bank.record([bank.sale("in_1", user_id=None, subscription_id="sub_1", customer_id="cus_9")])
+    bank.record(renewal(bank, "in_2", 5), [bank.sale("pi_1")])
+    assert bank.balance() == 300
 
 
 def test_sale_with_another_users_customer_takes_the_full_path(bank: Bank) -> None:

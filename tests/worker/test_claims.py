@@ -286,6 +286,13 @@ def test_renewal_from_before_an_erasure_parks_nothing(deliver: Worker) -> None:
     assert deliver.parked() == []
 
 
+def test_forgotten_sale_that_turns_out_to_be_nobodys_is_parked(deliver: Worker) -> None:
+    """Its user was derived from a payment, and the payment turns out to be a gift."""
+    session, payment = GIFT
+    deliver.does(payment, renewal(), (ERASE, B), session)
+    assert deliver.parked() == [("in_1", "missing_user")]
+
+
 def test_erasure_leaves_the_claims_under_a_pseudonym(deliver: Worker, admin: Admin) -> None:
     deliver.does(start(A), renewal("in_1", user_id=A), purchase(A))
     deliver.does((ERASE, A), start(A), renewal("in_2", user_id=A), purchase(A, "pi_2"))

@@ -179,7 +179,7 @@ sales as materialized (
         paid,
         recorded_at,
         bool_or(erased) over (partition by sale) as erased,
-        bool_or(forgotten) over (partition by sale) as forgotten
+        bool_or(forgotten) over (partition by sale) and owner_id is not null as forgotten
     from (
         select
             sale,
