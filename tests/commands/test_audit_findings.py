@@ -37,8 +37,8 @@ def test_audit_reports_credits_of_another_user_than_the_claims(audit: Audit, cor
     claimed_sale(admin, BOB)
     corrupt(f"update billing.claims set user_id = '{ALICE}'")
     assert sorted(findings(audit)) == [
-        f"settlement: payment in_9, user {ALICE}: credits do not match the facts: expected 100, found 0",
-        f"settlement: payment in_9, user {BOB}: credits do not match the facts: expected 0, found 100",
+        f"settlement: payment in_9, user {ALICE}, rows nothing: credits do not match the facts: expected 100, found 0",
+        f"settlement: payment in_9, user {BOB}, rows in_9: credits do not match the facts: expected 0, found 100",
     ]
 
 
