@@ -287,7 +287,7 @@ def test_ledger_with_all_connections_busy_is_unavailable(database: Database, mon
         calls = [threads.submit(ledger.park, event, "unreadable", "pi_1", "{}") for _ in range(CONNECTIONS)]
         eventually(lambda: sessions(holder, WAITS) == CONNECTIONS)
         with pytest.raises(LedgerUnavailableError, match="busy"):
-            ledger.parked_count()
+            ledger.current_counts()
         holder.rollback()
         assert {call.result(WAIT_TIMEOUT).name for call in calls} == {"parked"}
     ledger.close()

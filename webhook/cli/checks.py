@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -16,6 +16,9 @@ from webhook.commands import doctor
 from webhook.events.fields import IDENTIFIER
 from webhook.reconcile import named as reconcile_named
 from webhook.reconcile import run as reconcile
+
+_ALERT_AFTER = timedelta(hours=1)
+"""How long an event may be parked before doctor --alerts reports it."""
 
 
 @command("reconcile")
@@ -91,7 +94,13 @@ def audit_command(since: datetime | None, until: datetime | None, *, stripe: boo
 
 
 @command("doctor")
-def doctor_command() -> int:
+@click.option("--alerts", is_flag=True, help="For cron: print only what is wrong, and nothing if all is well.")
+@click.option(
+    "--older-than",
+    type=TimeParameter(),
+    help="With --alerts: report events that have been parked for longer. Default: 1h.",
+)
+def doctor_command(older_than: datetime | None, *, alerts: bool) -> int:
     """Check settings, database, permissions and the Stripe endpoint.
 
     \b
@@ -100,7 +109,14 @@ def doctor_command() -> int:
 
     It changes nothing and prints no secret. Each check is one line that starts with ok, fail or skipped. The exit code
     is 1 if a check fails. If a worker runs on PORT (default 8000), it also reports the deliveries per signing secret.
+
+    With --alerts, the exit code is 1 if a check fails or an event has been parked for longer than --older-than, and 2
+    if the database or Stripe did not answer.
     """
+    if alerts:
+        return doctor.alert(older_than or datetime.now(UTC) - _ALERT_AFTER)
+    if older_than:
+        raise click.UsageError("--older-than goes with --alerts: without it, every parked event counts")
     return OK if doctor.run() else FOUND
 
 

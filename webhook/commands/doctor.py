@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -37,6 +39,8 @@ from webhook.stripe_api.endpoints import StripeOperator
 from webhook.stripe_api.errors import StripeUnavailableError
 
 OK, FAIL, SKIPPED = "ok", "fail", "skipped"
+ALL_WELL, WRONG, NO_ANSWER = 0, 1, 2
+"""Exit codes of :func:`alert`."""
 
 _LOGIN_REMEDY = "check DATABASE_URL, and grant service_role to its login"
 _OPTIONAL = "thin events and reconcile"
@@ -61,6 +65,8 @@ class Finding:
     """``OK``, ``FAIL`` or ``SKIPPED``."""
     text: str
     """The subject of the check and, if it failed, the remedy."""
+    is_unanswered: bool = False
+    """Whether the check got no answer from the database or Stripe."""
 
 
 Findings = Iterator[Finding]
@@ -75,10 +81,27 @@ def run(environ: Environment = os.environ) -> bool:
     return not has_failed
 
 
-def examine(environ: Environment) -> Findings:
-    """Yield the results of all checks; the failure of one does not stop the others."""
+def alert(parked_before: datetime, environ: Environment = os.environ) -> int:
+    """Print the failed checks alone, and return the exit code.
+
+    Events count that are parked since before ``parked_before``. The code is 0 if all is well, 1 if something is wrong,
+    and 2 if a check got no answer.
+    """
+    failures = [each for each in examine(environ, parked_before) if each.verdict == FAIL]
+    for failure in failures:
+        click.echo(failure.text)
+    if any(failure.is_unanswered for failure in failures):
+        return NO_ANSWER
+    return WRONG if failures else ALL_WELL
+
+
+def examine(environ: Environment, parked_before: datetime | None = None) -> Findings:
+    """Yield the results of all checks; the failure of one does not stop the others.
+
+    Parked events count if they are parked since before ``parked_before``, by default all of them.
+    """
     yield from _settings(environ)
-    yield from _database(environ)
+    yield from _database(environ, parked_before)
     yield from _operator(environ)
     yield from _signing_secrets(environ)
     yield from _stripe(environ)
@@ -104,10 +127,10 @@ def _settings(environ: Environment) -> Findings:
             read(environ)
             yield Finding(OK, name)
         except SettingsError as error:
-            yield Finding(FAIL, str(error))
+            yield Finding(FAIL, str(error), is_unanswered=name == "DATABASE_URL")
 
 
-def _database(environ: Environment) -> Findings:
+def _database(environ: Environment, parked_before: datetime | None) -> Findings:
     try:
         url = read_database_url(environ)
     except SettingsError:
@@ -117,17 +140,19 @@ def _database(environ: Environment) -> Findings:
         try:
             role, is_applied = ledger.role(), ledger.is_schema_applied()
         except LedgerUnavailableError as error:
-            yield Finding(FAIL, f"database: not reachable as service_role: {_with_remedy(error, _LOGIN_REMEDY)}")
+            text = f"database: not reachable as service_role: {_with_remedy(error, _LOGIN_REMEDY)}"
+            yield Finding(FAIL, text, is_unanswered=True)
             return
         yield Finding(OK, f"database: reachable as {role}")
         if not is_applied:
             yield Finding(FAIL, "schema: not applied: run webhook migrate")
             return
-        for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, _parked):
+        parked = partial(_parked, parked_before=parked_before)
+        for check in (_schema, _row_level_security, _database_permissions, _triggers, _accounts, parked):
             try:
                 yield from check(ledger)
             except LedgerUnavailableError as error:
-                yield Finding(FAIL, f"database: {_with_remedy(error, 'run webhook migrate')}")
+                yield Finding(FAIL, f"database: {_with_remedy(error, 'run webhook migrate')}", is_unanswered=True)
 
 
 def _with_remedy(error: LedgerUnavailableError, remedy: str) -> str:
@@ -180,11 +205,15 @@ def _accounts(ledger: Ledger) -> Findings:
         yield Finding(OK, "accounts: each one has its row in public.users")
 
 
-def _parked(ledger: Ledger) -> Findings:
-    if count := ledger.parked_count():
-        yield Finding(FAIL, f"parked events: {count}, see webhook parked")
-    else:
+def _parked(ledger: Ledger, parked_before: datetime | None) -> Findings:
+    events = [event for event in ledger.parked_events() if parked_before is None or event.parked_at < parked_before]
+    if not events:
         yield Finding(OK, "parked events: none")
+        return
+    oldest = events[0]
+    since = f"{oldest.parked_at.astimezone(UTC):%Y-%m-%d %H:%M %Z}"
+    subject = f"the oldest is {oldest.id} ({oldest.reason}), since {since}"
+    yield Finding(FAIL, f"parked events: {len(events)}, {subject}: see webhook parked")
 
 
 def _operator(environ: Environment) -> Findings:
@@ -227,7 +256,8 @@ def _stripe(environ: Environment) -> Findings:
         yield from _key_permissions(operator)
         yield from _endpoint(operator)
     except StripeUnavailableError as error:
-        yield Finding(FAIL, f"Stripe: {str(error.with_permission_hint('')).removeprefix('Stripe: ')}")
+        text = f"Stripe: {str(error.with_permission_hint('')).removeprefix('Stripe: ')}"
+        yield Finding(FAIL, text, is_unanswered=error.status != HTTPStatus.UNAUTHORIZED)
         yield Finding(SKIPPED, "the other checks at Stripe")
 
 

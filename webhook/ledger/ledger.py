@@ -244,10 +244,6 @@ class Ledger:
         """Return the ledger rows of a sale, oldest first; the payment is any of its ids."""
         return [Entry(**row) for row in self.rows("entries_of_sale", payment_id=payment_id)]
 
-    def parked_count(self) -> int:
-        """Return the number of open parked events."""
-        return int(self._value("parked_count"))
-
     def latest_assignment(self, payment_id: str) -> LatestAssignment | None:
         """Return the latest assignment of the payment's sale that is not withdrawn."""
         rows = self.rows("latest_assignment", payment_id=payment_id)
