@@ -342,6 +342,31 @@ revoke all on type billing.new_sale from public, anon, authenticated, service_ro
 grant usage on type billing.new_sale to service_role;
 
 
+-- A claim is merged before its user is locked. A deletion that commits in between has not seen the claim.
+create function billing.has_lost_claimant(p_facts jsonb) returns boolean
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (
+        select from jsonb_array_elements(p_facts) as fact
+        where
+            fact ->> 'outcome' = 'recorded'
+            and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
+            and exists (select from billing.claims where user_id = (fact ->> 'user_id')::uuid)
+    );
+end
+$$;
+
+comment on function billing.has_lost_claimant(jsonb) is
+    'Returns whether the user of a claim was deleted after merge_claim() had found that the user exists.';
+
+revoke all on function billing.has_lost_claimant(jsonb) from public, anon, authenticated, service_role;
+
+grant execute on function billing.has_lost_claimant(jsonb) to service_role;
+
+
 -- p_deliveries is [{"event_id": text, "facts": [fact, …]}, …]. A fact is one of
 --   {"kind": "sale", "payment_id", "version", "user_id", "credits", "money_amount", "currency", "paid",
 --    "subscription_id", "customer_id", "priced", "unusable"}
@@ -380,6 +405,9 @@ begin
         p_deliveries := billing.merge_claims(p_deliveries, array(select payment_id from unnest(v_sales)));
         v_facts := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
         perform billing.lock_users(v_facts);
+        if billing.has_lost_claimant(v_facts) then
+            raise exception 'the user of a claim was deleted meanwhile' using errcode = 'serialization_failure';
+        end if;
     end if;
     if cardinality(v_sales) > 0 then
         v_new := billing.record_new_sales(v_sales); -- it locks no more users than lock_users() has locked

@@ -55,6 +55,7 @@ function billing.finish_reconciliation(bigint): service_role=execute
 function billing.forget_accounts():
 function billing.forget_users(uuid[]):
 function billing.guard_credits_balance():
+function billing.has_lost_claimant(jsonb): service_role=execute
 function billing.held_credits(uuid,timestamp with time zone): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_named_in(json): service_role=execute

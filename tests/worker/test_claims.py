@@ -391,3 +391,20 @@ def test_sign_up_waits_for_a_concurrent_claim(worker: Worker, database: Database
     worker(renewal())
     waits_for(database, CLAIM, lambda: worker.does((SIGN_UP, A)))
     assert (worker.balances()[0], worker.parked()) == (100, [])
+
+
+@pytest.mark.parametrize("deletion", ["select billing.erase_user(%s)", "delete from auth.users where id = %s"])
+def test_claim_waits_for_a_concurrent_deletion(deliver: Worker, database: Database, deletion: str) -> None:
+    """Otherwise the claim would keep the id of a user who is gone, and count no more."""
+    with (
+        psycopg.connect(database.superuser_url, autocommit=True) as watcher,
+        psycopg.connect(database.admin_url) as deleting,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        deleting.execute(deletion, [A])
+        claim = thread.submit(deliver, start(A))
+        eventually(lambda: claim.done() or sessions(watcher, WAITS) == 1)
+        deleting.commit()
+        claim.result(WAIT_TIMEOUT)
+    assert deliver.admin.execute("select from billing.claims where user_id = %s", [A]).rowcount == 0
+    assert deliver(renewal()) == Outcome("parked", "unknown_user")
