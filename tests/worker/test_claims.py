@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -350,6 +351,29 @@ def test_sign_up_leaves_most_of_very_many_sales(worker: Worker, admin: Admin) ->
     worker.does((SIGN_UP, A))
     assert worker.balances()[0] == 100 * 100
     assert len(worker.parked()) == 1
+
+
+def test_sign_up_reads_few_rows_of_many_claims(worker: Worker, admin: Admin) -> None:
+    """Its plans were made while the tables were short."""
+
+    def rows_read(count: int) -> int:
+        for _ in range(count):
+            user = str(uuid4())
+            worker.does(start(user, f"sub_{user}", customer=user), renewal(f"in_{user}", f"sub_{user}", customer=user))
+            with admin.transaction():
+                admin.execute("insert into auth.users (id) values (%s)", [user])
+                query = "select sum(seq_tup_read)::integer from pg_stat_xact_user_tables where schemaname = 'billing'"
+                [(rows,)] = admin.execute(query)
+        return int(rows)
+
+    rows_read(8)  # from the sixth call on, Postgres may keep a generic plan
+    admin.execute("vacuum analyze")
+    rows_read(8)
+    admin.execute(
+        "insert into billing.claims (subject_id, user_id, level)"
+        " select 'sub_' || n, gen_random_uuid(), 3 from generate_series(1, 5000) as n"
+    )
+    assert rows_read(1) < 500
 
 
 # Concurrency
