@@ -382,7 +382,8 @@ begin
         pg_catalog.array_agg(deleted.event_id),
         pg_catalog.jsonb_object_agg(deleted.payment_id, deleted.reason) filter (
             where
-                deleted.payment_id <> all (v_payment_ids || v_nameless)
+                deleted.payment_id is not null
+                and deleted.payment_id <> all (v_payment_ids || v_nameless)
                 and not coalesce(sale.erased or billing.lacks_nothing(sale), false)
         )
     into v_event_ids, v_others

@@ -24,6 +24,7 @@ REMEDIES = {
     "currency": "give back what the refund should not have taken: run `webhook adjust USER CREDITS --reason TEXT`",
     "generation": "correct the balance: run `webhook adjust USER CREDITS --reason TEXT`",
     "hold": "find out who changed the hold or its row; then run `webhook adjust USER CREDITS --reason TEXT`",
+    "operator": "find out who bypassed the operators' functions; then run `webhook adjust USER CREDITS --reason TEXT`",
     "parked": "run `webhook parked`: it shows what to do for each reason",
     "stripe": "run `webhook reconcile --since DATE` from before the payment",
 }
