@@ -186,7 +186,7 @@ begin
             using
                 errcode = 'CR012',
                 detail = format('No sale %s is known.', coalesce(p_payment_id, 'null')),
-                hint = 'Nothing was changed. Check the id; webhook reconcile finds sales whose events never arrived.';
+                hint = 'Nothing was changed. A paid Checkout Session is known by its payment, pi_…. webhook reconcile finds sales whose events never arrived.';
     end if;
     if p_sale.erased or (p_sale.forgotten and billing.unsettled_reason(p_sale) is not null) then
         raise exception 'erased_sale'

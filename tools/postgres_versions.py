@@ -36,6 +36,10 @@ SETTINGS = ("-F", "-h", "127.0.0.1", "-k", "", "-N", "200")
 SUITE = (
     "tests/sql/test_access.py",
     "tests/sql/test_privileges.py",
+    "tests/sql/test_operator_actions.py",
+    "tests/sql/test_adjust.py",
+    "tests/sql/test_assign.py",
+    "tests/commands/test_audit_operators.py",
     "tests/sql/test_lints.py",
     "tests/commands/test_audit.py",
     "tests/commands/test_audit_findings.py",

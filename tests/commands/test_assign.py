@@ -142,6 +142,16 @@ def test_assign_of_a_discarded_event_grants_it(deliver: Deliver, assign: Assign,
     assert balances(admin) == (0, 100)
 
 
+@pytest.mark.parametrize("name", [PAYMENT, "cs_1"])
+def test_assign_by_the_payment_of_a_parked_event_grants_it(
+    deliver: Deliver, assign: Assign, admin: Admin, name: str
+) -> None:
+    """Also if nothing of the sale was recorded, and by its session."""
+    deliver(session(user_id=CAROL, id="cs_1"))
+    assert assign(name, "--user", BOB).exit_code == 0
+    assert (balances(admin), parked(admin)) == ((0, 100), [])
+
+
 # Sales that are settled
 
 

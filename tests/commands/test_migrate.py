@@ -228,6 +228,27 @@ def test_migrate_plain_postgres_by_a_createrole_admin_works(creator_url: str) ->
     assert query(creator_url, memberships) == []
 
 
+@pytest.fixture
+def new_server_url() -> Iterator[str]:
+    """The superuser's URL of a server without the operators' role, whose admin may not create roles."""
+    with new_folder() as folder, postgres.running(folder / "data", durable=False) as url:
+        postgres.prepare(url, PASSWORD)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"alter role {postgres.ADMIN} nocreaterole")
+        yield url
+
+
+def test_migrate_by_an_admin_without_createrole_names_the_role(new_server_url: str) -> None:
+    """Once another admin has created the role, this one can migrate."""
+    limited_url = login(new_server_url, postgres.ADMIN)
+    with pytest.raises(MigrationError, match="webhook_admin may not create the role billing_operator: run") as raised:
+        migrate(limited_url)
+    assert "\n" not in str(raised.value)
+    with psycopg.connect(new_server_url) as connection:
+        connection.execute("create role billing_operator")
+    assert migrate(limited_url).version == expected_version()
+
+
 def test_plain_postgres_admin_writes_but_does_not_own_auth_users(admin: psycopg.Connection) -> None:
     admin.execute("insert into auth.users (id) values (gen_random_uuid())")
     assert admin.execute("update auth.users set email = 'new@example.com'").rowcount == 1

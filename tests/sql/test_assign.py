@@ -128,12 +128,28 @@ def test_assign_completes_a_sale_without_user(operator: psycopg.Connection, owne
     assert parked(owner) == []
 
 
-def test_redelivery_after_an_assignment_is_a_duplicate(operator: psycopg.Connection, owner: psycopg.Connection) -> None:
-    for fact in (sale("pi_1", None), sale("pi_2", ALICE, credits=None), sale("pi_3", CAROL), sale("pi_4", ALICE)):
-        record(owner, fact | {"user_id": None} if fact["user_id"] == CAROL else fact)
-        assign(operator, fact["payment_id"], BOB, 7)
-        assert record(owner, fact) == {"outcome": "duplicate"}
-    assert balances(owner) == (0, 28)
+@pytest.mark.parametrize(
+    "fact",
+    [sale("pi_1", None), sale("pi_1", ALICE, credits=None), sale("pi_1", ALICE)],
+    ids=["nobody", "none", "other"],
+)
+def test_redelivery_after_an_assignment_is_a_duplicate(
+    operator: psycopg.Connection, owner: psycopg.Connection, fact: dict[str, Any]
+) -> None:
+    record(owner, fact)
+    assign(operator, "pi_1", BOB, 7)
+    assert record(owner, fact) == {"outcome": "duplicate"}
+    assert balances(owner) == (0, 7)
+
+
+def test_redelivery_that_names_an_unknown_user_is_a_duplicate(
+    operator: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """What it reports about money was recorded without its user."""
+    record(owner, sale("pi_1", None))
+    assign(operator, "pi_1", BOB)
+    assert record(owner, sale("pi_1", CAROL)) == {"outcome": "duplicate"}
+    assert balances(owner) == (0, 100)
 
 
 def test_unpaid_sale_stays_ungranted_until_it_is_paid(operator: psycopg.Connection, owner: psycopg.Connection) -> None:

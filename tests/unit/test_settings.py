@@ -14,6 +14,7 @@ from webhook.settings import (
     read_dev_settings,
     read_lookup_settings,
     read_migration_database_url,
+    read_operator_database_url,
     read_operator_key,
     read_reader_settings,
     read_server_settings,
@@ -165,7 +166,24 @@ def test_migration_url_of_a_transaction_pooler_is_rejected() -> None:
         read_migration_database_url({"DATABASE_URL": "postgresql://worker@pooler.example.com:6543/postgres"})
 
 
-URL_READERS = {"DATABASE_URL": read_database_url, "MIGRATION_DATABASE_URL": read_migration_database_url}
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"DATABASE_URL": URL}, URL),
+        ({"OPERATOR_DATABASE_URL": URL}, URL),
+        ({"DATABASE_URL": "postgresql://worker@host/x", "OPERATOR_DATABASE_URL": URL}, URL),
+        ({"DATABASE_URL": URL, "OPERATOR_DATABASE_URL": " "}, URL),
+    ],
+)
+def test_operator_url_falls_back_to_the_workers(environ: dict[str, str], url: str) -> None:
+    assert read_operator_database_url(environ) == url
+
+
+URL_READERS = {
+    "DATABASE_URL": read_database_url,
+    "MIGRATION_DATABASE_URL": read_migration_database_url,
+    "OPERATOR_DATABASE_URL": read_operator_database_url,
+}
 
 
 @pytest.mark.parametrize("name", URL_READERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from webhook.stripe_api.client import stripe_api
 UNREAD = ("wrong_mode", "unreadable", "missing_api_key", "missing_object")
 """The reasons of events whose facts about money are not known."""
 _DEBT = "CR001"
+_PAYMENT = re.compile(r"(pi|in|cs)_[!-~]{1,250}")
 
 
 class NotAssignableError(ExpectedError):
@@ -80,14 +82,26 @@ def _assign(assignment: Assignment, operator: Operator, operators: OperatorLedge
 
 
 def _assignment(request: Request, ledger: Ledger) -> Assignment:
-    """Return the assignment of the payment that the request names, after recording what its parked event reports."""
+    """Return the assignment of the payment that the request names, after recording what parked events report."""
     event = ledger.parked_event(request.name) if IDENTIFIER.fullmatch(request.name) else None
-    if event is None and (request.name.startswith("evt_") or not IDENTIFIER.fullmatch(request.name)):
+    if event is None and not _PAYMENT.fullmatch(request.name):
         raise NotAssignableError(f"never parked: {request.name}: name the payment of its sale, pi_…, in_… or cs_…")
-    payment_id = request.name if event is None else _recorded_payment(event, ledger)
+    payment_id = _payment_of(request.name, ledger) if event is None else _recorded_payment(event, ledger)
     withdraws = _latest(payment_id, request, ledger) if request.withdraws else None
     event_id = None if event is None else event.id
     return Assignment(request.id, payment_id, request.user_id, request.credits, withdraws, event_id)
+
+
+def _payment_of(name: str, ledger: Ledger) -> str:
+    """Return the payment that an id names, after recording its open events. A session may be parked by its payment."""
+    parked = [event for event in ledger.find_parked(name) if event.resolution is None and event.reason not in UNREAD]
+    by_payment = {event.payment_id: event for event in parked if event.payment_id}
+    if name not in by_payment and len(by_payment) == 1 and name.startswith("cs_"):
+        [name] = by_payment
+    for event in parked:
+        if event.payment_id == name:
+            _recorded_payment(event, ledger)
+    return name
 
 
 def _latest(payment_id: str, request: Request, ledger: Ledger) -> int:
