@@ -112,10 +112,11 @@ def test_link_of_an_old_invoice_is_found_by_its_event(shop: Shop) -> None:
 def test_link_of_an_old_invoice_needs_the_invoice_in_the_ledger(shop: Shop) -> None:
     """The list contains the link, but the invoice is from before the window."""
     shop.stripe.add_events(INVOICE, LINK, at=days_ago(10))
+    invoice = shop.stripe.objects[INVOICE["id"]]  # as old as its object
     shop.stripe.delete_events()
     assert not shop.missing("--since", "2d")
     assert shop.admin.execute("select from billing.payment_links").rowcount == 0
-    shop.deliver(INVOICE)
+    shop.deliver(invoice)
     assert list(shop.missing("--since", "2d")) == ["inpay_1"]
 
 

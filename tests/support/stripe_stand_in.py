@@ -199,6 +199,10 @@ def _fits(value: Any, operator: str, wanted: str) -> bool:
             return int(value) < int(wanted)
 
 
+_SUBSCRIPTION = "parent.subscription_details.subscription"
+"""Where an invoice names its subscription. A session has a field for it."""
+
+
 def _matches(source: JSONObject, query: dict[str, str]) -> bool:
     created = source["created"]
     types = [value for key, value in query.items() if key.startswith("types")]
@@ -210,10 +214,9 @@ def _matches(source: JSONObject, query: dict[str, str]) -> bool:
         and query.get("payment[payment_intent]") in (None, (source.get("payment") or {}).get("payment_intent"))
         and query.get("customer_details[email]") in (None, _field(source, "customer_details.email"))
         and ("customer" not in query or source.get("customer") == query["customer"])
-        and query.get("subscription") in (None, _field(source, "parent.subscription_details.subscription"))
+        and query.get("subscription") in (None, source.get("subscription"), _field(source, _SUBSCRIPTION))
         and ("invoice" not in query or source.get("invoice") == query["invoice"])
         and ("charge" not in query or source.get("charge") == query["charge"])
-        and ("subscription" not in query or source.get("subscription") == query["subscription"])
     )
 
 
