@@ -55,7 +55,7 @@ def test_audit_reports_a_sale_that_ignores_its_assignment(
     message = "credits do not match the facts: expected"
     assert sorted(findings(audit)) == [
         f"settlement: payment pi_1, user {ALICE}, rows pi_1 re_1: {message} 0, found 75",
-        f"settlement: payment pi_1, user {BOB}: {message} 75, found 0",
+        f"settlement: payment pi_1, user {BOB}, rows nothing: {message} 75, found 0",
     ]
 
 
