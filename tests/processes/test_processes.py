@@ -220,6 +220,6 @@ def test_first_stripe_request_causes_no_ignored_exception(
     ):
         event = sale(new_user(admin), "asks")
         del event["data"]["object"]["metadata"]["credits"]
-        assert worker.deliver(event).status == 503
+        assert worker.deliver(event).body == {"outcome": "parked", "reason": "missing_object"}
         assert stripe.requests
         assert "Exception ignored" not in worker.log

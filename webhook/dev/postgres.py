@@ -83,7 +83,9 @@ def prepare(url: str, password: str) -> None:
 def grant_operator(url: str) -> None:
     """Let :data:`ADMIN` act as an operator. ``url`` is the superuser's; the schema has to be there."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(OPERATOR), sql.Identifier(ADMIN)))
+        # ADMIN created the role, so it is a member already, but one that may not become it.
+        grant = sql.SQL("grant {} to {} with set true")
+        connection.execute(grant.format(sql.Identifier(OPERATOR), sql.Identifier(ADMIN)))
 
 
 def _open_log(directory: Path) -> BinaryIO:
