@@ -276,7 +276,7 @@ as $$
                 where user_id = p_user_id
             )
         union all
-        select coalesce(payment_id, stripe_id), true
+        select coalesce(payment_id, stripe_id), false
         from public.transactions
         where user_id = p_user_id and stripe_id is not null
         union all
@@ -291,7 +291,7 @@ as $$
 $$;
 
 comment on function billing.nameless_payments_of(uuid) is
-    'Returns all ids of the sales that name nobody and belong to a user: claims lead to this user, or a ledger row or parked event names the user and no claim counts.';
+    'Returns all ids of the sales that name nobody and belong to a user: claims lead to this user, or a parked event names the user and no claim counts.';
 
 revoke all on function billing.nameless_payments_of(uuid) from public, anon, authenticated, service_role;
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from support.claims_model import Change
 from support.databases import Database
 from support.ledger_queries import amounts, new_user
 from support.model import Event, Payment, Refund, Sale, SaleTerms, events_of, expected_balances, new_id
 from support.recorded import invoice_event, invoice_payment_event, refund_event, session_event
-from support.strategies import deliveries, sales
+from support.strategies import deliveries, sales, stories
 from support.waiting import WAIT_TIMEOUT, eventually
 from support.worker import Worker, working
 from webhook.events.event import EventScope, read_event
@@ -154,6 +156,22 @@ def test_balances_after_concurrent_events_match_the_model(worker: Worker, owner:
     history = data.draw(st.lists(sales(users), min_size=4, max_size=10))
     flood(worker, data.draw(deliveries(events_of(history))))
     assert {user: sum(amounts(owner, user)) for user in users} == expected_balances(history, users)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+)
+@given(data=st.data())
+def test_users_of_concurrent_sales_match_the_model(worker: Worker, owner: Admin, data: st.DataObject) -> None:
+    """Claims, gifts and renewals of few customers: each claim may move the others' sales."""
+    users = [new_user(owner) for _ in range(4)]
+    drawn = data.draw(stories(users[:2], users[2], users[3]))
+    story = replace(drawn, changes=[], users=users, erased=[])
+    flood(worker, data.draw(deliveries([step for step in story.steps() if not isinstance(step, Change)])))
+    assert {user: sum(amounts(owner, user)) for user in users} == story.balances()
 
 
 def test_invoice_and_refund_that_waited_for_a_link_leave_0(shared_database: Database, owner: Admin) -> None:

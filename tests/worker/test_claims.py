@@ -294,6 +294,12 @@ def test_forgotten_sale_that_turns_out_to_be_nobodys_is_parked(deliver: Worker) 
     assert deliver.parked() == [("in_1", "missing_user")]
 
 
+def test_sale_taken_back_from_an_erased_user_stays_parked(deliver: Worker) -> None:
+    session, payment = GIFT
+    deliver.does(payment, renewal(), session, (ERASE, B))
+    assert deliver.parked() == [("in_1", "missing_user")]
+
+
 def test_erasure_leaves_the_claims_under_a_pseudonym(deliver: Worker, admin: Admin) -> None:
     deliver.does(start(A), renewal("in_1", user_id=A), purchase(A))
     deliver.does((ERASE, A), start(A), renewal("in_2", user_id=A), purchase(A, "pi_2"))
