@@ -10,6 +10,7 @@ from itertools import count
 import psycopg
 import pytest
 import responses
+import structlog
 from pytest_socket import socket_allow_hosts
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -40,6 +41,13 @@ def stripe_api() -> Iterator[responses.RequestsMock]:
     """A mock of Stripe's API that answers or rejects every HTTP request of this process."""
     with responses.RequestsMock() as mock:
         yield mock
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """Undo what a command that runs in this process configures."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,15 @@ def used(exposed: Database) -> Database:
         for column in ("subscription_id", "customer_id"):
             owner.execute(f"select from billing.sales where {column} = 'cus_1'")
         owner.execute("select from billing.claims where customer_id = 'cus_1'")
+        owner.execute("select from billing.sales where user_id = %s and not paid", [ALICE])
+        owner.execute("select from billing.operator_actions where subject = 'pi_1'")
+        owner.execute("set enable_indexscan = off")  # Each of these conditions has one index alone.
+        for condition in (
+            "payment_id = 'pi_1' and resolved_at is not null",
+            "payload is not null and billing.ids_named_in(payload) @> array['pi_1']",
+            "lower(user_reference) = 'bob'",
+        ):
+            owner.execute(f"select from billing.parked_events where {condition}")
     return exposed
 
 

@@ -22,9 +22,10 @@ from structlog.typing import Processor
 _MESSAGE = "message"
 
 
-def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
+def set_up(*, as_json: bool, stream: TextIO | None = None, is_final: bool = False) -> dict[str, Any]:
     """Write the worker's log lines to ``stream``, by default standard error.
 
+    ``is_final`` keeps each logger as it is at its first line, which is faster.
     Returns the configuration that does the same for the standard library, for :func:`logging.config.dictConfig`.
     """
     stream = stream or sys.stderr
@@ -35,7 +36,7 @@ def set_up(*, as_json: bool, stream: TextIO | None = None) -> dict[str, Any]:
         processors=[format_exc_info, _json_line] if as_json else [*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(stream),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=is_final,
     )
     formatter = {
         "()": ProcessorFormatter,

@@ -87,7 +87,7 @@ sendfile = False
 # gunicorn's remote control would create a socket in HOME. The worker does not use it.
 control_socket_disable = True
 
-logconfig_dict = logs.set_up(as_json=_server.logs_json)
+logconfig_dict = logs.set_up(as_json=_server.logs_json, is_final=True)
 _start_exporter = tracing.load_exporter() if _is_traced else None
 
 
