@@ -242,6 +242,13 @@ def test_reply_contains_no_internal_word(shop: Shop) -> None:
     assert not any(word in reply for word in ("pi_1", USER_ID, "parked", "event", "webhook", "Stripe", "@"))
 
 
+def test_reply_names_the_credits_that_an_operator_assigned(shop: Shop) -> None:
+    sold(shop, credits=100, amount=1000)
+    with connected(shop.database, "billing_operator") as operator:
+        assign(operator, "pi_1", None, 120)
+    assert "and 120 credits were added" in shop.run("explain", "--reply", "pi_1").stdout
+
+
 def test_json_and_reply_exclude_each_other(shop: Shop) -> None:
     assert shop.run("explain", "--json", "--reply", "pi_1").exit_code == 2
 

@@ -85,9 +85,10 @@ def _payment(story: SaleStory | None) -> str:
 
 def _granted(story: SaleStory | None) -> str:
     purchase = next((row for row in story.rows if row.type == "PURCHASE"), None) if story else None
-    if purchase is None:
+    if story is None or purchase is None:
         return f"{_payment(story)} arrived, and its credits were added to your account."
-    number, at = counted(purchase.amount, "credit"), day(purchase.created_at)
+    result = settlement(story)  # An operator may have assigned other credits than the purchase granted.
+    number, at = counted(result.credits if result else purchase.amount, "credit"), day(purchase.created_at)
     return f"{_payment(story)} arrived, and {number} were added to your account on {at}."
 
 
