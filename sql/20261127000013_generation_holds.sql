@@ -229,4 +229,27 @@ revoke all on function billing.lock_generation(uuid) from public, anon, authenti
 
 grant execute on function billing.lock_generation(uuid) to service_role;
 
+
+create function billing.refuse_refunded(p_generation_id uuid, p_action text) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from public.transactions where refunds = p_generation_id) then
+        raise exception 'generation_refunded'
+            using
+                errcode = 'CR003',
+                detail = format('The credits of the generation %s were given back.', p_generation_id),
+                hint = format('Nothing was %s. Give the next attempt a new id.', p_action);
+    end if;
+end
+$$;
+
+comment on function billing.refuse_refunded(uuid, text) is
+    'Rejects a generation whose credits were given back. p_action is what the caller did not do, such as spent. Error: CR003 generation_refunded.';
+
+revoke all on function billing.refuse_refunded(uuid, text) from public, anon, authenticated, service_role;
+
+grant execute on function billing.refuse_refunded(uuid, text) to service_role;
+
 -- migrate:down

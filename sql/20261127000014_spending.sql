@@ -61,13 +61,7 @@ begin
                 detail = format('The id %s belongs to another user, cost or kind of entry.', p_generation_id),
                 hint = 'Nothing was spent. Repeat a call with the same user and cost; give a new generation a new id.';
     end if;
-    if exists (select from public.transactions where refunds = p_generation_id) then
-        raise exception 'generation_refunded'
-            using
-                errcode = 'CR003',
-                detail = format('The credits of the generation %s were given back.', p_generation_id),
-                hint = 'Nothing was spent. Give the next attempt a new id.';
-    end if;
+    perform billing.refuse_refunded(p_generation_id, 'spent');
     return v_balance;
 end
 $$;
@@ -91,7 +85,7 @@ create function public.reserve_generation(
     set enable_seqscan = off
 as $$
 declare
-    -- Seconds, so that a day has 24 hours and a month 30 days, whatever the date and time zone.
+    -- Seconds, so that a day has 24 hours and a month 30 days, on any date and in any time zone.
     v_seconds numeric := extract(epoch from p_expires_in);
     v_balance bigint;
     v_now timestamptz;
@@ -127,13 +121,7 @@ begin
                     detail = format('The hold %s was released.', p_generation_id),
                     hint = 'Nothing was reserved. Give the next attempt a new id.';
         end if;
-        if exists (select from public.transactions where refunds = p_generation_id) then
-            raise exception 'generation_refunded'
-                using
-                    errcode = 'CR003',
-                    detail = format('The credits of the generation %s were given back.', p_generation_id),
-                    hint = 'Nothing was reserved. Give the next attempt a new id.';
-        end if;
+        perform billing.refuse_refunded(p_generation_id, 'reserved');
         if v_hold.captured_at is not null or v_hold.expires_at > v_now then
             return v_balance - v_held;
         end if;
@@ -236,13 +224,7 @@ begin
                     detail = format('The hold %s was captured for another cost.', p_generation_id),
                     hint = 'Nothing was captured. Repeat a call with the same cost.';
         end if;
-        if exists (select from public.transactions where refunds = p_generation_id) then
-            raise exception 'generation_refunded'
-                using
-                    errcode = 'CR003',
-                    detail = format('The credits of the generation %s were given back.', p_generation_id),
-                    hint = 'Nothing was captured. Give the next attempt a new id.';
-        end if;
+        perform billing.refuse_refunded(p_generation_id, 'captured');
         return v_balance;
     end if;
 

@@ -105,6 +105,7 @@ function billing.refuse_assignment(text,billing.merged_sale,text,uuid):
 function billing.refuse_debt(jsonb):
 function billing.refuse_hold_change():
 function billing.refuse_ledger_change():
+function billing.refuse_refunded(uuid,text): service_role=execute
 function billing.rejection_reason(jsonb): service_role=execute
 function billing.remaining_credits(bigint,bigint,numeric): service_role=execute
 function billing.reopen(text,text): service_role=execute
