@@ -1,7 +1,7 @@
 -- migrate:up
 
 -- Claims: which users a subscription or a Stripe customer is for. The payer is not always the receiver, so the user of a
--- sale that names nobody is derived from all claims at every settlement. It is never stored with the sale.
+-- sale that names no user is derived from all claims at every settlement. It is never stored with the sale.
 --
 -- A claim counts if its user exists, or existed and is gone. So an account that is deleted passes nothing on to others.
 
@@ -18,7 +18,7 @@ create table billing.claims (
 );
 
 comment on table billing.claims is
-    'Who Stripe''s objects say a subscription or a customer is for. Also claims of users who do not exist yet.';
+    'The users that Stripe''s objects name for a subscription or a customer. Such a user may not exist yet.';
 
 comment on column billing.claims.subject_id is
     'sub_… at levels 4 to 2, cus_… below.';
@@ -97,7 +97,7 @@ end
 $$;
 
 comment on function billing.claimants_of(text[]) is
-    'Returns the users of subscriptions: for each one the users of its strongest claims. Several users of one subscription mean that it belongs to none of them.';
+    'Returns the users of subscriptions: for each one the users of its strongest claims. A subscription with several users belongs to none.';
 
 revoke all on function billing.claimants_of(text[]) from public, anon, authenticated, service_role;
 
@@ -143,7 +143,7 @@ end
 $$;
 
 comment on function billing.claimants(text[], text[]) is
-    'Returns the users of a sale that names nobody: those of its subscriptions, else those of its customers by their subscriptions, else by their one-time sales. The sale belongs to the only one; with several it belongs to none.';
+    'Returns the users of a sale that names no user: those of its subscriptions, else those of its customers by their subscriptions, else by their one-time sales. The sale belongs to the only one; with several it belongs to none.';
 
 revoke all on function billing.claimants(text[], text[]) from public, anon, authenticated, service_role;
 

@@ -186,7 +186,7 @@ create table billing.assignments (
 );
 
 comment on table billing.assignments is
-    'What operators say about sales: the user, the credits or both. For each column the highest number counts that is not withdrawn, before all facts from Stripe and for all linked payments.';
+    'Users and credits of sales as operators set them. In each column the highest number that is not withdrawn counts, before all facts from Stripe and for all linked payments.';
 
 comment on column billing.assignments.number is
     'The number of the operator''s action, which is written after the assignment and the ledger rows.';

@@ -63,7 +63,7 @@ end
 $$;
 
 comment on function billing.affected_payments(text[]) is
-    'Returns the given ids (payments, subscriptions and Stripe customers), the sales of these subscriptions and customers that name nobody, and all ids linked to any of them.';
+    'Returns the given ids (payments, subscriptions and Stripe customers), the sales of these subscriptions and customers that name no user, and all ids linked to any of them.';
 
 revoke all on function billing.affected_payments(text[]) from public, anon, authenticated, service_role;
 

@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Settlement: the ledger rows of a sale are topped up to what its facts say. An event never adds an amount by itself.
+-- Settlement: the ledger rows of a sale are topped up until they match its facts. An event never adds an amount by itself.
 --
 -- The PURCHASE row grants the credits of a paid sale. Each reversal (a refund or dispute) is booked by book_reversals()
 -- under its own id. post_correction() writes a row if the sale itself changes: other credits, another user, or two sales
@@ -450,7 +450,7 @@ end
 $$;
 
 comment on function billing.settle(text[], billing.merged_sale, jsonb, text) is
-    'Brings the ledger of one sale to what its facts say, after p_fact was merged. p_payment_ids are all ids of the sale. Returns whether there is a new row; it bears the id of the fact that caused it.';
+    'Makes the ledger rows of one sale match its facts, after p_fact was merged. p_payment_ids are all ids of the sale. Returns whether there is a new row; it bears the id of the fact that caused it.';
 
 revoke all on function billing.settle(text[], billing.merged_sale, jsonb, text) from public, anon, authenticated, service_role;
 

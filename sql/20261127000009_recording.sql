@@ -381,7 +381,7 @@ grant execute on function billing.has_lost_claimant(jsonb) to service_role;
 -- A delivery needs a few rows of tables that may be long, so everything below reads by index, row by row. The planner
 -- cannot know that: a session keeps the plans that it made while the tables were short. Where a row is looked up for each
 -- of several others, "(select 1 …) is not null" stands for "exists": the planner may hash a whole table for the latter.
--- Plans are generic: to plan anew for each call takes longer than the call.
+-- Plans are generic: planning each call takes longer than the call.
 create function billing.record(p_deliveries jsonb) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp

@@ -103,12 +103,12 @@ end
 $$;
 
 comment on function billing.forget_users(uuid[]) is
-    'Turns the claims of users who are gone into tombstones, so that nobody else wins what these users had claimed.';
+    'Turns the claims of users who are gone into tombstones, so that other users do not win what these users had claimed.';
 
 revoke all on function billing.forget_users(uuid[]) from public, anon, authenticated, service_role;
 
 
--- security definer: whoever deletes an account may delete neither claims nor read accounts.
+-- security definer: the role that deletes an account may neither delete claims nor read accounts.
 create function billing.forget_accounts() returns trigger
     language plpgsql
     security definer
@@ -291,7 +291,7 @@ as $$
 $$;
 
 comment on function billing.nameless_payments_of(uuid) is
-    'Returns all ids of the sales that name nobody and belong to a user: claims lead to this user, or a parked event names the user and no claim counts.';
+    'Returns all ids of the sales that name no user and belong to a user: claims lead to this user, or a parked event names the user and no claim counts.';
 
 revoke all on function billing.nameless_payments_of(uuid) from public, anon, authenticated, service_role;
 
@@ -356,7 +356,7 @@ begin
     update billing.sales
     set user_id = null
     where user_id = p_user_id;
-    -- These sales name nobody. If another user wins them later, they must not depend on when this user was erased.
+    -- These sales name no user. If another user wins them later, they must not depend on when this user was erased.
     update billing.sales
     set forgotten_at = now()
     where payment_id = any (v_nameless);

@@ -141,7 +141,7 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "debt of a switch is no money",
+        "debt of a switch is not money",
         "webhook/events/shares.py",
         "(_new_debt(source) if has_credit else 0)",
         "0",

@@ -1,4 +1,4 @@
-"""One retry of a parked event: with its stored body, then with what its objects say at Stripe now."""
+"""One retry of a parked event: with its stored body, then with the current metadata of its objects at Stripe."""
 
 from __future__ import annotations
 

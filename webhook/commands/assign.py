@@ -1,4 +1,4 @@
-"""``webhook assign``: an operator's word about who a sale is for, and how many credits it sells."""
+"""``webhook assign``: an operator sets the user or the credits of a sale."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _payment_of(name: str, ledger: Ledger) -> str:
 
 
 def _latest(payment_id: str, request: Request, ledger: Ledger) -> int:
-    """Return the number of the latest assignment of a sale, and print what it says."""
+    """Return the number of the latest assignment of a sale, and print it."""
     latest = ledger.latest_assignment(payment_id)
     if latest is None:
         if ledger.has_action(request.id):
@@ -130,7 +130,7 @@ def _recorded_payment(parked: ParkedEvent, ledger: Ledger) -> str:
 
 
 def _record(event: Event, ledger: Ledger) -> str | None:
-    """Record what the event reports about money, whatever user and credits it names. Return the payment."""
+    """Record what the event reports about money, even if its user or credits are unusable. Return the payment."""
     is_live = event.livemode is True
     accounts = frozenset({event.account}) if isinstance(event.account, str) else frozenset[str]()
     stripe = stripe_api(read_stripe_settings())

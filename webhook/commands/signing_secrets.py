@@ -3,7 +3,7 @@
 During a rotation STRIPE_WEBHOOK_SECRET is ``<new>,<old>``, and Stripe may sign a delivery with both. The worker tries
 the secrets in this order, so such a delivery counts for the first. https://docs.stripe.com/webhooks#roll-endpoint-secrets
 
-Only the operator knows whether a secret is old or belongs to another endpoint. So no line says that a secret can go.
+Only the operator knows whether a secret is old or belongs to another endpoint. So no line advises to remove one.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ _LONGEST = 1200
 
 
 def part_of_period(line: InvoiceLine, price: JSONObject | None) -> Fraction | None:
-    """Return the part of its period that the line bills, above 0 and at most 1; ``None`` if only the price tells.
+    """Return the part of its period that the line bills, above 0 and at most 1; ``None`` if it takes the price to know.
 
     With the price, the line's amount is compared with the full price. If that is not one number (tiers, another
     currency), the length of the line's period is compared with the price's interval.
 
     Without the price, a period of a usual length counts as whole. The ``unit_amount_decimal`` of the line's
-    ``pricing`` is no help: it is the amount of this line, such as 0 in a trial, and not the price's.
+    ``pricing`` does not have the price: it is the amount of this line, such as 0 in a trial, and not the price's.
     """
     if price is None:
         return WHOLE if not line.is_proration and is_usual(line.start, line.end) else None

@@ -33,7 +33,7 @@ class Period:
 
     @property
     def part(self) -> Fraction | None:
-        """The part of the period that the line bills; ``None`` if only the price tells."""
+        """The part of the period that the line bills; ``None`` if it takes the price to know."""
         return part_of_period(self.line, self.price)
 
     @property

@@ -63,7 +63,7 @@ class Grant:
 
     def sale(self, payment_id: str, version: int, money_amount: int, currency: str, *, paid: bool) -> Sale:
         """Return the sale of this grant. It names subscription and customer only if the object names no user."""
-        names_nobody = self.user is None
+        names_no_user = self.user is None
         return Sale(
             payment_id,
             version,
@@ -72,8 +72,8 @@ class Grant:
             money_amount,
             currency,
             paid,
-            self.subscription_id if names_nobody else None,
-            self.customer_id if names_nobody else None,
+            self.subscription_id if names_no_user else None,
+            self.customer_id if names_no_user else None,
             self.priced,
         )
 

@@ -71,7 +71,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an operator says about a sale: the user, the credits or both. ``number`` is that of the action."""
+    """An operator's assignment of a sale: the user, the credits or both. ``number`` is that of the action."""
 
     number: int
     payment_id: str

@@ -32,7 +32,7 @@ class Settlement:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the ledger rows say the same."""
+        """Whether the ledger rows match it."""
         return self.granted == self.target and self.elsewhere == 0
 
 

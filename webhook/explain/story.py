@@ -60,7 +60,7 @@ class SaleStory:
     links: tuple[tuple[str, str], ...]
     """Pairs of an invoice and one of its payments."""
     assignments: tuple[Assignment, ...]
-    """What operators say, the latest first. What counts of it counts before all facts."""
+    """Assignments, the latest first. They count before all facts."""
     claims: tuple[Claim, ...]
     reversals: tuple[Reversal, ...]
     rows: tuple[Entry, ...]

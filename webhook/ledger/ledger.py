@@ -99,7 +99,7 @@ class Money:
 
 @dataclass(frozen=True)
 class LatestAssignment:
-    """What an operator last said about a sale, and the number of the action."""
+    """The latest assignment of a sale, with the number of its action."""
 
     number: int
     user_id: str | None

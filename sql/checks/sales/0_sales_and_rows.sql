@@ -154,7 +154,7 @@ owners as (
     ) as claimants
     group by sale
 ),
--- What operators say about a sale: for each column the latest number counts, before all facts.
+-- Assignments of operators: for each column the latest number counts, before all facts.
 assigned as materialized (
     select
         coalesce(linked.sale, payment_id) collate "C" as sale,
