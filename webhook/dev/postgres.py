@@ -81,11 +81,12 @@ def prepare(url: str, password: str) -> None:
 
 
 def grant_operator(url: str) -> None:
-    """Let :data:`ADMIN` act as an operator. ``url`` is the superuser's; the schema has to be there."""
+    """Let the owner of the schema act as an operator. ``url`` is the owner's: a superuser's grant changes nothing here.
+
+    The owner created the role, so the superuser's grant exists already, without the permission to set the role.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
-        # ADMIN created the role, so it is a member already, but one that may not become it.
-        grant = sql.SQL("grant {} to {} with set true")
-        connection.execute(grant.format(sql.Identifier(OPERATOR), sql.Identifier(ADMIN)))
+        connection.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(OPERATOR)))
 
 
 def _open_log(directory: Path) -> BinaryIO:

@@ -95,7 +95,7 @@ def _database(settings: DevSettings, port: int, lock: int) -> Iterator[str]:
         postgres.prepare(superuser_url, password)
         url = _with_login(superuser_url, postgres.ADMIN, password)
         _migrate(url, history="billing", plain_postgres=False)
-        postgres.grant_operator(superuser_url)
+        postgres.grant_operator(url)
         yield url
 
 
