@@ -19,6 +19,7 @@ unexport VIRTUAL_ENV UV_PYTHON PYTHONHOME PYTHONPATH
 STAMP := .venv/.synced
 TOOLS := src/node_modules/.synced
 POSTGRES := tools/postgres/node_modules/.synced
+BROWSER := tools/browser/node_modules/.synced
 
 # The installed uv, or else one inside .venv.
 UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
@@ -37,7 +38,7 @@ help: ## Print this list
 
 setup: $(STAMP) ## Install everything into .venv
 
-tools: $(TOOLS) ## Install Node.js and the tools that some tests need
+tools: $(TOOLS) $(BROWSER) ## Install Node.js and the tools that some tests need
 
 dev: $(STAMP) ## Serve here, with its own Postgres; PORT=4242 LISTEN=1
 	@.venv/bin/webhook dev $(if $(PORT),--port "$(PORT)") $(if $(LISTEN),--listen)
@@ -114,4 +115,10 @@ $(TOOLS): $(STAMP) uv.lock src/package-lock.json src/.npmrc
 
 $(POSTGRES): $(TOOLS) tools/postgres/package-lock.json
 	@cd tools/postgres && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
+	@touch $@
+
+# A new lock file removes Playwright from .venv. It also makes TOOLS older, so that this target runs again.
+$(BROWSER): $(TOOLS) tools/browser/package-lock.json
+	@$(UV) sync --frozen --inexact --group browser --python .venv/bin/python
+	@cd tools/browser && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@
