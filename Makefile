@@ -117,7 +117,11 @@ $(POSTGRES): $(TOOLS) tools/postgres/package-lock.json
 	@cd tools/postgres && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
 	@touch $@
 
-# A new lock file removes Playwright from .venv. It also makes TOOLS older, so that this target runs again.
+# make setup removes Playwright again.
+ifeq ($(wildcard .venv/lib/python*/site-packages/playwright),)
+.PHONY: $(BROWSER)
+endif
+
 $(BROWSER): $(TOOLS) tools/browser/package-lock.json
 	@$(UV) sync --frozen --inexact --group browser --python .venv/bin/python
 	@cd tools/browser && PATH="$(CURDIR)/src/.venv/bin:$$PATH" npm install --no-save
