@@ -86,15 +86,21 @@ class Database:
             connection.execute(_ADD_PAST_HOLDS, {"user": user_id, "count": count})
 
     def fill(self, rows: int) -> None:
-        """Insert ``rows`` sales and the matching balances, with triggers off and indexes built at the end."""
+        """Insert ``rows`` sales and the matching balances."""
+        with self.loading("public.transactions", "billing.sales") as connection:
+            connection.execute(_FILL, {"rows": rows, "users": list(USERS)})
+
+    @contextmanager
+    def loading(self, *tables: str) -> Iterator[psycopg.Connection]:
+        """Yield a connection without triggers. The indexes of these tables are empty until the end of the block."""
         with psycopg.connect(self.superuser_url, autocommit=True) as connection:
             connection.execute("set session_replication_role = replica; set synchronous_commit = off")
-            for table in ("public.transactions", "billing.sales"):
+            for table in tables:
                 connection.execute(_INDEXES_OFF, {"table": table})
-            connection.execute(_FILL, {"rows": rows, "users": list(USERS)})
-            for table in ("public.transactions", "billing.sales"):
+            yield connection
+            for table in tables:
                 connection.execute(f"reindex table {table}")
-            connection.execute("vacuum (analyze, freeze) public.transactions, billing.sales")
+            connection.execute("vacuum (analyze, freeze)")
             connection.execute("checkpoint")
 
 

@@ -7,9 +7,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cpu import children, cpu_seconds
@@ -34,6 +34,8 @@ class System:
     ready: str = "/healthz"
     is_ours: bool = False
     records: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Its further environment variables."""
 
     def environment(self, database: Database, port: int) -> dict[str, str]:
         """Return its environment. The worker connects with its own login, a competitor as the schema's owner."""
@@ -43,8 +45,9 @@ class System:
             "STRIPE_LIVEMODE": "false",
             "NODE_ENV": "production",
             "PORT": str(port),
+            **self.variables,
         }
-        return child_environment(changes, without=("STRIPE_", "PG", "WEB_CONCURRENCY"))
+        return child_environment(changes, without=("CONSOLE_", "OPERATOR_", "STRIPE_", "PG", "WEB_CONCURRENCY"))
 
 
 def _gunicorn(*options: str) -> list[str]:

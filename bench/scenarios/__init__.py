@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench.report import Section
 from bench.scenarios.bench import Bench
 from bench.scenarios.competitors import competitors
+from bench.scenarios.console import console
 from bench.scenarios.holds import holds
 from bench.scenarios.ledger import large_ledger
 from bench.scenarios.mixed import mixed_load
@@ -29,4 +30,5 @@ SCENARIOS: dict[str, Callable[[Bench], Section]] = {
     "user": one_user,
     "process": process,
     "reconcile": reconcile,
+    "console": console,
 }
