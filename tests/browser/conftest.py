@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.browser import SECONDS, Browser, Page, Watch, launched, missing
+from support.browser import Watch
 from support.databases import Database
 from support.worker import Worker, working
+from tools.chromium import SECONDS, Browser, Page, launched, missing
 
 OpenPage = Callable[..., Page]
 

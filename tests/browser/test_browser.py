@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gevent import monkey
 
-from support.browser import Page, Watch
+from support.browser import Watch, violations
 from support.worker import Worker
+from tools.chromium import Page
 
 
 def test_worker_answers_the_browser(page: Page) -> None:
@@ -49,6 +50,12 @@ def test_missing_part_of_a_page_is_a_problem(page: Page, watch: Watch, worker: W
     with page.expect_event("requestfinished"):
         page.evaluate("document.body.append(Object.assign(new Image(), {src: '/logo.png'}))")
     assert found(watch) == [f"404 of GET {worker.url}/logo.png"]
+
+
+def test_grave_violation_of_an_accessibility_rule_is_found(page: Page) -> None:
+    page.set_content('<main><h1 style="color: #999; background: #fff">pale</h1></main>')
+    [found] = [each for each in violations(page) if each.startswith("color-contrast")]
+    assert "pale" in found
 
 
 def test_gevent_patches_nothing_in_the_test_process(page: Page) -> None:

@@ -1,48 +1,13 @@
-"""Chromium, which Playwright drives: https://playwright.dev/python/docs/api/class-browsertype."""
+"""What a test reads from a page: its problems, and the violations of accessibility rules."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-try:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
-except ModuleNotFoundError:
-    Browser = ConsoleMessage = Page = Request = Response = expect = sync_playwright = None
+from tools.chromium import AXE, ConsoleMessage, Page, Request, Response
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SECONDS = 10
-"""The timeout of each action and each expectation."""
-
-ARGUMENTS = (
-    # Docker's /dev/shm has 64 MB, which is too little for Chromium.
-    "--disable-dev-shm-usage",
-    # Only this machine is reachable, and not through a proxy.
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-    # Chromium refuses some ports that a test may get.
-    "--explicitly-allowed-ports=10080",
-)
-
-
-def missing() -> str | None:
-    """Return what the browser tests lack and the command that installs it."""
-    if sync_playwright is None:
-        return "Playwright is not installed: make tools"
-    return None if CHROMIUM else "Chromium is not installed: apt-get install chromium"
-
-
-@contextmanager
-def launched() -> Iterator[Browser]:
-    """Run Chromium. Playwright passes --no-sandbox: root needs it, and the pages are the project's own."""
-    expect.set_options(timeout=SECONDS * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
-        yield browser
-        browser.close()
+_GRAVE = ("serious", "critical")
 
 
 @dataclass
@@ -76,3 +41,10 @@ class Watch:
         expected = self.statuses if response.request.is_navigation_request() else ()
         if response.status >= 400 and response.status not in expected:
             self.problems.append(f"{response.status} of {response.request.method} {response.url}")
+
+
+def violations(page: Page) -> list[str]:
+    """Return the serious and critical violations that axe-core finds: https://github.com/dequelabs/axe-core."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{each['id']}: {node['html']}" for each in found if each["impact"] in _GRAVE for node in each["nodes"]]
