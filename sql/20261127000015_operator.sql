@@ -322,7 +322,8 @@ revoke all on function billing.withdraw_assignment(text[], bigint, bigint) from 
 
 
 -- p_withdraws ends that assignment, which has to be the latest one; p_user_id and p_credits are then null. p_event_id is the
--- parked event whose facts were recorded before: it is resolved if the sale lacks nothing any more.
+-- parked event whose facts were recorded before: it is resolved if the sale lacks nothing any more. p_most_credits limits what
+-- is set, given and taken.
 create function billing.assign(
     p_payment_id text,
     p_user_id uuid,
@@ -333,7 +334,8 @@ create function billing.assign(
     p_withdraws bigint default null,
     p_event_id text default null,
     p_channel text default 'sql',
-    p_allow_debt boolean default false
+    p_allow_debt boolean default false,
+    p_most_credits bigint default null
 ) returns jsonb
     language plpgsql
     security definer
@@ -412,6 +414,16 @@ begin
         coalesce(-sum(credits) filter (where credits < 0), 0)
     into v_given, v_taken
     from jsonb_to_recordset(v_changes) as change (credits bigint);
+    if greatest(v_given, v_taken, p_credits) > p_most_credits then
+        raise exception 'too_many_credits'
+            using
+                errcode = 'CR015',
+                detail = format(
+                    'One action may move %s credits at most. This sets %s, gives %s and takes %s.',
+                    p_most_credits, coalesce(p_credits, 0), v_given, v_taken
+                ),
+                hint = 'Nothing was changed.';
+    end if;
     perform billing.add_action(
         v_number,
         p_id,
@@ -430,13 +442,13 @@ begin
 end
 $$;
 
-comment on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean) is
-    'Assigns user, credits or both to a sale, or withdraws the latest assignment, and settles the sale. Returns {"number", "is_new", "paid", "unsettled": why it is not settled, "changes": as changes_since()}. The same call again changes nothing. Errors: CR001 insufficient_credits (without p_allow_debt), CR002 assignment_mismatch, CR005 invalid_assignment or invalid_credits, CR006 unknown_user, CR010 missing_text or text_too_long, CR012 unknown_payment or erased_sale, CR013 not_assignable, CR014 not_latest.';
+comment on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean, bigint) is
+    'Assigns user, credits or both to a sale, or withdraws the latest assignment, and settles the sale. Returns {"number", "is_new", "paid", "unsettled": why it is not settled, "changes": as changes_since()}. The same call again changes nothing. Errors: CR001 insufficient_credits (without p_allow_debt), CR002 assignment_mismatch, CR005 invalid_assignment or invalid_credits, CR006 unknown_user, CR010 missing_text or text_too_long, CR012 unknown_payment or erased_sale, CR013 not_assignable, CR014 not_latest, CR015 too_many_credits (more than p_most_credits).';
 
-revoke all on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean)
+revoke all on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean, bigint)
 from public, anon, authenticated, service_role;
 
-grant execute on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean)
+grant execute on function billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean, bigint)
 to billing_operator;
 
 

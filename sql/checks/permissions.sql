@@ -121,7 +121,7 @@ forbidden (permission, granted) as (
             'execute on billing.assign()',
             has_function_privilege(
                 to_regprocedure(
-                    'billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean)'
+                    'billing.assign(text, uuid, bigint, text, text, uuid, bigint, text, text, boolean, bigint)'
                 ),
                 'execute'
             )

@@ -43,7 +43,7 @@ OWNER_FUNCTIONS = {
     "billing.withdraw_assignment(text[],bigint,bigint)",
 }
 OPERATOR_FUNCTIONS = {
-    "billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean)",
+    "billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean,bigint)",
     "billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean)",
     "billing.discard(text[],text,text,text)",
 }

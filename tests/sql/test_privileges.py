@@ -30,7 +30,7 @@ function billing.add_action(bigint,uuid,text,text,text,text,text,text,bigint,big
 function billing.add_entry(uuid,bigint,public.transaction_type,text,text,bigint,text,text): service_role=execute
 function billing.adjust(uuid,bigint,text,text,uuid,text,text,boolean): billing_operator=execute
 function billing.affected_payments(text[]): service_role=execute
-function billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean): billing_operator=execute
+function billing.assign(text,uuid,bigint,text,text,uuid,bigint,text,text,boolean,bigint): billing_operator=execute
 function billing.available_credits(uuid): service_role=execute
 function billing.begin_reconciliation(timestamp with time zone,timestamp with time zone): service_role=execute
 function billing.book_reversals(text[],billing.merged_sale,text,text): service_role=execute

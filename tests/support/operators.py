@@ -24,6 +24,7 @@ UNKNOWN_PAYMENT = ("CR012", "unknown_payment")
 ERASED_SALE = ("CR012", "erased_sale")
 NOT_ASSIGNABLE = ("CR013", "not_assignable")
 NOT_LATEST = ("CR014", "not_latest")
+TOO_MANY_CREDITS = ("CR015", "too_many_credits")
 
 REASON = "a bonus"
 

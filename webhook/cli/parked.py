@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
+from webhook.actions.parked import NotParkedError
 from webhook.cli.exit_codes import FOUND, OK, command, fail
 from webhook.cli.options import json_option
 from webhook.commands import parked
-from webhook.commands.parked import NotParkedError
 from webhook.commands.retry import retry
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from webhook.commands.operator import log_action, operator_ledger
+from webhook.actions.adjust import adjust as do_adjust
+from webhook.commands.operator import operator_ledger, set_up_log
 from webhook.ledger.errors import LedgerUnavailableError, RuleError
 from webhook.ledger.operator import Adjusted, Adjustment, Operator
 
@@ -15,15 +16,14 @@ def adjust(adjustment: Adjustment, operator: Operator, *, allow_debt: bool) -> N
     Raises :class:`LedgerUnavailableError`, :class:`RuleError` or :class:`NotOperatorError`.
     """
     click.echo(f"id       {adjustment.id}")
+    set_up_log()
     try:
-        with operator_ledger() as ledger:
-            adjusted = ledger.adjust(adjustment, operator, allow_debt=allow_debt)
+        with operator_ledger() as operators:
+            adjusted = do_adjust(adjustment, operator, operators, allow_debt=allow_debt)
     except RuleError:
         raise
     except LedgerUnavailableError as error:
         raise LedgerUnavailableError(f"{error}: repeat the command with --id {adjustment.id}") from None
-    if adjusted.is_new:
-        log_action("adjust", adjusted.number, operator, credits=adjustment.amount)
     for line in _lines(adjustment, adjusted):
         click.echo(line)
 

@@ -1,4 +1,4 @@
-"""What the commands of operators share: their name, their ledger and the log line of an action."""
+"""What the commands of operators share: their name, their ledger and their log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import pwd
 import sys
 from contextlib import closing
 
-import structlog
-
-from webhook.ledger.operator import Operator, OperatorLedger
+from webhook.ledger.operator import OperatorLedger
 from webhook.observability import logs
 from webhook.settings import Environment, read_logs_json, read_operator_database_url
 
@@ -34,8 +32,6 @@ def system_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def log_action(action: str, number: int, operator: Operator, **details: int | str) -> None:
-    """Write the warning of an action that was committed. It names no user and no reason."""
+def set_up_log() -> None:
+    """Write the log lines of actions to standard error, in the form of the worker's lines."""
     logs.set_up(as_json=read_logs_json())
-    log = structlog.get_logger("webhook")
-    log.warning("operator action", action=action, number=number, by=operator.by, channel=operator.channel, **details)

@@ -11,19 +11,16 @@ from typing import Any
 
 import click
 
-from webhook.commands.operator import log_action, operator_ledger
+from webhook.actions.parked import NotParkedError
+from webhook.actions.parked import discard as do_discard
+from webhook.commands.operator import operator_ledger, set_up_log
 from webhook.commands.output import aligned
-from webhook.errors import ExpectedError
 from webhook.events.fields import IDENTIFIER
 from webhook.events.payer import is_email
 from webhook.ledger.ledger import Ledger, ParkedEvent
 from webhook.ledger.operator import Operator
 from webhook.remedies import remedy
 from webhook.settings import read_database_url
-
-
-class NotParkedError(ExpectedError):
-    """A requested event is not parked; the message names it."""
 
 
 def show(name: str, *, as_json: bool) -> None:
@@ -60,22 +57,15 @@ def show_all(*, as_json: bool) -> None:
 
 def discard(event_ids: Sequence[str], operator: Operator) -> None:
     """Discard all the events, or none; raises :class:`RuleError` or :class:`NotParkedError` if one is not parked."""
-    _reject_missing({event_id for event_id in event_ids if not IDENTIFIER.fullmatch(event_id)})
-    with operator_ledger() as ledger:
-        discarded = ledger.discard(event_ids, operator)
-    for event_id, number in discarded.items():
-        if number is not None:
-            log_action("discard", number, operator)
+    set_up_log()
+    with operator_ledger() as operators:
+        discarded = do_discard(event_ids, operator, operators)
+    for event_id in discarded:
         click.echo(f"{event_id}\tdiscarded")
 
 
 def _ledger() -> closing[Ledger]:
     return closing(Ledger(read_database_url()))
-
-
-def _reject_missing(event_ids: set[str]) -> None:
-    if event_ids:
-        raise NotParkedError(f"not parked (any more): {', '.join(sorted(event_ids))}")
 
 
 def _print_list(events: Sequence[ParkedEvent]) -> None:

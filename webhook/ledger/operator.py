@@ -102,9 +102,15 @@ class OperatorLedger:
         [row] = self._rows("adjust", **vars(adjustment), **vars(operator), allow_debt=allow_debt)
         return Adjusted(**row)
 
-    def assign(self, assignment: Assignment, operator: Operator, *, allow_debt: bool) -> Assigned:
-        """Assign a sale or withdraw an assignment. Without ``allow_debt``, no user may lose credits that are spent."""
-        [row] = self._rows("assign", **vars(assignment), **vars(operator), allow_debt=allow_debt)
+    def assign(
+        self, assignment: Assignment, operator: Operator, *, allow_debt: bool, most_credits: int | None = None
+    ) -> Assigned:
+        """Assign a sale or withdraw an assignment. Without ``allow_debt``, no user may lose credits that are spent.
+
+        ``most_credits`` limits what is set, given and taken.
+        """
+        options = {"allow_debt": allow_debt, "most_credits": most_credits}
+        [row] = self._rows("assign", **vars(assignment), **vars(operator), **options)
         result = row["result"]
         changes = (Change(each["user_id"], each["credits"], each["balance"]) for each in result["changes"])
         return Assigned(result["number"], result["is_new"], result["paid"], result["unsettled"], tuple(changes))
