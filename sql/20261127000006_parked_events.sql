@@ -93,6 +93,12 @@ comment on column billing.parked_events.object_ids is
 create index parked_events_open_idx on billing.parked_events (payment_id)
 where resolved_at is null;
 
+create index parked_events_oldest_idx on billing.parked_events (parked_at, event_id)
+where resolved_at is null;
+
+create index parked_events_reason_idx on billing.parked_events (reason, parked_at, event_id)
+where resolved_at is null;
+
 create index parked_events_payer_idx on billing.parked_events (lower(payer_email))
 where resolved_at is null;
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from support.databases import Database, Server
+from support.plans import reads
 from support.project import SQL
-from webhook.ledger.queries import query
 
 ROWS = 20_000
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -123,18 +123,6 @@ def filled(server: Server, template: str) -> Iterator[Database]:
             owner.execute(FILL)
             owner.execute("analyze")
         yield database
-
-
-def reads(database: Database, name: str, parameters: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return the sequential scans and the rows read of each table, those of functions included."""
-    with psycopg.connect(database.superuser_url, cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute("set local role service_role")
-        connection.execute(query(name), parameters)
-        rows = connection.execute(
-            "select relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
-            " where schemaname in ('public', 'billing')"
-        ).fetchall()
-    return {table: (scans, read) for table, scans, read in rows}
 
 
 @pytest.mark.parametrize(("name", "parameters"), CALLS, ids=str)

@@ -12,7 +12,7 @@ import pytest
 from support.project import PROJECT, SQL
 from webhook.ledger.queries import check, query
 
-CALLERS = ("ledger", "explain")
+CALLERS = ("actions", "explain", "ledger")
 """The packages that run named statements."""
 FILES = sorted((SQL / "queries").glob("*.sql"))
 STATEMENT = re.compile(
