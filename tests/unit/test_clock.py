@@ -27,7 +27,7 @@ def test_clock_ticks_until_nothing_waits() -> None:
     waits = Waits(needed=3)
     before = threading.active_count()
     Clock(waits.tick).start()
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: threading.active_count() <= before)  # a thread of an earlier test may end, too
     assert waits.ticks == 4
 
 
