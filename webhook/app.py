@@ -6,7 +6,9 @@ import hmac
 import json
 from functools import cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
+import structlog
 from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import ParseException
 from opentelemetry.trace import Tracer
@@ -23,9 +25,15 @@ from webhook.observability.database_counts import DatabaseCounts
 from webhook.observability.instrumentation import Delivery, Instrumentation
 from webhook.observability.metrics import Metrics
 from webhook.observability.tracing import Tracing, is_exporter_installed, worker_tracer
-from webhook.settings import Settings, read_settings
+from webhook.settings import ConsoleSettings, Settings, SettingsError, read_settings
 from webhook.stripe_api.client import stripe_api
 from webhook.stripe_api.errors import StripeUnavailableError
+
+if TYPE_CHECKING:
+    from webhook.console.access import Access
+    from webhook.console.console import Console
+
+log = structlog.get_logger("webhook")
 
 LARGEST_BODY = 1024 * 1024
 """Bytes."""
@@ -35,6 +43,8 @@ RETRY_AFTER = "10"
 
 class Application(Flask):
     """The Flask application with the ledger that it uses."""
+
+    console: Console | None = None
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__("webhook", static_folder=None)
@@ -47,6 +57,8 @@ class Application(Flask):
     def close(self) -> None:
         """Close the idle connections to the database."""
         self.ledger.close()
+        if self.console:
+            self.console.close()
 
 
 def from_environment() -> Application:
@@ -55,8 +67,11 @@ def from_environment() -> Application:
     return create_app(settings, worker_tracer() if settings.is_traced and is_exporter_installed() else None)
 
 
-def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
-    """Return the application. It connects to the database at the first request that needs it."""
+def create_app(settings: Settings, tracer: Tracer | None = None, access: Access | None = None) -> Application:
+    """Return the application. It connects to the database at the first request that needs it.
+
+    ``access`` opens the console to one person on this machine. By default it needs a token of ``CONSOLE_TOKENS``.
+    """
     metrics = Metrics(settings.metrics_directory, secrets=len(settings.webhook_secrets))
     instrumentation = Instrumentation(metrics, Tracing(tracer))
     ledger = Ledger(settings.database_url, instrumentation.database_call)
@@ -103,8 +118,27 @@ def create_app(settings: Settings, tracer: Tracer | None = None) -> Application:
     def answer_error(error: Exception) -> Response:
         return _answer_error(error, Delivery(), instrumentation)
 
+    _add_console(app, settings.console, access, instrumentation)
     app.wsgi_app = instrumentation.wrap_wsgi(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
+
+
+def _add_console(
+    app: Application,
+    settings: ConsoleSettings | SettingsError | None,
+    access: Access | None,
+    instrumentation: Instrumentation,
+) -> None:
+    """Add the console if it is open. A bad setting closes it and stops nothing else."""
+    if settings is None:
+        return
+    from webhook.console import blueprint  # noqa: PLC0415 - a worker without a console does not load it
+
+    if isinstance(settings, SettingsError):
+        log.error("console closed", cause=str(settings))
+        blueprint.add_closed_console(app)
+    else:
+        app.console = blueprint.add_console(app, settings, access, instrumentation)
 
 
 def _body() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -16,8 +17,12 @@ from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
 
 Environment = Mapping[str, str]
+MAX_CREDITS = 10_000
+"""The default of ``CONSOLE_MAX_CREDITS``."""
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
+_CONSOLE_TOKEN = re.compile(r"(?P<name>[a-z0-9._-]{1,32}):(?P<role>viewer|operator):(?P<digest>[0-9a-f]{64})")
+_NO_TOKEN = hashlib.sha256().hexdigest()
 _UNKNOWN_PARAMETER = re.compile(r'invalid URI query parameter: "([\w.-]{1,40})"', re.ASCII)
 _WORD = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _PARAMETER_VALUES = {
@@ -51,6 +56,31 @@ class StripeSettings:
 
 
 @dataclass(frozen=True)
+class ConsoleToken:
+    """An entry of ``CONSOLE_TOKENS``: the token of this hash logs in."""
+
+    name: str
+    role: str
+    """``viewer`` or ``operator``."""
+    digest: str = field(repr=False)
+    """The SHA-256 of the token, in hexadecimal."""
+
+
+@dataclass(frozen=True)
+class ConsoleSettings:
+    """The settings of the console. It uses connections and a Stripe client of its own."""
+
+    database_url: str = field(repr=False)
+    operator_database_url: str = field(repr=False)
+    """The database for changes: ``OPERATOR_DATABASE_URL``, else ``DATABASE_URL``."""
+    scope: EventScope
+    stripe: StripeSettings | None = None
+    max_credits: int = MAX_CREDITS
+    """The most credits that one action may give or take."""
+    tokens: tuple[ConsoleToken, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings to verify, interpret and record deliveries."""
 
@@ -64,6 +94,8 @@ class Settings:
     """The bearer token that ``GET /metrics`` requires, ``None`` if it requires none."""
     is_traced: bool = False
     """Whether spans are exported, if the extra ``otel`` is installed."""
+    console: ConsoleSettings | SettingsError | None = None
+    """The console's settings, or why it is closed; ``None`` without ``CONSOLE_TOKENS``."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +131,40 @@ def read_settings(environ: Environment = os.environ) -> Settings:
         metrics_directory=_read(environ, _METRICS_DIRECTORY) or None,
         metrics_token=read_metrics_token(environ),
         is_traced=_is_traced(environ),
+        console=_read_open_console(environ),
     )
+
+
+def read_console_settings(environ: Environment = os.environ) -> ConsoleSettings:
+    """Return the settings of the console; without ``CONSOLE_TOKENS`` it has no tokens."""
+    return ConsoleSettings(
+        database_url=read_database_url(environ),
+        operator_database_url=read_operator_database_url(environ),
+        scope=read_event_scope(environ),
+        stripe=read_lookup_settings(environ),
+        max_credits=read_max_credits(environ),
+        tokens=read_console_tokens(environ),
+    )
+
+
+def read_console_tokens(environ: Environment = os.environ) -> tuple[ConsoleToken, ...]:
+    """Return the entries of ``CONSOLE_TOKENS``, none if it is not set. The message of an error quotes no entry."""
+    if not is_set("CONSOLE_TOKENS", environ):
+        return ()
+    entries = [_CONSOLE_TOKEN.fullmatch(entry.strip()) for entry in _read(environ, "CONSOLE_TOKENS").split(",")]
+    if bad := [place for place, entry in enumerate(entries, 1) if entry is None]:
+        raise SettingsError(f"CONSOLE_TOKENS: entry {bad[0]} is not name:role:sha256: see webhook console token")
+    if any(entry["digest"] == _NO_TOKEN for entry in entries if entry):
+        raise SettingsError("CONSOLE_TOKENS has the hash of an empty token: see webhook console token")
+    tokens = tuple(ConsoleToken(**entry.groupdict()) for entry in entries if entry)
+    if len({token.digest for token in tokens}) < len(tokens):
+        raise SettingsError("CONSOLE_TOKENS has the same token twice: give each entry its own")
+    return tokens
+
+
+def read_max_credits(environ: Environment = os.environ) -> int:
+    """Return the most credits that one action in the console may give or take (``CONSOLE_MAX_CREDITS``)."""
+    return _read_integer(environ, "CONSOLE_MAX_CREDITS", MAX_CREDITS, low=1, high=1_000_000_000)
 
 
 def read_event_scope(environ: Environment = os.environ) -> EventScope:
@@ -243,6 +308,15 @@ def child_environment(
 ) -> dict[str, str]:
     """Return the environment for a child process: ours, less names that start with ``without``, plus ``changes``."""
     return {name: value for name, value in environ.items() if not name.startswith(without)} | dict(changes)
+
+
+def _read_open_console(environ: Environment) -> ConsoleSettings | SettingsError | None:
+    """Return a bad setting of the console as a value: deliveries go on without it."""
+    try:
+        settings = read_console_settings(environ) if is_set("CONSOLE_TOKENS", environ) else None
+    except SettingsError as error:
+        return error
+    return settings
 
 
 def _is_traced(environ: Environment) -> bool:

@@ -74,14 +74,24 @@ class Database:
     """A connection pool that connects at the first call. Threads may share it."""
 
     def __init__(
-        self, database_url: str, call_hook: CallHook = lambda *_: nullcontext(), *, role: str = WORKER
+        self,
+        database_url: str,
+        call_hook: CallHook = lambda *_: nullcontext(),
+        *,
+        role: str = WORKER,
+        begin: str = "begin_call",
+        connections: int = CONNECTIONS,
     ) -> None:
-        """``role`` is the role of every statement. The login has to be a member of it."""
-        self._begin = query("begin_call").format(role=role)
+        """``role`` is the role of every statement; the login has to be a member of it. ``begin`` names its first query.
+
+        A call uses one of at most ``connections`` connections.
+        """
+        self._begin = query(begin).format(role=role)
+        self._connections = connections
         self._call_hook = call_hook
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
         self._idle: deque[Connection[Row]] = deque()
-        self._slots = BoundedSemaphore(CONNECTIONS)
+        self._slots = BoundedSemaphore(connections)
 
     def call(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         """Return the rows of ``statement``. It is retried once if the connection is lost, or after a deadlock.
@@ -108,7 +118,7 @@ class Database:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(timeout=_POOL_TIMEOUT):
-            raise LedgerUnavailableError(f"all {CONNECTIONS} connections are busy")
+            raise LedgerUnavailableError(f"all {self._connections} connections are busy")
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ from webhook.events.facts import Fact, as_json
 from webhook.events.named_user import named_user
 from webhook.events.payer import payer_email, payer_email_in
 from webhook.events.sales import user_id_of
-from webhook.ledger.connections import CallHook, Database, Row
+from webhook.ledger.connections import CONNECTIONS, CallHook, Database, Row
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.group_commit import GroupCommit
 from webhook.ledger.queries import check, query
@@ -124,8 +124,14 @@ class Ledger:
     Each method raises :class:`LedgerUnavailableError` if the database cannot answer.
     """
 
-    def __init__(self, database_url: str, call_hook: CallHook = lambda *_: nullcontext()) -> None:
-        self._database = Database(database_url, call_hook)
+    def __init__(
+        self,
+        database_url: str,
+        call_hook: CallHook = lambda *_: nullcontext(),
+        *,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._database = Database(database_url, call_hook, connections=connections)
         self._record: GroupCommit[str, Outcome] = GroupCommit(self._record_batch)
 
     def record(self, event_id: str, facts: Sequence[Fact]) -> Outcome:

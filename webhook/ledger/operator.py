@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from webhook.ledger.connections import NO_ROLE, OPERATOR, Database, Row
+from webhook.ledger.connections import CONNECTIONS, NO_ROLE, OPERATOR, Database, Row
 from webhook.ledger.errors import LedgerRefusedError, NotOperatorError, RuleError
 from webhook.ledger.queries import query
 
@@ -93,9 +93,9 @@ class OperatorLedger:
     :class:`NotOperatorError`.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, connections: int = CONNECTIONS) -> None:
         self._url = database_url
-        self._database = Database(database_url, role=OPERATOR)
+        self._database = Database(database_url, role=OPERATOR, connections=connections)
 
     def adjust(self, adjustment: Adjustment, operator: Operator, *, allow_debt: bool) -> Adjusted:
         """Give or take credits. Without ``allow_debt``, the user's available credits must not fall below 0."""

@@ -29,6 +29,8 @@ _FUNCTION = re.compile(r"\bbilling\.(\w+)\(")
 _LEVELS = {"parked": "warning", "unavailable": "error"}
 """The log level of an outcome, where it is not ``info``."""
 
+_LOGIN_LINE_SECONDS = 60
+
 log = structlog.get_logger("webhook")
 
 
@@ -52,6 +54,8 @@ class Instrumentation:
     def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
         self._metrics = metrics
         self._tracing = tracing
+        self._next_login_line = 0.0
+        self._unlogged_logins = 0
 
     def wrap_wsgi(self, application: WSGIApplication) -> WSGIApplication:
         """Return the application with each request timed, and with a span around each delivery."""
@@ -125,6 +129,15 @@ class Instrumentation:
         frames = traceback.extract_tb(error.__traceback__)
         location = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
         self._failed(delivery, "bug", type(error).__name__, type(error).__name__, location)
+
+    def failed_login(self) -> None:
+        """Count a failed login of the console, and log at most one line a minute. The name may be a password."""
+        self._metrics.count_failed_login()
+        now = time.monotonic()
+        self._unlogged_logins += 1
+        if now >= self._next_login_line:
+            log.warning("failed login", count=self._unlogged_logins)
+            self._next_login_line, self._unlogged_logins = now + _LOGIN_LINE_SECONDS, 0
 
     def _failed(self, delivery: Delivery, reason: str, kind: str, cause: str, location: str = "") -> None:
         self._tracing.record_error(kind, cause, location)

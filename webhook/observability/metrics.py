@@ -46,6 +46,11 @@ def ordinal(position: int) -> str:
     return _ORDINALS[position] if position < len(_ORDINALS) else f"{position + 1}th"
 
 
+def _endpoint_of(path: str) -> str:
+    """Return the label of a path that is not an endpoint of its own."""
+    return "console" if f"{path}/".startswith("/console/") else OTHER
+
+
 class Metrics:
     """All counters, gauges and histograms. They are thread-safe, and may be created before a fork."""
 
@@ -116,6 +121,7 @@ class Metrics:
                 ["result"],
             ).labels
         )
+        self._failed_logins = counter("webhook_console_failed_logins", "Failed logins of the console.")
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -142,9 +148,13 @@ class Metrics:
         """Count a delivery that is answered 400."""
         self._failures(rejection.reason).inc()
 
+    def count_failed_login(self) -> None:
+        """Count a failed login of the console."""
+        self._failed_logins.inc()
+
     def time_request(self, path: str, status: str, seconds: float) -> None:
         """Record the duration of a request by its path and the status of its answer."""
-        self._requests(_ENDPOINTS.get(path, OTHER), status).observe(seconds)
+        self._requests(_ENDPOINTS.get(path) or _endpoint_of(path), status).observe(seconds)
 
     def time_database_call(self, call: str, result: str, seconds: float) -> None:
         """Record the duration of a database call by its function in ``billing``."""

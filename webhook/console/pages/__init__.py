@@ -1,0 +1,12 @@
+"""The pages of the console: each module registers its own."""
+
+from __future__ import annotations
+
+from webhook.console.console import Console
+from webhook.console.pages import home
+
+
+def register(console: Console) -> None:
+    """Add all pages."""
+    for module in (home,):
+        module.register(console)
