@@ -26,7 +26,7 @@ UV = { command -v uv >/dev/null || test -x .venv/bin/uv || \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } && \
 	PATH="$$PATH:$(CURDIR)/.venv/bin" uv
 
-.PHONY: help setup dev test unit lint docs types tools coverage settlement soak mutants postgres-versions bench advisories
+.PHONY: help setup dev test unit lint docs types screenshots tools coverage settlement soak mutants postgres-versions bench advisories
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -66,6 +66,9 @@ docs: $(STAMP) ## Write the generated pages and tables of docs/
 
 types: $(TOOLS) ## Generate src/types/supabase.ts from the schema
 	.venv/bin/python -m tools.supabase_cli
+
+screenshots: $(BROWSER) ## Take the pictures of the console in docs/images
+	.venv/bin/python -m tools.screenshots
 
 ##@ Longer checks
 
