@@ -1,20 +1,25 @@
-"""Pages of a real worker in Chromium. Each test fails on a console error and on a request to another host."""
+"""The console of a real worker in Chromium. Each test fails on a console error and on a request to another host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from support.browser import Watch
+from support.browser import Watch, log_in
+from support.console import ANN, BOB
 from support.databases import Database
+from support.shop import Shop, opened
+from support.stripe_stand_in import StripeStandIn, serving
 from support.worker import Worker, working
 from tools.chromium import SECONDS, Browser, Page, launched, missing
 
 OpenPage = Callable[..., Page]
+State = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +32,44 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def worker(chromium: Browser, shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One worker for all tests of a module; each test creates its own users."""
-    assert chromium, "without a browser, no worker starts"
-    with working(shared_database.url, tmp_path_factory.mktemp("worker"), processes=1) as worker:
+def stripe(chromium: Browser) -> Iterator[StripeStandIn]:
+    """Stripe's API, with an account without objects."""
+    assert chromium, "without a browser, nothing else starts"
+    with serving(StripeStandIn()) as stripe:
+        yield stripe
+
+
+@pytest.fixture(scope="module")
+def worker(stripe: StripeStandIn, shared_database: Database, tmp_path_factory: Any) -> Iterator[Worker]:
+    """One worker for all tests of a module. Its console has the operator Ann and the viewer Bob."""
+    variables = {
+        "CONSOLE_TOKENS": ",".join(f"{each.name}:{each.role}:{each.digest}" for each in (ANN, BOB)),
+        "OPERATOR_DATABASE_URL": shared_database.operator_url,
+        **stripe.settings(shared_database.url),
+    }
+    with working(variables.pop("DATABASE_URL"), tmp_path_factory.mktemp("worker"), processes=1, **variables) as worker:
         yield worker
+
+
+@pytest.fixture(scope="module")
+def shop(worker: Worker, stripe: StripeStandIn, shared_database: Database) -> Iterator[Shop]:
+    """The shop of this module, whose users and payments each test creates."""
+    assert worker
+    with opened(shared_database, stripe) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def state(chromium: Browser, worker: Worker) -> State:
+    """Return the cookies of a person who has logged in with the form."""
+
+    @cache
+    def state(name: str) -> dict[str, Any]:
+        with chromium.new_context(base_url=worker.url) as context:
+            log_in(context.new_page(), name)
+            return context.storage_state()
+
+    return state
 
 
 @pytest.fixture
@@ -59,5 +97,17 @@ def open_page(chromium: Browser, worker: Worker, watch: Watch) -> Iterator[OpenP
 
 @pytest.fixture
 def page(open_page: OpenPage) -> Page:
-    """A page in a window of 1280 by 720 pixels."""
+    """A page of a person who has not logged in."""
     return open_page()
+
+
+@pytest.fixture
+def operator(open_page: OpenPage, state: State) -> Page:
+    """A page of Ann, who may change things."""
+    return open_page(storage_state=state("ann"))
+
+
+@pytest.fixture
+def viewer(open_page: OpenPage, state: State) -> Page:
+    """A page of Bob, who may only look."""
+    return open_page(storage_state=state("bob"))

@@ -16,13 +16,13 @@ def test_worker_answers_the_browser(page: Page) -> None:
 
 def test_console_error_is_a_problem(page: Page, watch: Watch) -> None:
     page.evaluate("console.error('lost')")
-    assert found(watch) == ["console: lost"]
+    assert watch.forget() == ["console: lost"]
 
 
 def test_uncaught_exception_is_a_problem(page: Page, watch: Watch) -> None:
     with page.expect_event("pageerror"):
         page.evaluate("setTimeout(() => { throw new Error('lost') })")
-    assert found(watch) == ["exception: lost"]
+    assert watch.forget() == ["exception: lost"]
 
 
 def test_request_to_another_host_is_a_problem(page: Page, watch: Watch) -> None:
@@ -30,12 +30,12 @@ def test_request_to_another_host_is_a_problem(page: Page, watch: Watch) -> None:
     page.goto("/readyz")
     with page.expect_event("requestfailed"):
         page.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://cdn.example/logo.png'}))")
-    assert "request to http://cdn.example/logo.png" in found(watch)
+    assert "request to http://cdn.example/logo.png" in watch.forget()
 
 
 def test_unexpected_error_status_is_a_problem(page: Page, watch: Watch, worker: Worker) -> None:
     page.goto("/no-such-page")
-    assert found(watch) == [f"404 of GET {worker.url}/no-such-page"]
+    assert watch.forget() == [f"404 of GET {worker.url}/no-such-page"]
 
 
 def test_expected_error_status_is_no_problem(page: Page, watch: Watch) -> None:
@@ -49,7 +49,7 @@ def test_missing_part_of_a_page_is_a_problem(page: Page, watch: Watch, worker: W
     page.goto("/readyz")
     with page.expect_event("requestfinished"):
         page.evaluate("document.body.append(Object.assign(new Image(), {src: '/logo.png'}))")
-    assert found(watch) == [f"404 of GET {worker.url}/logo.png"]
+    assert watch.forget() == [f"404 of GET {worker.url}/logo.png"]
 
 
 def test_grave_violation_of_an_accessibility_rule_is_found(page: Page) -> None:
@@ -62,9 +62,3 @@ def test_gevent_patches_nothing_in_the_test_process(page: Page) -> None:
     """Playwright waits in greenlets of its own, and a patched socket module would hang it."""
     assert page
     assert not monkey.is_module_patched("socket")
-
-
-def found(watch: Watch) -> list[str]:
-    """Return the problems so far, and forget them."""
-    problems, watch.problems = watch.problems, []
-    return problems

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from support.console import OPERATOR_TOKEN, VIEWER_TOKEN
 from tools.chromium import AXE, ConsoleMessage, Page, Request, Response
 
+TOKENS = {"ann": OPERATOR_TOKEN, "bob": VIEWER_TOKEN}
 _GRAVE = ("serious", "critical")
 
 
@@ -28,6 +30,11 @@ class Watch:
         page.on("request", self._request)
         page.on("response", self._response)
 
+    def forget(self) -> list[str]:
+        """Return the problems so far, and forget them."""
+        problems, self.problems = self.problems, []
+        return problems
+
     def _message(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not message.text.startswith("Failed to load resource"):  # see _response
             self.problems.append(f"console: {message.text}")
@@ -48,3 +55,16 @@ def violations(page: Page) -> list[str]:
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run()")["violations"]
     return [f"{each['id']}: {node['html']}" for each in found if each["impact"] in _GRAVE for node in each["nodes"]]
+
+
+def log_in(page: Page, name: str = "ann", token: str | None = None) -> None:
+    """Send the form of the login with a token, by default the person's own."""
+    page.goto("/console/login")
+    fill_in(page, name, token)
+    page.get_by_role("button", name="Log in").click()
+
+
+def fill_in(page: Page, name: str = "ann", token: str | None = None) -> None:
+    """Fill in the form of the login."""
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Token").fill(token or TOKENS[name])

@@ -168,7 +168,7 @@ def working(  # noqa: PLR0913 - one for each value that tests vary
             "WEB_CONCURRENCY": str(processes),
             **variables,
         },
-        without=("PG", "STRIPE_", "GUNICORN_", "OTEL_", "LOG_", "METRICS_", "PROMETHEUS_"),
+        without=("PG", "STRIPE_", "GUNICORN_", "OTEL_", "LOG_", "METRICS_", "PROMETHEUS_", "CONSOLE_", "OPERATOR_"),
     )
     log_file = folder / f"worker-{port}.log"
     with log_file.open("ab") as log:
