@@ -10,33 +10,26 @@ create function billing.linked_payments(p_payment_ids text[]) returns text[]
     stable
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_ids text[] := array_remove(p_payment_ids, null);
+    v_more text[];
 begin
-    -- Most sales have one id and need no search.
-    if not exists (
-        select from billing.payment_links
-        where invoice_id = any (p_payment_ids) or payment_id = any (p_payment_ids)
-    ) then
-        return array_remove(p_payment_ids, null);
-    end if;
-    return (
-        with recursive linked (id) as (
-            select unnest(p_payment_ids)
+    loop
+        -- Most sales have one id, and the first look-up finds no other.
+        v_more := array(
+            select payment_id
+            from billing.payment_links
+            where invoice_id = any (v_ids) and payment_id <> all (v_ids)
             union
-            select neighbours.id
-            from linked
-            cross join lateral (
-                select payment_id as id
-                from billing.payment_links
-                where invoice_id = linked.id
-                union all
-                select invoice_id
-                from billing.payment_links
-                where payment_id = linked.id
-            ) as neighbours
-        )
-        select array_agg(id)
-        from linked
-    );
+            select invoice_id
+            from billing.payment_links
+            where payment_id = any (v_ids) and invoice_id <> all (v_ids)
+        );
+        if cardinality(v_more) = 0 then
+            return v_ids;
+        end if;
+        v_ids := v_ids || v_more;
+    end loop;
 end
 $$;
 
@@ -163,85 +156,93 @@ grant usage on type billing.merged_sale to service_role;
 
 
 create function billing.sale_of(p_payment_ids text[]) returns billing.merged_sale
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    with facts as (
+declare
+    v_user_id uuid;
+    v_credits bigint;
+    v_sale billing.merged_sale;
+    v_names_user boolean;
+begin
+    -- An operator's word counts before all other facts, and for all payments of the sale.
+    select
+        (array_agg(user_id order by number desc) filter (where user_id is not null))[1],
+        (array_agg(credits order by number desc) filter (where credits is not null))[1]
+    into v_user_id, v_credits
+    from billing.assignments
+    where payment_id = any (p_payment_ids) and withdrawn_by is null;
+
+    -- The window functions return what holds for the sale as a whole, whichever of its payments counts.
+    select
+        payment_id,
+        coalesce(
+            v_user_id,
+            (array_agg(user_id order by version desc) filter (where is_known))[1],
+            (array_agg(user_id order by version desc) filter (where user_id is not null))[1]
+        ),
+        coalesce(v_credits, (array_agg(credits order by version desc) filter (where credits is not null))[1]),
+        (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1],
+        (array_agg(currency order by version desc) filter (where currency is not null))[1],
+        bool_or(paid),
+        bool_or(bool_or(erased_at is not null)) over (),
+        bool_or(bool_or(forgotten_at is not null)) over (),
+        bool_or(bool_or(user_id is not null)) over () or v_user_id is not null
+    into
+        v_sale.payment_id, v_sale.user_id, v_sale.credits, v_sale.money_amount, v_sale.currency, v_sale.paid,
+        v_sale.erased, v_sale.forgotten, v_names_user
+    from (
         select
-            payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id, erased_at,
-            forgotten_at, (select 1 from public.users where id = user_id) is not null as is_known
+            payment_id, version, user_id, credits, money_amount, currency, paid, erased_at, forgotten_at,
+            (select 1 from public.users where id = user_id) is not null as is_known
         from billing.sales
         where payment_id = any (p_payment_ids)
         union all
         -- A purchase entered by hand is a fact, too, and the weakest.
-        select stripe_id, 0, user_id, amount, money_amount, currency, true, null, null, null, null, true
+        select stripe_id, 0, user_id, amount, money_amount, currency, true, null, null, true
         from public.transactions
         where
             stripe_id = any (p_payment_ids)
             and type = 'PURCHASE'
             and event_id is null
             and num_nulls(money_amount, currency) = 0
-    ), assigned as (
-        -- An operator's word counts before all other facts, and for all payments of the sale.
-        select
-            (array_agg(user_id order by number desc) filter (where user_id is not null))[1] as user_id,
-            (array_agg(credits order by number desc) filter (where credits is not null))[1] as credits
-        from billing.assignments
-        where payment_id = any (p_payment_ids) and withdrawn_by is null
-    ), merged as (
-        select
-            payment_id,
-            max(version) as version,
-            coalesce(
-                assigned.user_id,
-                (array_agg(facts.user_id order by is_known desc, version desc) filter (where facts.user_id is not null))[1]
-            ) as user_id,
-            coalesce(
-                assigned.credits,
-                (array_agg(facts.credits order by version desc) filter (where facts.credits is not null))[1]
-            ) as credits,
-            (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1] as money_amount,
-            (array_agg(currency order by version desc) filter (where currency is not null))[1] as currency,
-            bool_or(paid) as paid,
-            assigned.user_id is not null or bool_or(is_known) as is_known
-        from facts
-        cross join assigned
-        group by
-            payment_id,
-            assigned.user_id,
-            assigned.credits
-    ), whole as (
-        -- What holds for the sale as a whole, whichever of its payments counts.
-        select
-            bool_or(erased_at is not null) as erased,
-            bool_or(forgotten_at is not null) as forgotten,
-            case
-                when bool_and(user_id is null) and (select user_id from assigned) is null then billing.claimants(
-                    coalesce(array_agg(subscription_id) filter (where subscription_id is not null), '{}'),
-                    coalesce(array_agg(customer_id) filter (where customer_id is not null), '{}')
-                )
-            end as claimants
-        from facts
-    )
-    select
-        merged.payment_id,
-        coalesce(merged.user_id, case when cardinality(whole.claimants) = 1 then whole.claimants[1] end),
-        merged.credits,
-        merged.money_amount,
-        merged.currency,
-        merged.paid,
-        whole.erased,
-        whole.forgotten,
-        whole.claimants
-    from merged
-    cross join whole
+    ) as facts
+    group by payment_id
     order by
-        case when merged.is_known or merged.credits is not null then num_nulls(merged.user_id, merged.credits) else 2 end,
-        merged.paid desc,
-        merged.version desc,
-        merged.payment_id collate "C"
-    limit 1
+        case
+            when v_user_id is not null or v_credits is not null or bool_or(is_known or credits is not null)
+                then
+                    (v_user_id is null and bool_and(user_id is null))::integer
+                    + (v_credits is null and bool_and(credits is null))::integer
+            else 2
+        end,
+        bool_or(paid) desc,
+        max(version) desc,
+        payment_id collate "C"
+    limit 1;
+    if not found then
+        return null;
+    end if;
+    if not v_names_user then
+        v_sale.claimants := billing.claimants(
+            array(
+                select subscription_id
+                from billing.sales
+                where payment_id = any (p_payment_ids) and subscription_id is not null
+            ),
+            array(
+                select customer_id
+                from billing.sales
+                where payment_id = any (p_payment_ids) and customer_id is not null
+            )
+        );
+        if cardinality(v_sale.claimants) = 1 then
+            v_sale.user_id := v_sale.claimants[1];
+        end if;
+    end if;
+    return v_sale;
+end
 $$;
 
 comment on function billing.sale_of(text[]) is

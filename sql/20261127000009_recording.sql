@@ -5,6 +5,7 @@
 
 create function billing.settle_sale(
     p_payment_ids text[],
+    p_sale billing.merged_sale,
     p_fact jsonb,
     p_event_id text,
     out reason text,
@@ -15,29 +16,28 @@ create function billing.settle_sale(
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_sale constant billing.merged_sale := billing.sale_of(p_payment_ids);
     v_purchase_id text;
 begin
     is_new := false;
     is_lost := false;
-    reason := billing.unsettled_reason(v_sale);
-    if v_sale.erased then
+    reason := billing.unsettled_reason(p_sale);
+    if p_sale.erased then
         reason := null;
         return;
     elsif reason is null then
-        is_new := billing.settle(p_payment_ids, v_sale, p_fact, p_event_id);
-    elsif v_sale.paid then
+        is_new := billing.settle(p_payment_ids, p_sale, p_fact, p_event_id);
+    elsif p_sale.paid then
         v_purchase_id := billing.purchase_id_of(p_payment_ids);
         is_new := billing.clear_entries(p_payment_ids, null, v_purchase_id, p_fact, p_event_id);
-        if billing.lacks_nothing(v_sale) then
+        if billing.lacks_nothing(p_sale) then
             reason := null;
         end if;
         is_lost := reason is not null
-            and v_sale.credits is not null
-            and (v_purchase_id is not null or v_sale.forgotten);
+            and p_sale.credits is not null
+            and (v_purchase_id is not null or p_sale.forgotten);
         return;
     end if;
-    if reason is not null or not v_sale.paid then
+    if reason is not null or not p_sale.paid then
         return; -- A parked event may be the only one to report the payment.
     end if;
     update billing.parked_events
@@ -52,12 +52,12 @@ begin
 end
 $$;
 
-comment on function billing.settle_sale(text[], jsonb, text) is
-    'Settles the sale of linked payments after p_fact was merged. Returns why it cannot be settled, else null, whether the ledger has a new row, and whether the sale was settled before and lost its user. Such a sale takes back what it granted. Resolves the parked events of a paid sale.';
+comment on function billing.settle_sale(text[], billing.merged_sale, jsonb, text) is
+    'Settles the sale of linked payments. p_sale is what sale_of() returns after p_fact was merged. Returns why it cannot be settled, else null, whether the ledger has a new row, and whether the sale was settled before and lost its user. Such a sale takes back what it granted. Resolves the parked events of a paid sale.';
 
-revoke all on function billing.settle_sale(text[], jsonb, text) from public, anon, authenticated, service_role;
+revoke all on function billing.settle_sale(text[], billing.merged_sale, jsonb, text) from public, anon, authenticated, service_role;
 
-grant execute on function billing.settle_sale(text[], jsonb, text) to service_role;
+grant execute on function billing.settle_sale(text[], billing.merged_sale, jsonb, text) to service_role;
 
 
 create function billing.settle_again(p_payment_ids text[], p_event_id text) returns boolean
@@ -81,6 +81,7 @@ begin
         v_done := v_done || v_linked;
         v_settled := billing.settle_sale(
             v_linked,
+            billing.sale_of(v_linked),
             jsonb_build_object('kind', 'claim', 'payment_id', v_payment_id),
             coalesce(
                 p_event_id,
@@ -171,6 +172,7 @@ as $$
 declare
     v_payment_ids constant text[] := billing.linked_payments(billing.ids_of(p_fact));
     v_before constant billing.merged_sale := billing.sale_of(v_payment_ids);
+    v_sale billing.merged_sale := v_before;
     v_is_sale constant boolean := p_fact ->> 'kind' = 'sale';
     v_is_new boolean;
     v_settled record;
@@ -187,6 +189,8 @@ begin
             perform billing.merge_sale(
                 case when billing.is_erased_user((p_fact ->> 'user_id')::uuid) then p_fact - 'user_id' else p_fact end
             );
+            v_sale := billing.sale_of(v_payment_ids);
+            v_is_new := v_sale is distinct from v_before;
         when 'reversal' then
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
             perform billing.resolve_refunded_totals(v_payment_ids);
@@ -196,7 +200,7 @@ begin
             return case when billing.lacks_refunds(v_payment_ids, p_fact) then 'missing_api_key' else 'refunds_known' end;
     end case;
 
-    v_settled := billing.settle_sale(v_payment_ids, p_fact, p_event_id);
+    v_settled := billing.settle_sale(v_payment_ids, v_sale, p_fact, p_event_id);
     if v_is_sale and v_settled.reason is not null then
         if p_fact ->> 'unusable' is not null then
             return p_fact ->> 'unusable';
@@ -215,9 +219,6 @@ begin
     if v_settled.is_lost then
         perform billing.park_sale(v_payment_ids, v_settled.reason, true);
     end if;
-    if v_is_sale then
-        v_is_new := v_before is distinct from billing.sale_of(v_payment_ids);
-    end if;
     return case when v_is_new or v_settled.is_new then 'recorded' else 'duplicate' end;
 end
 $$;
@@ -231,26 +232,34 @@ grant execute on function billing.record_fact(jsonb, text) to service_role;
 
 
 create function billing.rejection_reason(p_facts jsonb) returns text
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select 'unknown_user'
-    from jsonb_array_elements(p_facts) as fact
-    left join billing.sale_of(billing.linked_payments(billing.ids_in(p_facts))) as sale on true
-    where
-        fact ->> 'kind' = 'sale'
-        and num_nulls(fact ->> 'user_id', fact ->> 'credits') = 0
-        and not exists (select from public.users where id = (fact ->> 'user_id')::uuid)
-        and not coalesce(sale.erased, false) -- An erased sale needs no user.
-        and not exists (
+declare
+    v_payment_ids text[];
+begin
+    if not exists (
+        select from jsonb_array_elements(p_facts) as fact
+        where
+            fact ->> 'kind' = 'sale'
+            and num_nulls(fact ->> 'user_id', fact ->> 'credits') = 0
+            and (select 1 from public.users where id = (fact ->> 'user_id')::uuid) is null
+    ) then
+        return null;
+    end if;
+    v_payment_ids := billing.linked_payments(billing.ids_in(p_facts));
+    if
+        (billing.sale_of(v_payment_ids)).erased -- An erased sale needs no user.
+        or exists (
             select from billing.assignments
-            where
-                payment_id = any (billing.linked_payments(billing.ids_in(p_facts)))
-                and user_id is not null
-                and withdrawn_by is null
+            where payment_id = any (v_payment_ids) and user_id is not null and withdrawn_by is null
         )
-    limit 1
+    then
+        return null;
+    end if;
+    return 'unknown_user';
+end
 $$;
 
 comment on function billing.rejection_reason(jsonb) is

@@ -393,6 +393,7 @@ begin
     end if;
     v_settled := billing.settle_sale(
         v_payment_ids,
+        billing.sale_of(v_payment_ids),
         jsonb_build_object(
             'kind', 'assignment',
             'payment_id', coalesce(billing.purchase_id_of(v_payment_ids), v_sale.payment_id)

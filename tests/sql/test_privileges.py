@@ -120,7 +120,7 @@ function billing.settle(text[],billing.merged_sale,jsonb,text): service_role=exe
 function billing.settle_again(text[],text): service_role=execute
 function billing.settle_new_users():
 function billing.settle_parked_sale(text): service_role=execute
-function billing.settle_sale(text[],jsonb,text): service_role=execute
+function billing.settle_sale(text[],billing.merged_sale,jsonb,text): service_role=execute
 function billing.sign_up_key(uuid): service_role=execute
 function billing.unescaped(json): service_role=execute
 function billing.unsettled_reason(billing.merged_sale): service_role=execute
