@@ -15,6 +15,7 @@ begin
             ('relation', 'generation_holds_pkey'),
             ('relation', 'generation_holds_user_id_created_at_idx'),
             ('relation', 'transactions'),
+            ('relation', 'transactions_created_at_idx'),
             ('relation', 'transactions_payment_id_idx'),
             ('relation', 'transactions_pkey'),
             ('relation', 'transactions_refunds_key'),
