@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 
 import click
 
 from webhook.commands.output import silence_notice
-from webhook.explain import search_stripe
 from webhook.explain.escapes import printable
 from webhook.explain.reply import reply
-from webhook.explain.report import Report, answer, with_stripe
+from webhook.explain.report import Report, full_answer
 from webhook.explain.text import candidate_lines, story_lines, verdict_lines
 from webhook.ledger.ledger import Ledger
 from webhook.settings import read_database_url, read_event_scope, read_reader_settings
@@ -26,12 +24,7 @@ def explain(text: str, *, stripe: bool, as_json: bool = False, as_reply: bool = 
     """
     reader = _reader() if stripe else None
     with closing(Ledger(read_database_url())) as ledger:
-        found, report = answer(ledger, text)
-        if reader and found.kind not in ("sale", "parked event"):
-            findings = search_stripe(reader, text, read_event_scope().every_account)
-            report = with_stripe(ledger, report, findings)
-        elif reader:
-            report = replace(report, searched=(*report.searched, "not Stripe: the database knows the payment"))
+        report = full_answer(ledger, text, reader, read_event_scope().every_account if reader else ())
     if as_json:
         click.echo(report.as_json())
     elif as_reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -26,7 +27,7 @@ from webhook.explain.story import (
     load_sale,
     load_user,
 )
-from webhook.explain.stripe_search import StripeFindings
+from webhook.explain.stripe_search import Reader, StripeFindings, search_stripe
 from webhook.explain.verdict import verdict
 
 _KINDS = {SaleStory: "sale", UserStory: "user", EventStory: "parked event", GenerationStory: "generation"}
@@ -67,6 +68,19 @@ def answer(ledger: Rows, text: str) -> tuple[Found, Report]:
     if story:
         return found, Report(found.query, verdict(story), story, searched=found.searched)
     return found, Report(found.query, _without_story(found), candidates=found.candidates, searched=found.searched)
+
+
+def full_answer(ledger: Rows, text: str, reader: Reader | None, accounts: Iterable[str | None] = (None,)) -> Report:
+    """Return what the database knows, and with a ``reader`` what Stripe knows if the database lacks the payment.
+
+    Raises :class:`LedgerUnavailableError` or :class:`StripeUnavailableError`.
+    """
+    found, report = answer(ledger, text)
+    if reader is None:
+        return report
+    if found.kind in ("sale", "parked event"):
+        return replace(report, searched=(*report.searched, "not Stripe: the database knows the payment"))
+    return with_stripe(ledger, report, search_stripe(reader, text, accounts))
 
 
 def with_stripe(ledger: Rows, report: Report, findings: StripeFindings) -> Report:
