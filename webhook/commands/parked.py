@@ -17,6 +17,7 @@ from webhook.commands.operator import operator_ledger, set_up_log
 from webhook.commands.output import aligned
 from webhook.events.fields import IDENTIFIER
 from webhook.events.payer import is_email
+from webhook.explain.wording import age
 from webhook.ledger.ledger import Ledger, ParkedEvent
 from webhook.ledger.operator import Operator
 from webhook.remedies import remedy
@@ -152,12 +153,4 @@ def _age_seconds(event: ParkedEvent) -> int:
 
 
 def _age(event: ParkedEvent) -> str:
-    """Return the age in its two largest units, such as ``3d 4h``."""
-    seconds = _age_seconds(event)
-    units = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    first = next((index for index, (size, _) in enumerate(units) if seconds >= size), len(units) - 1)
-    words = []
-    for size, unit in units[first : first + 2]:
-        count, seconds = divmod(seconds, size)
-        words.append(f"{count}{unit}")
-    return " ".join(words)
+    return age(timedelta(seconds=_age_seconds(event)))

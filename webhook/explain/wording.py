@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 _ZERO_DECIMAL = {
@@ -40,3 +40,15 @@ def day(at: datetime) -> str:
     """Return the day in UTC, such as ``24 November 2026``."""
     local = at.astimezone(UTC)
     return f"{local.day} {local:%B %Y}"
+
+
+def age(duration: timedelta) -> str:
+    """Return a duration in its two largest units, such as ``3d 4h``."""
+    seconds = max(duration, timedelta()) // timedelta(seconds=1)
+    units = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    first = next((index for index, (size, _) in enumerate(units) if seconds >= size), len(units) - 1)
+    words = []
+    for size, unit in units[first : first + 2]:
+        count, seconds = divmod(seconds, size)
+        words.append(f"{count}{unit}")
+    return " ".join(words)

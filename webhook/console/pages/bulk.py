@@ -1,0 +1,66 @@
+"""Bulk retry: the events that are parked now, in steps of five seconds with a Continue button."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from flask import Response, request
+
+from webhook.actions.bulk_retry import MOST_EVENTS, BulkRetry, count_events, run_step
+from webhook.console.console import Console
+from webhook.console.login import OPERATOR
+from webhook.console.pages.forms import FieldError, Form
+from webhook.console.pages.parked import outcome_of, retry_of
+from webhook.explain.parked_list import Position
+from webhook.remedies import REMEDIES
+
+_NUMBER = re.compile(r"[0-9]{1,4}", re.ASCII)
+
+
+def register(console: Console) -> None:
+    """Add the page and the action."""
+
+    @console.view("/console/retry-all", role=OPERATOR)
+    def retry_all_form() -> Response:
+        reason = _reason(request.args.get("reason"))
+        bulk = count_events(console.ledger, reason)
+        return console.page("pages/bulk.html", bulk=bulk, step=None, left=bulk.events, most=MOST_EVENTS, outcomes=[])
+
+    @console.action("/console/retry-all")
+    def retry_all() -> Response:
+        step = run_step(_bulk(request.form), retry_of(console), console.worker_ledger)
+        outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in step.retried]
+        return console.page(
+            "pages/bulk.html", bulk=step.bulk, step=step, left=step.left, most=MOST_EVENTS, outcomes=outcomes
+        )
+
+
+def _bulk(form: Form) -> BulkRetry:
+    """Return the bulk retry of a form; raises :class:`FieldError`."""
+    after = Position.parse(form["after"]) if form.get("after") else None
+    if form.get("after") and after is None:
+        raise FieldError("The form is damaged: open it again.")
+    numbers = [_number(form, name) for name in ("events", "tried", "settled")]
+    return BulkRetry(_reason(form.get("reason")), _time(form), min(numbers[0], MOST_EVENTS), after, *numbers[1:])
+
+
+def _reason(text: str | None) -> str | None:
+    return next((each for each in REMEDIES if each == text), None)
+
+
+def _number(form: Form, name: str) -> int:
+    value = form.get(name, "")
+    if not _NUMBER.fullmatch(value):
+        raise FieldError("The form is damaged: open it again.")
+    return int(value)
+
+
+def _time(form: Form) -> datetime:
+    try:
+        at = datetime.fromisoformat(form.get("until", ""))
+    except ValueError:
+        raise FieldError("The form is damaged: open it again.") from None
+    if at.tzinfo is None:
+        raise FieldError("The form is damaged: open it again.")
+    return at

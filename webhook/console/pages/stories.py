@@ -1,0 +1,127 @@
+"""What the templates show of a story of :mod:`webhook.explain`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from flask import url_for
+
+from webhook.console.pages.advice import Step, steps, worded
+from webhook.explain.counting import SOURCES, counting_assignment, counting_values
+from webhook.explain.escapes import printable
+from webhook.explain.outcome import Verdict
+from webhook.explain.records import Rows
+from webhook.explain.reply import reply
+from webhook.explain.settlement import Settlement, settlement
+from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
+from webhook.explain.verdict import verdict
+
+MOST_PAYLOAD = 64 * 1024
+"""Bytes of a payload that a page shows."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A story with all that its template needs."""
+
+    kind: str
+    """``sale``, ``user``, ``parked event`` or ``generation``."""
+    title: str
+    plain_title: str
+    """With control characters as escapes: the title of a document has no markup."""
+    href: str
+    """The page's own address."""
+    story: Story
+    verdict: Verdict
+    """In the console's words."""
+    reply: str
+    steps: list[Step]
+    settlement: Settlement | None
+    sources: dict[int, str]
+    counting_facts: list[list[str]]
+    """What counts of each fact of the sale."""
+    counting_assignments: list[list[str]]
+    next_href: str | None
+    """The next page of a user's ledger."""
+    formula: str | None
+    """The numbers of the settlement."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The body of a parked event as text."""
+
+    text: str
+    is_cut: bool
+    kibibytes: int = MOST_PAYLOAD // 1024
+
+
+def shown(story: Story, ledger: Rows) -> Shown:
+    """Return what a page shows of a story; raises :class:`LedgerUnavailableError`."""
+    kind, title, href = _title(story)
+    found = verdict(story)
+    sale = story if isinstance(story, SaleStory) else story.sale if isinstance(story, EventStory) else None
+    result = settlement(sale) if sale else None
+    next_href = None
+    if isinstance(story, UserStory) and story.next:
+        next_href = _address("user", user_id=story.user.id, before=str(story.next))
+    return Shown(
+        kind,
+        title,
+        printable(title),
+        href,
+        story,
+        worded(found, _event_of(story)),
+        reply(found, story),
+        steps(found, story, ledger),
+        result,
+        SOURCES,
+        [counting_values(sale, each) for each in sale.facts] if sale else [],
+        [counting_assignment(sale, each) for each in sale.assignments] if sale else [],
+        next_href,
+        equation(result),
+    )
+
+
+def equation(result: Settlement | None) -> str | None:
+    """Return the numbers of a settlement with the signs that people write."""
+    if result is None:
+        return None
+    return result.formula.replace("*", "\N{MULTIPLICATION SIGN}").replace("-", "\N{MINUS SIGN}")
+
+
+def payload_of(text: str | None) -> Payload | None:
+    """Return the body of an event, indented and cut at 64 KiB; ``None`` if it is dropped."""
+    if text is None:
+        return None
+    with suppress(ValueError, RecursionError):  # then it is shown as it came
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    whole = text.encode("utf-8", "backslashreplace")
+    return Payload(whole[:MOST_PAYLOAD].decode("utf-8", "ignore"), len(whole) > MOST_PAYLOAD)
+
+
+def _title(story: Story) -> tuple[str, str, str]:
+    match story:
+        case SaleStory():
+            return "sale", story.payment_id, _address("sale", payment_id=story.payment_id)
+        case UserStory():
+            return "user", story.user.email or story.user.id, _address("user", user_id=story.user.id)
+        case EventStory():
+            return "parked event", story.event.id, _address("parked_event", event_id=story.event.id)
+        case GenerationStory():
+            return "generation", story.id, _address("search", q=story.id)
+
+
+def _address(endpoint: str, **values: Any) -> str:
+    return url_for(f"console.{endpoint}", **values)
+
+
+def _event_of(story: Story) -> str | None:
+    """Return the event whose id the remedy of a verdict names."""
+    if isinstance(story, EventStory):
+        return story.event.id
+    parked = story.parked if isinstance(story, SaleStory | UserStory) else ()
+    return next((event.id for event in parked if event.resolution is None), None)
