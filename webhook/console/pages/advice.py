@@ -43,7 +43,7 @@ class Account:
 class Step:
     """One thing that can be done: a button that does it at once, or a link to its form."""
 
-    kind: Literal["retry", "assign", "discard", "reconcile", "search at Stripe", "adjust"]
+    kind: Literal["retry", "assign", "withdraw", "discard", "reconcile", "search at Stripe", "adjust"]
     subject: str
     """The event, payment, user or search."""
     user: Account | None = None
@@ -111,6 +111,8 @@ def _steps_of_sale(verdict: Verdict, story: SaleStory | EventStory, ledger: Rows
         yield Step("reconcile", sale.payment_id)
     if sale.sale and not sale.erased and not any(event.resolution is None for event in events):
         yield Step("assign", sale.payment_id)
+    if any(each.withdrawn_by is None for each in sale.assignments):
+        yield Step("withdraw", sale.payment_id)
 
 
 def _steps_of_user(verdict: Verdict, story: UserStory) -> Iterator[Step]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from flask import Response, request
 
-from webhook.actions.bulk_retry import MOST_EVENTS, BulkRetry, count_events, run_step
+from webhook.actions.bulk_retry import MOST_EVENTS, STEP_SECONDS, BulkRetry, count_events, run_step
 from webhook.console.console import Console
 from webhook.console.login import OPERATOR
 from webhook.console.pages.forms import FieldError, Form
@@ -29,7 +29,7 @@ def register(console: Console) -> None:
 
     @console.action("/console/retry-all")
     def retry_all() -> Response:
-        step = run_step(_bulk(request.form), retry_of(console), console.worker_ledger)
+        step = run_step(_bulk(request.form), retry_of(console), console.worker_ledger, seconds=STEP_SECONDS)
         outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in step.retried]
         return console.page(
             "pages/bulk.html", bulk=step.bulk, step=step, left=step.left, most=MOST_EVENTS, outcomes=outcomes
