@@ -51,7 +51,7 @@ def _raise_file_limit() -> int:
 
 
 class _Logger(Logger):  # type: ignore[misc]
-    """gunicorn's logger without its access log, and without the content of malformed requests."""
+    """gunicorn's logger without its access log, and without the content and query strings of requests."""
 
     def access(self, *_: object) -> None:
         """Write nothing. The application logs each delivery, and gunicorn would format its line first."""
@@ -59,6 +59,10 @@ class _Logger(Logger):  # type: ignore[misc]
     def warning(self, msg: str, *args: object, **kwargs: object) -> None:
         """Write a warning. One about a malformed request is cut off before the sender's address and what it sent."""
         super().warning(msg.partition(" from ip=")[0], *args, **kwargs)
+
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        """Write an error with its traceback. The address of a request is cut off before its query string."""
+        super().exception(msg, *(str(each).partition("?")[0] for each in args), **kwargs)
 
 
 logger_class = _Logger
