@@ -64,7 +64,12 @@ class Application(Flask):
 def from_environment() -> Application:
     """Return the application for the environment's settings; raise :class:`SettingsError`."""
     settings = read_settings()
-    return create_app(settings, worker_tracer() if settings.is_traced and is_exporter_installed() else None)
+    return create_app(settings, tracer_of(settings))
+
+
+def tracer_of(settings: Settings) -> Tracer | None:
+    """Return the worker's tracer if spans can be exported."""
+    return worker_tracer() if settings.is_traced and is_exporter_installed() else None
 
 
 def create_app(settings: Settings, tracer: Tracer | None = None, access: Access | None = None) -> Application:

@@ -17,13 +17,13 @@ WIDTH = 80
 
 
 def every_command(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each command that is no group, such as ("endpoint", "check"), in the order of the help."""
+    """Yield the path of each command that can run, such as ("endpoint", "check"), in the order of the help."""
     for name in group.list_commands(click.Context(group)):
         command = group.commands[name]
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield (*path, name)
         if isinstance(command, click.Group):
             yield from every_command(command, *path, name)
-        else:
-            yield (*path, name)
 
 
 def help_of(*path: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from support import delivery
+from support.console import VIEWER_TOKEN, TestPages, console_settings, log_in
 from support.databases import Database
 from support.delivery import OLDER_SECRET, SECRET, Post
 from webhook.app import Application, create_app
@@ -38,6 +39,45 @@ def app(make_app: MakeApp, buyer: str) -> Application:
     """The app without an API key; the buyer of the recorded events has an account."""
     assert buyer
     return make_app()
+
+
+@pytest.fixture
+def test_pages(monkeypatch: pytest.MonkeyPatch) -> TestPages:
+    """The pages of the console in these tests, instead of its own."""
+    pages = TestPages()
+    monkeypatch.setattr("webhook.console.pages.register", pages.register)
+    return pages
+
+
+@pytest.fixture
+def make_console(make_app: MakeApp, database: Database, test_pages: TestPages) -> Callable[..., FlaskClient]:
+    """Build an app with a console of these settings, and return a client of it."""
+    assert test_pages
+
+    def make_console(*arguments: Any, **settings: Any) -> FlaskClient:
+        return make_app(*arguments, console=console_settings(database, **settings)).test_client()
+
+    return make_console
+
+
+@pytest.fixture
+def console(make_console: Callable[..., FlaskClient]) -> FlaskClient:
+    """A client of a console with the operator Ann and the viewer Bob; it has not logged in."""
+    return make_console()
+
+
+@pytest.fixture
+def ann(console: FlaskClient) -> FlaskClient:
+    """The client after Ann's login."""
+    assert log_in(console).status_code == 303
+    return console
+
+
+@pytest.fixture
+def bob(console: FlaskClient) -> FlaskClient:
+    """The client after Bob's login."""
+    assert log_in(console, "bob", VIEWER_TOKEN).status_code == 303
+    return console
 
 
 @pytest.fixture

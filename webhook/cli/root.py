@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from webhook import __version__
-from webhook.cli import checks, endpoint, explain, operator, parked, serving
+from webhook.cli import checks, console, endpoint, explain, operator, parked, serving
 from webhook.cli.exit_codes import exit_on_unwritable_help
 
 
@@ -21,7 +21,7 @@ def commands() -> None:
     """
 
 
-_GROUPS = (serving, explain, parked, operator, checks)
+_GROUPS = (serving, explain, console, parked, operator, checks)
 
 for each in (*(command for group in _GROUPS for command in group.COMMANDS), endpoint.endpoint_commands):
     commands.add_command(each)

@@ -22,6 +22,10 @@ SECONDS_OF_AN_ADDRESS = 60
 _PURPOSE = "login"
 
 
+class HiddenError(NotFound):
+    """The console does not exist for this request: the answer is that to any unknown path."""
+
+
 class Access(Protocol):
     """A way to open the console."""
 
@@ -73,9 +77,9 @@ class LocalAccess:
     key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def check(self, environ: Environ) -> None:
-        """Raise :class:`NotFound` unless a program on this machine sent the request itself."""
+        """Raise :class:`HiddenError` unless a program on this machine sent the request itself."""
         if not is_local(environ, self.port):
-            raise NotFound
+            raise HiddenError
 
     def login(self, environ: Environ, cookie: str | None) -> Login | None:  # noqa: ARG002
         """Return the login of everyone who comes this far."""
@@ -95,9 +99,9 @@ class OnceAccess:
     _end: float = field(default_factory=lambda: monotonic() + SECONDS_OF_AN_ADDRESS)
 
     def check(self, environ: Environ) -> None:
-        """Raise :class:`NotFound` unless a program on this machine sent the request itself."""
+        """Raise :class:`HiddenError` unless a program on this machine sent the request itself."""
         if not is_local(environ, self.port):
-            raise NotFound
+            raise HiddenError
 
     def login(self, environ: Environ, cookie: str | None) -> Login | None:  # noqa: ARG002
         """Return the login of the cookie."""

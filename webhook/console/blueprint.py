@@ -8,20 +8,18 @@ from webhook.console import entry, pages
 from webhook.console.access import Access, TokenAccess
 from webhook.console.console import Console
 from webhook.console.headers import protect
-from webhook.observability.instrumentation import Instrumentation
+from webhook.console.reports import Reports
 from webhook.settings import ConsoleSettings
 
 _CLOSED = "The console is closed: one of its settings is bad. The log and webhook doctor name it.\n"
 
 
-def add_console(
-    app: Flask, settings: ConsoleSettings, access: Access | None, instrumentation: Instrumentation
-) -> Console:
+def add_console(app: Flask, settings: ConsoleSettings, access: Access | None, reports: Reports) -> Console:
     """Add the console and return it. It connects to the database at the first page that needs it.
 
     ``access`` is by default that of the tokens in the settings.
     """
-    console = Console(settings, access or TokenAccess(settings.tokens), instrumentation)
+    console = Console(settings, access or TokenAccess(settings.tokens), reports)
     entry.register(console)
     pages.register(console)
     app.register_blueprint(console.blueprint)

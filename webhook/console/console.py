@@ -14,18 +14,19 @@ from werkzeug.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
 from werkzeug.wrappers import Response as AnyResponse
 
 from webhook.console import cookies
-from webhook.console.access import Access
+from webhook.console.access import Access, HiddenError
 from webhook.console.authority import Authority
 from webhook.console.failures import failure_of
 from webhook.console.headers import protect
-from webhook.console.limits import LARGEST_FORM, Deadline, Slots
+from webhook.console.limits import ACTION_SECONDS, LARGEST_FORM, PAGE_SECONDS, Deadline, Slots
 from webhook.console.login import OPERATOR, VIEWER, Login
 from webhook.console.reading import CONNECTIONS, PageLedger, PageStripe
 from webhook.console.rendering import Templates, style_sheet
+from webhook.console.reports import Reports
 from webhook.console.requests import is_change_from_here, is_page_view
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.operator import Operator, OperatorLedger
-from webhook.observability.instrumentation import Delivery, Instrumentation
+from webhook.observability.instrumentation import Delivery
 from webhook.settings import ConsoleSettings
 from webhook.stripe_api.client import stripe_api
 
@@ -53,10 +54,10 @@ class _Needs:
 class Console:
     """What a page module gets. Each of its routes keeps the rules of docs/reference/contract.md."""
 
-    def __init__(self, settings: ConsoleSettings, access: Access, instrumentation: Instrumentation) -> None:
+    def __init__(self, settings: ConsoleSettings, access: Access, reports: Reports) -> None:
         self.settings = settings
         self.access = access
-        self.instrumentation = instrumentation
+        self.reports = reports
         self.blueprint = Blueprint("console", __name__)
         self.max_credits = settings.max_credits
         """The most credits that one action may give or take."""
@@ -109,6 +110,14 @@ class Console:
 
         self._route("/console/<path:_>", methods, _Needs(), None)(not_found)
 
+    def guarded(self, function: Callable[[], AnyResponse]) -> Callable[[], AnyResponse]:
+        """Return the function of a page outside ``/console``, which answers as the console does."""
+
+        def answer() -> AnyResponse:
+            return self._answer(function, _Needs(role=None))
+
+        return answer
+
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page. Its template sees ``me``, ``notice`` and ``path`` besides the values."""
         notice = self._notice()
@@ -148,9 +157,11 @@ class Console:
         return add
 
     def _answer(self, page: Callable[[], AnyResponse], needs: _Needs) -> AnyResponse:
-        self.access.check(request.environ)  # its 404 is that of any unknown path
         try:
+            self.access.check(request.environ)
             response = self._admit(page, needs)
+        except HiddenError:
+            raise
         except Exception as error:  # noqa: BLE001 - a page for each error
             response = self._failed(error)
         return protect(response)
@@ -169,7 +180,7 @@ class Console:
             raise Forbidden("Your login may only view.")
         _read_form()
         with self._slots.one():
-            g.console_deadline = Deadline()
+            g.console_deadline = Deadline(ACTION_SECONDS if needs.may_act else PAGE_SECONDS)
             g.console_login = replace(login, may_act=login.role == OPERATOR and self._authority.may_act())
             if needs.may_act and not self.me.may_act:
                 raise Forbidden("The console is view-only: its database login is not a member of billing_operator.")
@@ -183,9 +194,9 @@ class Console:
     def _failed(self, error: Exception) -> Response:
         failure = failure_of(error)
         if failure.is_outage:
-            self.instrumentation.unavailable(Delivery(), "console", error)
+            self.reports.unavailable(Delivery(), "console", error)
         elif failure.is_bug:
-            self.instrumentation.bug(Delivery(), error)
+            self.reports.bug(Delivery(), error)
         response = self.page("error.html", failure=failure, status=failure.status)
         response.headers.extend(_HEADERS.get(failure.status, {}))
         return response

@@ -61,7 +61,7 @@ def _register_login(console: Console, access: TokenAccess) -> None:
         form = request.form
         found = access.with_token(form.get("token", ""), form.get("name", ""))
         if found is None:
-            console.instrumentation.failed_login()
+            console.reports.failed_login()
             return console.page("login.html", status=401, next=form.get("next", ""), has_failed=True)
         return _logged_in(found, local_path(form.get("next", "")) or _START)
 

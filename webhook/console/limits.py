@@ -13,6 +13,8 @@ MOST_REQUESTS = 2
 """Requests of the console that a process works on at a time."""
 PAGE_SECONDS = 5.0
 """The time of a page, queries and requests to Stripe together."""
+ACTION_SECONDS = 10.0
+"""The time of a change. A bulk retry works for 5 seconds, and then counts what is left."""
 LARGEST_FORM = 64 * 1024
 """Bytes of a request's body."""
 
@@ -37,7 +39,7 @@ class Slots:
 class Deadline:
     """The end of a page's time."""
 
-    def __init__(self, seconds: float = PAGE_SECONDS) -> None:
+    def __init__(self, seconds: float) -> None:
         self._end = monotonic() + seconds
 
     @property

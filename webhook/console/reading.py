@@ -15,6 +15,9 @@ from webhook.stripe_api.bulk import StripeReader
 CONNECTIONS = 2
 """Connections of each kind: to read, to record and to act."""
 
+_STRIPE_TIMEOUT = (2.0, 4.0)
+"""Seconds to connect to Stripe and to wait for a response."""
+
 
 class PageTimeoutError(ExpectedError):
     """The time of a page is over. The message is for people."""
@@ -44,7 +47,7 @@ class PageStripe(StripeReader):
     """Reads at Stripe for a page: each request is tried once, and none begins after the page's time."""
 
     def __init__(self, settings: StripeSettings, deadline: Callable[[], Deadline]) -> None:
-        super().__init__(settings)
+        super().__init__(settings, timeout=_STRIPE_TIMEOUT)
         self._deadline = deadline
         self.stop()
 

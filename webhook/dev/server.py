@@ -24,14 +24,18 @@ from webhook.dev.state import DIRECTORY, DevServer, announced, locked, stored_se
 from webhook.dev.stripe_cli import Listener, StripeCli, find_cli
 from webhook.ledger.migrate import connect, has_auth_schema, history_of, migrate
 from webhook.server import command as serve
-from webhook.settings import DevSettings, child_environment, read_dev_settings, read_listen_key
+from webhook.settings import DevSettings, child_environment, is_set, read_dev_settings, read_listen_key
 
+OWN_DATABASE = "webhook.dev.app:with_own_database()"
+GIVEN_DATABASE = "webhook.dev.app:with_given_database()"
+"""The applications: see :mod:`webhook.dev.app`."""
 _SECONDS_TO_START = 60
 _READYZ_TIMEOUT = 10
 """Seconds."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _READY = """
+  Console         {console}
   Endpoint        {url}/webhook
   Database        {database_url}
   Signing secret  {secret}
@@ -116,6 +120,7 @@ def _stored_secrets() -> tuple[str, ...]:
 def _serve(settings: DevSettings, database_url: str, port: int, lock: int, cli: StripeCli | None) -> None:
     webhook_secrets = settings.webhook_secrets or _stored_secrets()
     server = DevServer(f"http://127.0.0.1:{port}", database_url, webhook_secrets[0], os.getpid())
+    is_own = not settings.database_url
     environment = child_environment(
         {
             "DATABASE_URL": database_url,
@@ -125,14 +130,16 @@ def _serve(settings: DevSettings, database_url: str, port: int, lock: int, cli: 
             "WEB_CONCURRENCY": "1",
             "LOG_FORMAT": "text",
         },
-        without=("GUNICORN_",),
+        # Operators of the embedded database must not act on a real one.
+        without=("GUNICORN_", "OPERATOR_DATABASE_URL") if is_own else ("GUNICORN_",),
     )
-    command = serve.gunicorn("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5", "--log-level", "warning")
+    options = ("--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5", "--log-level", "warning")
+    command = serve.gunicorn(*options, OWN_DATABASE if is_own else GIVEN_DATABASE)
     gunicorn = supervise.start(command, environment=environment, keep_open=[lock])
     try:
         _wait_until_ready(gunicorn, f"{server.url}/readyz")
         with announced(server):
-            click.echo(_ready(server, webhook_secrets, is_listening=cli is not None))
+            click.echo(_ready(server, webhook_secrets, _console(server, settings), is_listening=cli is not None))
             _wait(gunicorn, cli.listen(f"{server.url}/webhook") if cli else None)
     finally:
         gunicorn.stop()
@@ -169,10 +176,17 @@ def _wait_until_ready(gunicorn: supervise.SupervisedProcess, url: str) -> None:
     raise DevError(f"the server is not ready after {_SECONDS_TO_START} s: {answer}")
 
 
-def _ready(server: DevServer, webhook_secrets: tuple[str, ...], *, is_listening: bool) -> str:
+def _console(server: DevServer, settings: DevSettings) -> str:
+    if settings.database_url and not is_set("CONSOLE_TOKENS"):
+        return "closed with a DATABASE_URL: set CONSOLE_TOKENS, see `webhook console token --help`"
+    return f"{server.url}    (open it in a browser)"
+
+
+def _ready(server: DevServer, webhook_secrets: tuple[str, ...], console: str, *, is_listening: bool) -> str:
     local = Path(".venv/bin/webhook")
     return _READY.format(
         url=server.url,
+        console=console,
         database_url=server.database_url,
         secret=", ".join(webhook_secrets),
         webhook=local if local.exists() else "webhook",

@@ -126,9 +126,7 @@ class Instrumentation:
 
     def bug(self, delivery: Delivery, error: Exception) -> None:
         """Report an unexpected error by its type and location: its message may quote the payload."""
-        frames = traceback.extract_tb(error.__traceback__)
-        location = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-        self._failed(delivery, "bug", type(error).__name__, type(error).__name__, location)
+        self._failed(delivery, "bug", type(error).__name__, type(error).__name__, location_of(error))
 
     def failed_login(self) -> None:
         """Count a failed login of the console, and log at most one line a minute. The name may be a password."""
@@ -156,6 +154,12 @@ class Instrumentation:
         self._tracing.describe(**described)
         write = getattr(log, _LEVELS.get(outcome, "info"))
         write("delivery", **described, duration_ms=delivery.duration_ms, **details)
+
+
+def location_of(error: Exception) -> str:
+    """Return the functions and lines where an error was raised, innermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
 
 
 @cache

@@ -47,9 +47,15 @@ class StripeReader(StripeAPI):
     A read raises :class:`StripeUnavailableError` once its retries are used up.
     """
 
-    def __init__(self, settings: StripeSettings, report_silence: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: StripeSettings,
+        report_silence: Callable[[], None] = lambda: None,
+        *,
+        timeout: tuple[float, float] = OPERATOR_TIMEOUT,
+    ) -> None:
         """``report_silence`` is called if Stripe does not answer: see :class:`Silence`."""
-        super().__init__(settings, timeout=OPERATOR_TIMEOUT, retries=0, max_concurrent=_MAX_CONCURRENT)
+        super().__init__(settings, timeout=timeout, retries=0, max_concurrent=_MAX_CONCURRENT)
         self._silence = Silence(report_silence)
         self._stopped = threading.Event()
         self._count_lock = threading.Lock()
