@@ -14,10 +14,10 @@ class Waits:
     def __init__(self, needed: int) -> None:
         self.ticks = 0
         self.needed = needed
-        self.threads: set[str] = set()
+        self.threads: set[threading.Thread] = set()
 
     def tick(self) -> bool:
-        self.threads.add(threading.current_thread().name)
+        self.threads.add(threading.current_thread())
         self.ticks += 1
         return self.ticks < self.needed
 
@@ -25,9 +25,11 @@ class Waits:
 def test_clock_ticks_until_nothing_waits() -> None:
     """Then its thread ends. The last tick is for a wait that began meanwhile."""
     waits = Waits(needed=3)
-    before = threading.active_count()
     Clock(waits.tick).start()
-    eventually(lambda: threading.active_count() <= before)  # a thread of an earlier test may end, too
+    eventually(lambda: waits.ticks == 4)
+    [thread] = waits.threads
+    thread.join(timeout=10)
+    assert not thread.is_alive()
     assert waits.ticks == 4
 
 
