@@ -12,7 +12,8 @@ import pytest
 
 from support.browser import Watch, log_in
 from support.console import ANN, BOB
-from support.databases import Database
+from support.customer import Customer, new_customer
+from support.databases import Database, Server
 from support.shop import Shop, opened
 from support.stripe_stand_in import StripeStandIn, serving
 from support.worker import Worker, working
@@ -31,7 +32,7 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stripe(chromium: Browser) -> Iterator[StripeStandIn]:
     """Stripe's API, with an account without objects."""
     assert chromium, "without a browser, nothing else starts"
@@ -39,27 +40,40 @@ def stripe(chromium: Browser) -> Iterator[StripeStandIn]:
         yield stripe
 
 
-@pytest.fixture(scope="module")
-def worker(stripe: StripeStandIn, shared_database: Database, tmp_path_factory: Any) -> Iterator[Worker]:
-    """One worker for all tests of a module. Its console has the operator Ann and the viewer Bob."""
+@pytest.fixture(scope="session")
+def books(stripe: StripeStandIn, server: Server, template: str) -> Iterator[Database]:
+    """The database of all browser tests of this process; each test creates its own users."""
+    assert stripe
+    with server.new_database(template) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def worker(stripe: StripeStandIn, books: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """The worker of this process. Its console has the operator Ann and the viewer Bob."""
     variables = {
         "CONSOLE_TOKENS": ",".join(f"{each.name}:{each.role}:{each.digest}" for each in (ANN, BOB)),
-        "OPERATOR_DATABASE_URL": shared_database.operator_url,
-        **stripe.settings(shared_database.url),
+        "OPERATOR_DATABASE_URL": books.operator_url,
+        **stripe.settings(books.url),
     }
     with working(variables.pop("DATABASE_URL"), tmp_path_factory.mktemp("worker"), processes=1, **variables) as worker:
         yield worker
 
 
-@pytest.fixture(scope="module")
-def shop(worker: Worker, stripe: StripeStandIn, shared_database: Database) -> Iterator[Shop]:
-    """The shop of this module, whose users and payments each test creates."""
-    assert worker
-    with opened(shared_database, stripe) as shop:
+@pytest.fixture(scope="session")
+def shop(stripe: StripeStandIn, books: Database) -> Iterator[Shop]:
+    """The shop, whose users and payments each test creates."""
+    with opened(books, stripe) as shop:
         yield shop
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def customer(shop: Shop) -> Customer:
+    """A person without an account and without a payment."""
+    return new_customer(shop)
+
+
+@pytest.fixture(scope="session")
 def state(chromium: Browser, worker: Worker) -> State:
     """Return the cookies of a person who has logged in with the form."""
 
