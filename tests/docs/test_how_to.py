@@ -99,12 +99,16 @@ def test_statements_of_the_page_run_as_the_owner(database: Database, admin: psyc
 def test_command_in_a_page_exists_with_its_options(page: str, words: str) -> None:
     del page
     command: click.Command = commands
-    for word in re.sub(r"[\[\]]", "", words).split():
-        if isinstance(command, click.Group) and not word.startswith("-"):
+    remaining = iter(re.sub(r"[\[\]]", "", words).split())
+    for word in remaining:
+        if word.startswith("--"):
+            options = {name: each for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            assert word in options
+            if isinstance(command, click.Group) and not options[word].is_flag:
+                next(remaining)  # the option's value, which is no subcommand
+        elif isinstance(command, click.Group) and not word.startswith("-") and not word.isupper():
             assert word in command.commands
             command = command.commands[word]
-        elif word.startswith("--"):
-            assert word in {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
 
 
 @pytest.mark.parametrize("page", PAGES)
