@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 
 from webhook.audit.checks import Comparison, Finding
-from webhook.commands.output import silence_notice
 from webhook.events.event import EventScope
 from webhook.events.facts import Fact, Facts, Ignored, Interpretation, Link, Reversal, Sale
 from webhook.events.fields import JSONObject, UnexpectedShapeError, metadata
@@ -19,6 +18,7 @@ from webhook.events.invoices import invoice, invoice_payment
 from webhook.events.lookups import Lookup, MissingObjectError, Resolve
 from webhook.events.reversals import dispute
 from webhook.ledger.ledger import Ledger, Money
+from webhook.output import silence_notice
 from webhook.settings import read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
 from webhook.stripe_api.errors import StripeUnavailableError

@@ -16,11 +16,11 @@ import click
 from webhook.commands import signing_secrets
 from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find, notes
 from webhook.commands.operator import OPERATOR_COMMANDS, operator_ledger
-from webhook.commands.output import silence_notice
 from webhook.commands.signing_secrets import MetricsUnavailableError
 from webhook.ledger.errors import LedgerUnavailableError, NotOperatorError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
+from webhook.output import silence_notice
 from webhook.settings import (
     Environment,
     SettingsError,

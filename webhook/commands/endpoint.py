@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import click
 from stripe import api_version
 
-from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.fields import JSONObject
 from webhook.events.interpret import HANDLED_EVENTS
+from webhook.output import silence_notice
 from webhook.settings import read_operator_key
 from webhook.stripe_api.endpoints import StripeOperator
 from webhook.stripe_api.errors import StripeUnavailableError

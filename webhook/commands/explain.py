@@ -7,12 +7,12 @@ from contextlib import closing
 
 import click
 
-from webhook.commands.output import silence_notice
 from webhook.explain.escapes import printable
 from webhook.explain.reply import reply
 from webhook.explain.report import Report, full_answer
 from webhook.explain.text import candidate_lines, story_lines, verdict_lines
 from webhook.ledger.ledger import Ledger
+from webhook.output import silence_notice
 from webhook.settings import read_database_url, read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
 

@@ -14,12 +14,12 @@ import click
 from webhook.actions.parked import NotParkedError
 from webhook.actions.parked import discard as do_discard
 from webhook.commands.operator import operator_ledger, set_up_log
-from webhook.commands.output import aligned
 from webhook.events.fields import IDENTIFIER
 from webhook.events.payer import is_email
 from webhook.explain.wording import age
 from webhook.ledger.ledger import Ledger, ParkedEvent
 from webhook.ledger.operator import Operator
+from webhook.output import aligned
 from webhook.remedies import remedy
 from webhook.settings import read_database_url
 

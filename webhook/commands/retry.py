@@ -9,8 +9,8 @@ import click
 
 from webhook.actions.parked import reopened
 from webhook.actions.retry import retry_event
-from webhook.commands.output import print_above_bar, progress_bar
 from webhook.ledger.ledger import Ledger, ParkedEvent
+from webhook.output import print_above_bar, progress_bar
 from webhook.retry import Retry
 from webhook.settings import read_database_url, read_event_scope, read_lookup_settings
 from webhook.stripe_api.client import stripe_api

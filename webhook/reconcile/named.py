@@ -7,23 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.event import EventScope, read_event
 from webhook.events.facts import Ignored, Unresolvable
 from webhook.events.fields import JSONObject
 from webhook.events.signature import InvalidDeliveryError
 from webhook.ledger.ledger import Ledger, ParkedEvent
+from webhook.output import silence_notice
 from webhook.reconcile.account import AccountReader
 from webhook.reconcile.failures import failure_of
+from webhook.reconcile.findings import NamedFindings
 from webhook.reconcile.named_report import NamedReport
 from webhook.reconcile.pages import Page, Source, read_all
-from webhook.reconcile.recorder import Recorder, retrying
+from webhook.reconcile.recorder import RETRY_SECONDS, Recorder, retrying
 from webhook.reconcile.related import related_objects
 from webhook.reconcile.report import Item
 from webhook.retry import Retry
 from webhook.settings import read_database_url, read_event_scope, read_reader_settings
 from webhook.stripe_api.bulk import StripeReader
+from webhook.stripe_api.errors import StripeUnavailableError
 from webhook.stripe_api.kinds import EVENTS, KIND_BY_NAME, kind_of
 
 _AT_A_TIME = 8
@@ -69,8 +71,9 @@ class NamedObjects:
     stripe: StripeReader
     scope: EventScope
     dry_run: bool
-    report: NamedReport
+    report: NamedFindings
     names: Sequence[str]
+    retry_seconds: float = RETRY_SECONDS
     _notes: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -82,11 +85,35 @@ class NamedObjects:
         self.report.begin(sources)
         for first in range(0, len(sources), _AT_A_TIME):
             self._read(sources[first : first + _AT_A_TIME])
+        self._report_notes()
+
+    def run_in_turn(self) -> None:
+        """Read one object after the other on this thread, record what is missing, and fill the report.
+
+        The first object that cannot be read or recorded ends the run: it raises :class:`NamedObjectError`,
+        :class:`StripeUnavailableError` or :class:`LedgerUnavailableError`.
+        """
+        for name in self.names:
+            try:
+                pages = list(self._pages_of(name)())
+            except StripeUnavailableError as error:
+                raise error.with_permission_hint(_PERMISSION) from error
+            for page in pages:
+                self._recorder.record(page)
+                self.report.read(page)
+                self._resolve_parked(page)
+        self._report_notes()
+
+    @property
+    def _recorder(self) -> Recorder:
+        return Recorder(self.ledger, self.report, self.dry_run, self.retry_seconds)
+
+    def _report_notes(self) -> None:
         for name, note in self._notes.items():
             self.report.note(name, note)
 
     def _read(self, sources: Sequence[Source]) -> None:
-        recorder = Recorder(self.ledger, self.report, self.dry_run)
+        recorder = self._recorder
         stopped = threading.Event()
         try:
             for item in read_all(sources, stopped):
@@ -135,7 +162,11 @@ class NamedObjects:
     def _resolve_parked(self, page: Page) -> None:
         """Retry the parked events that the page's objects made complete, and report those that stay."""
         keys = {each.payment_id or each.event.id for each in page.objects if _concerns_credits(each.interpretation)}
-        events = {event.id: event for key in sorted(keys) for event in retrying()(self.ledger.find_parked, key)}
+        events = {
+            event.id: event
+            for key in sorted(keys)
+            for event in retrying(self.retry_seconds)(self.ledger.find_parked, key)
+        }
         for event in events.values():
             match event.resolution:
                 case None if not self._is_resolved(event):

@@ -9,7 +9,7 @@ from typing import Never
 import click
 from tqdm import tqdm
 
-from webhook.commands.output import print_above_bar, progress_bar
+from webhook.output import print_above_bar, progress_bar
 from webhook.reconcile.pages import Page, Source
 
 _SECONDS_BETWEEN_LINES = 10

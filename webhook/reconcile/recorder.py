@@ -11,21 +11,22 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from webhook.events.facts import Ignored, Unresolvable
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger, Reconciled
+from webhook.reconcile.findings import Findings
 from webhook.reconcile.objects import InterpretedObject
 from webhook.reconcile.pages import Page
-from webhook.reconcile.report import Item, Report
+from webhook.reconcile.report import Item
 from webhook.stripe_api.kinds import INVOICES
 
 RETRY_SECONDS = 30
 """How long a call of the database is retried."""
 
 
-def retrying() -> Retrying:
+def retrying(seconds: float = RETRY_SECONDS) -> Retrying:
     """Return the retries for a call of the database; afterwards it raises :class:`LedgerUnavailableError`."""
     return Retrying(
         retry=retry_if_exception_type(LedgerUnavailableError),
         wait=wait_exponential(multiplier=0.5, max=5),
-        stop=stop_after_delay(RETRY_SECONDS),
+        stop=stop_after_delay(seconds),
         reraise=True,
     )
 
@@ -35,8 +36,9 @@ class Recorder:
     """Writes to the ledger, except in a dry run, and adds items to the report."""
 
     ledger: Ledger
-    report: Report
+    report: Findings
     dry_run: bool
+    retry_seconds: float = RETRY_SECONDS
 
     def record(self, page: Page) -> None:
         """Record the page's facts and park its unresolvable objects.
@@ -71,7 +73,7 @@ class Recorder:
         if not objects:
             return []
         try:
-            return retrying()(self._reconcile, objects)
+            return self._retrying()(self._reconcile, objects)
         except LedgerUnavailableError:
             self.ledger.schema_version()  # raises if the database is away
         return [result for each in objects for result in self._results_alone(each)]
@@ -90,7 +92,7 @@ class Recorder:
     def _park(self, each: InterpretedObject, reason: str, payment_id: str | None) -> None:
         """Park an object under its own id, unless it is parked, was discarded, or its sale was settled meanwhile."""
         object_id = each.event.id
-        state = retrying()(self.ledger.parked_already, object_id, payment_id)
+        state = self._retrying()(self.ledger.parked_already, object_id, payment_id)
         if state is not None:
             self.report.stays(object_id, state)
         elif self.dry_run or self._is_parked(each, reason, payment_id):
@@ -101,7 +103,7 @@ class Recorder:
         try:
             return park().name == "parked"
         except LedgerUnavailableError:
-            retrying()(self.ledger.schema_version)  # raises if the database stays away
+            self._retrying()(self.ledger.schema_version)  # raises if the database stays away
         try:
             return park().name == "parked"
         except LedgerUnavailableError as error:
@@ -110,3 +112,6 @@ class Recorder:
 
     def _fail(self, each: InterpretedObject, error: LedgerUnavailableError) -> None:
         self.report.add(Item("failed", each.kind, each.event.id, each.payment_id, reason=str(error)))
+
+    def _retrying(self) -> Retrying:
+        return retrying(self.retry_seconds)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from webhook.commands.output import aligned
+from webhook.output import aligned
 from webhook.reconcile.pages import Page, Source
 from webhook.reconcile.progress import Progress
 from webhook.stripe_api.kinds import TITLES

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from webhook.commands.output import silence_notice
 from webhook.errors import ExpectedError
 from webhook.events.event import EventScope
 from webhook.ledger.ledger import Ledger
+from webhook.output import silence_notice
 from webhook.reconcile.account import AccountReader
 from webhook.reconcile.failures import failure_of
 from webhook.reconcile.pages import Page, Source, SourceEnd, read_all

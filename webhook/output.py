@@ -1,4 +1,4 @@
-"""What the commands print: aligned tables, and a progress bar on a terminal."""
+"""What commands print: aligned tables, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
