@@ -258,10 +258,10 @@ def test_parked_list_filters_by_reason(ann: Browser, deliver: Deliver) -> None:
     park(deliver, 2)
     deliver(session(event_id="evt_no_user", user_id=None, payment_intent="pi_none"))
     page = ann.get("/console/parked")
-    assert [row[0] for row in rows_of(page)[1:]] == ["evt_000", "evt_001", "evt_no_user"]
+    assert [row[0].split()[0] for row in rows_of(page)[1:]] == ["evt_000", "evt_001", "evt_no_user"]
     assert "unknown_user (2)" in page.text
     filtered = ann.send(page, "Filter", reason="missing_user")
-    assert [row[0] for row in rows_of(filtered)[1:]] == ["evt_no_user"]
+    assert [row[0].split()[0] for row in rows_of(filtered)[1:]] == ["evt_no_user"]
     assert "no user is known: set metadata.user_id" in filtered.text
 
 
@@ -275,7 +275,7 @@ def test_parked_list_is_read_in_pages_of_100(ann: Browser, deliver: Deliver, adm
     assert deliver
     page, seen = ann.get("/console/parked"), []
     while True:
-        seen += [row[0] for row in rows_of(page)[1:]]
+        seen += [row[0].split()[0] for row in rows_of(page)[1:]]
         if "Newer →" not in page.links:
             break
         page = ann.get(page.links["Newer →"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from webhook.events.sales import user_id_of
 from webhook.explain.outcome import Verdict
 from webhook.explain.records import ParkedEvent, Rows
 from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
@@ -52,21 +53,25 @@ class Step:
     """What to assign: ``user`` or ``credits``."""
 
 
-def in_words(advice: str, event_id: str | None = None) -> str:
-    """Return the advice of a command with the names of the console's buttons in place of commands."""
+def in_words(advice: str, event_id: str | None = None, *, has_stripe: bool = False) -> str:
+    """Return the advice of a command with the names of the console's buttons in place of commands.
+
+    With ``has_stripe`` the console has a key, which the advice need not ask for.
+    """
     text = advice.replace(event_id, "EVENT") if event_id else advice
+    text = text.replace(" with STRIPE_API_KEY set", "") if has_stripe else text
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
     return text.replace("EVENT", event_id) if event_id else text
 
 
-def worded(verdict: Verdict, event_id: str | None = None) -> Verdict:
+def worded(verdict: Verdict, event_id: str | None = None, *, has_stripe: bool = False) -> Verdict:
     """Return the verdict with its remedy in the console's words."""
     return Verdict(
         verdict.code,
         verdict.sentence,
         verdict.needs_attention,
-        None if verdict.remedy is None else in_words(verdict.remedy, event_id),
+        None if verdict.remedy is None else in_words(verdict.remedy, event_id, has_stripe=has_stripe),
     )
 
 
@@ -87,7 +92,9 @@ def steps_of_event(event: ParkedEvent, ledger: Rows) -> list[Step]:
         return []
     if event.resolution == "discarded":
         return [Step("retry", event.id)]
-    return [Step("retry", event.id), *_assignments(event, ledger), Step("discard", event.id)]
+    retry, assignments = Step("retry", event.id), list(_assignments(event, ledger))
+    first = [retry, *assignments] if _can_settle(event, ledger) else [*assignments, retry]
+    return [*first, Step("discard", event.id)]
 
 
 def accounts_of(email: str | None, ledger: Rows) -> list[Account]:
@@ -119,6 +126,14 @@ def _steps_of_user(verdict: Verdict, story: UserStory) -> Iterator[Step]:
     if verdict.code == "user_without_purchase" and story.user.email:
         yield Step("search at Stripe", story.user.email)
     yield Step("adjust", story.user.id)
+
+
+def _can_settle(event: ParkedEvent, ledger: Rows) -> bool:
+    """Return whether a retry may settle the event without a correction: the user may have signed up meanwhile."""
+    if event.reason == "unknown_user":
+        user_id = user_id_of(event.user_reference)
+        return user_id is not None and bool(ledger.rows("explain_user", user_id=user_id))
+    return event.reason not in (*_USER_REASONS, *_CREDITS_REASONS)
 
 
 def _assignments(event: ParkedEvent, ledger: Rows) -> Iterator[Step]:

@@ -8,10 +8,11 @@ from datetime import date
 
 from webhook.explain.overview import DailyCredits
 
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT = 720, 200, 12, 24, 64
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 720, 200, 12, 24, 64, 12
 SIZE = {"width": WIDTH, "height": HEIGHT, "top": TOP, "bottom": BOTTOM, "left": LEFT}
 """The size of the drawing, and its margins, in units of its view box."""
 _DAYS_BETWEEN_LABELS = 7
+_LINE = 14
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,10 @@ class Chart:
 
     bars: tuple[Bar, ...]
     zero: float
-    highest: int
-    """The credits at the top."""
-    lowest: int
-    """The credits at the bottom, below 0."""
     labels: tuple[tuple[float, date], ...]
     """Days and where they are."""
+    heights: tuple[tuple[float, int], ...]
+    """Credits and where they are; 0 is left out where there is no space."""
 
 
 def draw(days: Sequence[DailyCredits]) -> Chart | None:
@@ -49,14 +48,20 @@ def draw(days: Sequence[DailyCredits]) -> Chart | None:
     if not above + below:
         return None
     scale = (HEIGHT - TOP - BOTTOM) / (above + below)
-    zero, step = TOP + above * scale, (WIDTH - LEFT) / len(days)
+    zero, step = TOP + above * scale, (WIDTH - LEFT - RIGHT) / len(days)
     bars = [bar for number, each in enumerate(days) for bar in _bars(each, LEFT + number * step, step, zero, scale)]
     labels = [
         (LEFT + (number + 0.5) * step, each.day)
         for number, each in enumerate(days)
         if (len(days) - 1 - number) % _DAYS_BETWEEN_LABELS == 0
     ]
-    return Chart(tuple(bars), round(zero, 1), above, -below, tuple(labels))
+    return Chart(tuple(bars), round(zero, 1), tuple(labels), _heights(above, below, zero))
+
+
+def _heights(above: int, below: int, zero: float) -> tuple[tuple[float, int], ...]:
+    ends = [*([(TOP, above)] if above else []), *([(HEIGHT - BOTTOM, -below)] if below else [])]
+    has_space = all(abs(zero - y) >= _LINE for y, _ in ends)
+    return tuple((round(y, 1), credits_) for y, credits_ in (*ends, *([(zero, 0)] if has_space else [])))
 
 
 def _bars(each: DailyCredits, x: float, step: float, zero: float, scale: float) -> list[Bar]:

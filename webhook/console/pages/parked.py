@@ -60,7 +60,7 @@ def _register_list(console: Console) -> None:
             reason=reason,
             events=page.events,
             counts=_counts(console),
-            remedies=_remedies(page.events) if state == "open" else [],
+            remedies=_remedies(console, page.events) if state == "open" else [],
             next_href=_next_href(state, reason, page),
         )
 
@@ -77,7 +77,7 @@ def _register_event(console: Console) -> None:
             payload = payload_of(row["payload"])
         return console.page(
             "pages/story.html",
-            shown=shown(story, console.ledger),
+            shown=shown(story, console.ledger, has_stripe=console.stripe is not None),
             has_stripe=console.stripe is not None,
             payload=payload,
         )
@@ -125,8 +125,9 @@ def _counts(console: Console) -> list[tuple[str, str]]:
     return [(reason, f"{count}" if count < MOST_COUNTED else f"{count} or more") for reason, count in parked.items()]
 
 
-def _remedies(events: tuple[ParkedEvent, ...]) -> list[tuple[str, str]]:
-    return sorted({(event.reason, in_words(remedy(event))) for event in events})
+def _remedies(console: Console, events: tuple[ParkedEvent, ...]) -> list[tuple[str, str]]:
+    has_stripe = console.stripe is not None
+    return sorted({(event.reason, in_words(remedy(event), has_stripe=has_stripe)) for event in events})
 
 
 def _next_href(state: State, reason: str | None, page: ParkedPage) -> str | None:

@@ -19,4 +19,9 @@ def register(console: Console) -> None:
         if story is None:
             return redirect(url_for("console.search", q=payment_id), 303)
         has_stripe = console.stripe is not None
-        return console.page("pages/story.html", shown=shown(story, console.ledger), has_stripe=has_stripe, payload=None)
+        return console.page(
+            "pages/story.html",
+            shown=shown(story, console.ledger, has_stripe=has_stripe),
+            has_stripe=has_stripe,
+            payload=None,
+        )

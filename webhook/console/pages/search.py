@@ -29,7 +29,7 @@ def register(console: Console) -> None:
 
 
 def _page(console: Console, text: str, report: Report, *, asked_stripe: bool) -> Response:
-    story = shown(report.story, console.ledger) if report.story else None
+    story = shown(report.story, console.ledger, has_stripe=console.stripe is not None) if report.story else None
     return console.page(
         "pages/search.html",
         text=printable(text),

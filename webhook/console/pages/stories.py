@@ -59,7 +59,7 @@ class Payload:
     kibibytes: int = MOST_PAYLOAD // 1024
 
 
-def shown(story: Story, ledger: Rows) -> Shown:
+def shown(story: Story, ledger: Rows, *, has_stripe: bool) -> Shown:
     """Return what a page shows of a story; raises :class:`LedgerUnavailableError`."""
     kind, title, href = _title(story)
     found = verdict(story)
@@ -74,7 +74,7 @@ def shown(story: Story, ledger: Rows) -> Shown:
         printable(title),
         href,
         story,
-        worded(found, _event_of(story)),
+        worded(found, _event_of(story), has_stripe=has_stripe),
         reply(found, story),
         steps(found, story, ledger),
         result,

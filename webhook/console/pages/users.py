@@ -21,4 +21,9 @@ def register(console: Console) -> None:
         if story is None:
             raise NotFound("There is no user with this id.")
         has_stripe = console.stripe is not None
-        return console.page("pages/story.html", shown=shown(story, console.ledger), has_stripe=has_stripe, payload=None)
+        return console.page(
+            "pages/story.html",
+            shown=shown(story, console.ledger, has_stripe=has_stripe),
+            has_stripe=has_stripe,
+            payload=None,
+        )
