@@ -58,10 +58,8 @@ def serve(by: str) -> None:
         server, access, changes = _server(by, listener)
         url = f"http://{_ADDRESS}:{access.port}/console/open?key={access.secret}"
         click.echo(_READY.format(url=url, seconds=SECONDS_OF_AN_ADDRESS, by=by, changes=changes).rstrip())
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            click.echo("Stopped.")
+        server.serve_forever()  # until Ctrl-C
+        click.echo("Stopped.")
 
 
 def _server(by: str, listener: socket.socket) -> tuple[BaseWSGIServer, OnceAccess, str]:
