@@ -55,8 +55,8 @@ class Console:
             return Answer(response.status, dict(response.headers), response.read().decode())
 
     def stop(self) -> tuple[int, str, str]:
-        """Return the exit code, and the output and the log after Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+        """Return the exit code, and the output and the log after SIGTERM, which acts like Ctrl-C."""
+        self.process.send_signal(signal.SIGTERM)
         output, log = self.process.communicate(timeout=WAIT_TIMEOUT)
         return self.process.returncode, output, log
 

@@ -68,7 +68,7 @@ def metrics(stripe_api: Mock) -> Iterator[Metrics]:
 @pytest.fixture
 def doctor(database: Database, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command, with all settings that it needs except an API key."""
-    others = ("MIGRATION_DATABASE_URL", "OPERATOR_DATABASE_URL", "METRICS_TOKEN")
+    others = ("MIGRATION_DATABASE_URL", "OPERATOR_DATABASE_URL", "METRICS_TOKEN", "CONSOLE_TOKENS")
     for name in ("STRIPE_API_KEY", "STRIPE_API_BASE", "STRIPE_ACCOUNT", *others):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PORT", str(metrics.server_port))

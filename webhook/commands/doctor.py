@@ -17,6 +17,7 @@ from webhook.commands import signing_secrets
 from webhook.commands.endpoint import READ_PERMISSION, AmbiguousEndpointError, EndpointError, differences, find, notes
 from webhook.commands.operator import OPERATOR_COMMANDS, operator_ledger
 from webhook.commands.signing_secrets import MetricsUnavailableError
+from webhook.explain.wording import counted
 from webhook.ledger.errors import LedgerUnavailableError, NotOperatorError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.schema import expected_version
@@ -26,8 +27,10 @@ from webhook.settings import (
     SettingsError,
     StripeSettings,
     is_set,
+    read_console_tokens,
     read_database_url,
     read_event_scope,
+    read_max_credits,
     read_metrics_token,
     read_migration_database_url,
     read_operator_database_url,
@@ -103,6 +106,7 @@ def examine(environ: Environment, parked_before: datetime | None = None) -> Find
     yield from _settings(environ)
     yield from _database(environ, parked_before)
     yield from _operator(environ)
+    yield from _console(environ)
     yield from _signing_secrets(environ)
     yield from _stripe(environ)
 
@@ -122,6 +126,10 @@ def _settings(environ: Environment) -> Findings:
         readers.append(("STRIPE_API_KEY", read_stripe_settings))
     if is_set("METRICS_TOKEN", environ):
         readers.append(("METRICS_TOKEN", read_metrics_token))
+    if is_set("CONSOLE_TOKENS", environ):
+        readers.append(("CONSOLE_TOKENS", read_console_tokens))
+    if is_set("CONSOLE_MAX_CREDITS", environ):
+        readers.append(("CONSOLE_MAX_CREDITS", read_max_credits))
     for name, read in readers:
         try:
             read(environ)
@@ -228,6 +236,28 @@ def _operator(environ: Environment) -> Findings:
             yield Finding(OK, f"operator: {OPERATOR_COMMANDS} need OPERATOR_DATABASE_URL")
     except (SettingsError, LedgerUnavailableError):
         yield Finding(SKIPPED, "operator: the database is not usable")
+
+
+def _console(environ: Environment) -> Findings:
+    """Report the tokens of the console by role, and whether operators can change something."""
+    try:
+        roles = [token.role for token in read_console_tokens(environ)]
+        read_max_credits(environ)
+    except SettingsError:
+        yield Finding(SKIPPED, "console: closed, because a setting above is bad")
+        return
+    if not roles:
+        yield Finding(OK, "console: closed, because CONSOLE_TOKENS is not set")
+        return
+    count = " and ".join(counted(roles.count(role), f"{role} token") for role in sorted(set(roles)))
+    try:
+        with operator_ledger(environ) as ledger:
+            yield Finding(OK, f"console: {count}; changes use the login {ledger.login()}")
+    except NotOperatorError:
+        cause = "the login is not a member of billing_operator"
+        yield Finding(OK, f"console: {count}; view-only, because {cause}")
+    except (SettingsError, LedgerUnavailableError):
+        yield Finding(SKIPPED, f"console: {count}; the database is not usable")
 
 
 def _signing_secrets(environ: Environment) -> Findings:
