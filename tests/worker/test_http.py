@@ -97,6 +97,13 @@ def test_truncated_body_is_not_recorded(worker: Worker, owner: psycopg.Connectio
     assert amounts(owner, user) == []
 
 
+def test_body_over_one_mebibyte_is_rejected_before_it_is_read(worker: Worker) -> None:
+    address = urlsplit(worker.url)
+    with socket.create_connection((address.hostname, address.port), timeout=WAIT_TIMEOUT) as connection:
+        connection.sendall(f"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: {1024 * 1024 + 1}\r\n\r\n".encode())
+        assert connection.recv(1000).split()[1] == b"413"
+
+
 def test_malformed_request_is_not_quoted_in_the_log(worker: Worker) -> None:
     """It may contain a payload, so gunicorn logs only that it was invalid."""
     address = urlsplit(worker.url)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import request, request_finished, request_started
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
+from support import delivery
 from support.delivery import OLDER_SECRET, SECRET, Post
 from support.recorded import session_event, sign
 from support.stored_rows import Admin, stored
-from webhook.app import create_app
+from webhook.app import Application, create_app
 from webhook.events.event import EventScope
 from webhook.settings import Settings
 
@@ -233,3 +236,41 @@ def test_bug_is_answered_503_and_logged_without_its_message(post: Post, monkeypa
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
     assert [(line["log_level"], line["reason"], line["cause"]) for line in lines] == [("error", "bug", "RuntimeError")]
     assert "buyer@example.com" not in str(lines)
+
+
+# Flask
+
+
+def test_hooks_and_signals_of_flask_run_for_a_delivery(app: Application) -> None:
+    ran: list[str] = []
+
+    def run(name: str) -> Callable[..., Any]:
+        def hook(*arguments: Any, **_: Any) -> Any:
+            ran.append(f"{name} {request.endpoint}")
+            return arguments[0] if name == "after" else None
+
+        return hook
+
+    app.before_request(run("before"))
+    app.after_request(run("after"))
+    app.teardown_request(run("teardown"))
+    started, finished = run("started"), run("finished")
+    with request_started.connected_to(started, app), request_finished.connected_to(finished, app):
+        assert delivery.post(app.test_client(), session_event()).status_code == 200
+    assert ran == [f"{name} webhook" for name in ("started", "before", "after", "finished", "teardown")]
+
+
+def test_answer_has_the_headers_that_a_hook_adds(app: Application) -> None:
+    app.after_request(lambda response: response.headers.add("X-Seen", "yes") or response)
+    for event_id in ("evt_1", "evt_2"):
+        answer = delivery.post(app.test_client(), session_event(event_id=event_id))
+        assert answer.headers.getlist("X-Seen") == ["yes"]
+
+
+@pytest.mark.parametrize("host", ["", "two words", "example.com:port"])
+def test_delivery_to_any_host_is_recorded(client: FlaskClient, buyer: str, host: str) -> None:
+    """The signature shows that Stripe sent it. A proxy may have changed the host."""
+    assert buyer
+    body = json.dumps(session_event()).encode()
+    answer = client.post("/webhook", data=body, headers={"Stripe-Signature": sign(body, SECRET), "Host": host})
+    assert answer.json == {"outcome": "recorded"}
