@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from webhook.explain import wording
 from webhook.explain.escapes import printable
@@ -60,7 +60,10 @@ def outside(text: Any) -> Markup:
     """Return text from outside, with control characters, bidirectional marks and line separators made visible."""
     if text is None:
         return Markup(NOTHING)  # noqa: S704 - a constant
-    parts = [_visible(each) for each in re.split(r"(\W)", str(text))]
+    value = str(text)
+    if value.isprintable():  # nearly every text; a long list has a thousand
+        return Markup(f"<bdi>{escape(value)}</bdi>")  # noqa: S704 - the text is escaped
+    parts = [_visible(each) for each in re.split(r"(\W)", value)]
     return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
 
 
