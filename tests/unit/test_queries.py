@@ -12,7 +12,7 @@ import pytest
 from support.project import PROJECT, SQL
 from webhook.ledger.queries import check, query
 
-CALLERS = ("actions", "console", "explain", "ledger", "pages")
+CALLERS = ("actions", "console", "content", "explain", "ledger", "pages")
 """The packages that run named statements."""
 FILES = sorted((SQL / "queries").glob("*.sql"))
 STATEMENT = re.compile(

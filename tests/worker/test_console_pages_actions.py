@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -18,11 +20,14 @@ from support.operators import actions
 from support.pages import Browser, Page
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, CAROL, balance, contents, sign_up
+from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
+from webhook.ledger.operator import OperatorLedger
 from worker.conftest import MakeApp
 
 PAYMENT = "pi_1"
 EVENT = "evt_1"
+ID = "99999999-0000-4000-8000-000000000009"
 Admin = psycopg.Connection[Any]
 Deliver = Callable[[dict[str, Any]], str]
 
@@ -204,7 +209,7 @@ def test_assign_of_more_than_the_limit_is_refused(ann: Browser, deliver: Deliver
     """Also if the form names the user only: the sale has 600 credits."""
     deliver(session(credits="600"))
     before = contents(admin)
-    page = ann.post(path, name=PAYMENT, user=BOB, reason="a test", id="99999999-0000-4000-8000-000000000009")
+    page = ann.post(path, name=PAYMENT, user=BOB, reason="a test", id=ID)
     assert "One action may move 500 credits at most" in page.text
     assert contents(admin) == before
     assert "Assign the sale" not in page.buttons
@@ -213,9 +218,7 @@ def test_assign_of_more_than_the_limit_is_refused(ann: Browser, deliver: Deliver
 def test_assign_with_forged_credits_beyond_the_limit_is_refused(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     deliver(session())
     before = contents(admin)
-    page = ann.post(
-        "/console/assign", name=PAYMENT, credits="501", reason="x", id="99999999-0000-4000-8000-000000000009"
-    )
+    page = ann.post("/console/assign", name=PAYMENT, credits="501", reason="x", id=ID)
     assert page.status == 409
     assert contents(admin) == before
 
@@ -230,6 +233,17 @@ def test_withdrawal_ends_the_latest_assignment(ann: Browser, deliver: Deliver, a
     assert notice(page).startswith("Action 2; -100 credits for")
     assert (balance(admin, ALICE), balance(admin, BOB)) == (100, 0)
     assert "Withdraw the latest assignment…" not in page.links
+
+
+def test_withdrawal_that_makes_a_debt_has_to_allow_it(ann: Browser, deliver: Deliver, admin: Admin) -> None:
+    deliver(session())
+    ann.send(ann.post("/console/assign/preview", name=PAYMENT, user=BOB, reason="a typo"), "Assign the sale")
+    authorize(admin, BOB, 60, new_generation())
+    preview = ann.post("/console/assign/preview", name=PAYMENT, withdraw="1", reason="it was right")
+    refused = ann.send(preview, "Withdraw it")
+    assert (refused.status, balance(admin, BOB)) == (409, 40)
+    ann.send(refused, "Withdraw it", allow_debt="yes")
+    assert (balance(admin, ALICE), balance(admin, BOB)) == (100, -60)
 
 
 # Adjust
@@ -268,8 +282,8 @@ def test_take_back_goes_down_to_the_available_credits(ann: Browser, deliver: Del
     assert "The user has 40 credits available. This makes a debt" in preview.text
     refused = ann.send(preview, "Take 50 credits")
     assert (refused.status, balance(admin, ALICE)) == (409, 40)
-    less = ann.get(preview.link("Take only the 40 available"))
-    ann.send(ann.send(less, "Preview"), "Take 40 credits")
+    less = ann.send(preview, "Take only the 40 available")
+    ann.send(less, "Take 40 credits")
     assert balance(admin, ALICE) == 0
 
 
@@ -299,7 +313,7 @@ def test_adjust_with_a_wrong_field_changes_nothing(
 ) -> None:
     deliver(session())
     before = contents(admin)
-    values = {"direction": "give", "credits": "5", "reason": "x", "id": "99999999-0000-4000-8000-000000000009"}
+    values = {"direction": "give", "credits": "5", "reason": "x", "id": ID}
     assert ann.post(f"/console/users/{ALICE}/{path}", **values | fields).status in (400, 409)
     assert contents(admin) == before
 
@@ -308,6 +322,65 @@ def test_adjust_without_the_id_of_a_preview_is_refused(ann: Browser, deliver: De
     deliver(session())
     page = ann.post(f"/console/users/{ALICE}/adjust", direction="give", credits="5", reason="x")
     assert (page.status, balance(admin, ALICE)) == (409, 100)
+
+
+@pytest.mark.parametrize(
+    ("path", "function", "fields"),
+    [
+        (f"/console/users/{ALICE}/adjust", "adjust", {"direction": "give", "credits": "30"}),
+        ("/console/assign", "assign", {"name": PAYMENT, "credits": "130"}),
+    ],
+    ids=["adjust", "assign"],
+)
+def test_action_without_an_answer_is_repeated_with_its_id(  # noqa: PLR0913, PLR0917 - fixtures
+    ann: Browser,
+    deliver: Deliver,
+    admin: Admin,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    function: str,
+    fields: dict[str, str],
+) -> None:
+    """The database did it, and the connection was lost before the answer."""
+    deliver(session())
+    done = getattr(OperatorLedger, function)
+
+    def lose_the_answer(*arguments: Any, **options: Any) -> None:
+        done(*arguments, **options)
+        raise LedgerUnavailableError("no connection")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(OperatorLedger, function, lose_the_answer)
+        page = ann.post(path, **fields, reason="x", id=ID)
+    assert page.status == 503
+    assert "Send it again: it acts once." in page.text
+    assert notice(ann.send(page, "Send it again")).startswith("Action 1 was done before.")
+    assert (balance(admin, ALICE), len(actions(admin))) == (130, 1)
+
+
+def test_same_action_from_two_windows_at_once_acts_once(client: FlaskClient, deliver: Deliver, admin: Admin) -> None:
+    deliver(session())
+    app, barrier = client.application, Barrier(2)
+
+    def send(_: int) -> str:
+        browser = Browser(app.test_client())
+        barrier.wait()
+        fields = {"direction": "give", "credits": "5", "reason": "x", "id": ID}
+        return notice(browser.post(f"/console/users/{ALICE}/adjust", **fields))
+
+    with ThreadPoolExecutor(2) as threads:
+        notices = sorted(threads.map(send, range(2)))
+    assert [each.split(".")[0] for each in notices] == ["Action 1 was done before", "Action 1: +5 credits"]
+    assert balance(admin, ALICE) == 105
+
+
+@pytest.mark.parametrize("path", ["/console/assign?name=pi_1", f"/console/users/{ALICE}/adjust?credits=5"])
+def test_link_fills_in_no_reason(ann: Browser, deliver: Deliver, path: str) -> None:
+    """A person has to type it: the link may come from somebody else."""
+    deliver(session())
+    fields = ann.get(f"{path}&reason=ok&description=ok&allow_debt=yes").form("Preview").fields
+    assert fields["reason"] == ""
+    assert "ok" not in fields.values()
 
 
 # Discard
@@ -415,7 +488,6 @@ def test_bulk_retry_with_a_damaged_form_is_refused(ann: Browser, deliver: Delive
 
 # Who may act
 
-ID = "99999999-0000-4000-8000-000000000009"
 ACTIONS = {
     "/console/retry": {"event_id": EVENT},
     "/console/reconcile": {"id": PAYMENT},

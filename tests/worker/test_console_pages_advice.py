@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from support.project import PROJECT
-from webhook.console.pages import chart
-from webhook.console.pages.advice import in_words, steps_of_event
-from webhook.console.pages.stories import MOST_PAYLOAD, payload_of
+from webhook.console.content import chart
+from webhook.console.content.advice import in_words, steps_of_event
+from webhook.console.content.stories import MOST_PAYLOAD, payload_of
 from webhook.explain.overview import DailyCredits
 from webhook.explain.records import ParkedEvent
 from webhook.ledger.ledger import ParkedEvent as Parked

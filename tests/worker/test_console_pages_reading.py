@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from support.operators import adjust
 from support.pages import Browser, Page
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, CAROL, add, connected, sign_up
+from webhook.console.reading import PageTimeoutError
 from webhook.ledger.ledger import Ledger
 from worker.conftest import MakeApp
 
@@ -114,6 +116,21 @@ def test_home_counts_an_operators_purchase_row_as_no_delivery(ann: Browser, admi
     assert "Last delivery none that changed the ledger in 30 days" in ann.get("/console").text
 
 
+def test_home_works_without_a_chart_that_is_too_slow(
+    ann: Browser, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(session())
+
+    def load(*_: object) -> None:
+        raise PageTimeoutError
+
+    monkeypatch.setattr("webhook.console.content.recent_days.load_daily_credits", load)
+    page = ann.get("/console")
+    assert page.status == 200
+    assert "The chart took too long this time." in page.text
+    assert "Parked events none open" in page.text
+
+
 # Sale
 
 
@@ -173,11 +190,7 @@ def test_user_with_a_debt_shows_it(ann: Browser, deliver: Deliver, admin: Admin)
 
 def test_user_page_reads_the_ledger_in_pages_of_100(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     deliver(session())
-    admin.execute(
-        "insert into public.transactions (user_id, amount, type, created_at)"
-        " select %s, 1, 'REFUND', now() - n * interval '1 s' from generate_series(1, 250) as n",
-        [BOB],
-    )
+    bought_often(admin)
     page, seen = ann.get(f"/console/users/{BOB}"), []
     while True:
         seen.append([int(row[3]) for row in rows_of(page) if row[1] == "REFUND"])
@@ -186,6 +199,49 @@ def test_user_page_reads_the_ledger_in_pages_of_100(ann: Browser, deliver: Deliv
         page = ann.get(page.links["Older →"])
     assert [len(rows) for rows in seen] == [100, 100, 50]
     assert [balance for rows in seen for balance in rows] == list(range(250, 0, -1))
+
+
+def bought_often(admin: Admin) -> None:
+    """Give Bob 250 credits in 250 rows."""
+    admin.execute(
+        "insert into public.transactions (user_id, amount, type, created_at)"
+        " select %s, 1, 'REFUND', now() - n * interval '1 s' from generate_series(1, 250) as n",
+        [BOB],
+    )
+
+
+def forged(address: str, old: str, new: str) -> str:
+    assert old in address
+    return address.replace(old, new)
+
+
+def test_link_cannot_forge_a_running_balance(ann: Browser, deliver: Deliver, admin: Admin) -> None:
+    """It leads to the first page instead. The same link of another user does, too."""
+    deliver(session())
+    bought_often(admin)
+    address = ann.get(f"/console/users/{BOB}").link("Older")
+    for path in (forged(address, "_150.", "_999."), forged(address, BOB, ALICE)):
+        assert ann.get(path).text == ann.get(path.partition("?")[0]).text
+    assert ann.get(address).text != ann.get(f"/console/users/{BOB}").text
+
+
+def test_link_to_a_further_page_works_for_a_colleague(
+    ann: Browser, bob: Browser, deliver: Deliver, admin: Admin
+) -> None:
+    deliver(session())
+    bought_often(admin)
+    address = ann.get(f"/console/users/{BOB}").link("Older")
+    assert rows_of(bob.get(address)) == rows_of(ann.get(address))
+
+
+def test_generation_is_found_with_its_cost(ann: Browser, deliver: Deliver, admin: Admin) -> None:
+    deliver(session())
+    generation = new_generation()
+    authorize(admin, ALICE, 30, generation)
+    page = ann.get(f"/console/search?q={generation}")
+    assert f"Found: generation {generation}" in page.text
+    assert "The generation cost 30 credits on" in page.text
+    assert "Your generation was made and cost 30 credits." in page.text
 
 
 def test_page_of_an_unknown_user_is_missing(ann: Browser, database: Database) -> None:
@@ -329,6 +385,27 @@ def test_text_from_outside_is_shown_as_text(ann: Browser, deliver: Deliver, admi
         assert [each for each in ("\u202e", "\x1b", "\u2028") if each in html] == [], path
         assert "&lt;script&gt;" in html
         assert "\\u202e" in html
+
+
+def test_strange_ids_of_events_are_text_and_have_pages(ann: Browser, deliver: Deliver) -> None:
+    event_id = 'evt_"><script>alert(1)</script>/x?y#z%41&amp;'
+    deliver(session(event_id=event_id, user_id=CAROL, payment_intent='pi_"><img/src=x>/'))
+    page = ann.get("/console/parked")
+    assert "<script" not in page.html
+    assert "<img" not in page.html
+    found = ann.get(page.link("evt_"))
+    assert found.status == 200
+    assert event_id in found.text
+    assert ann.get(found.link('pi_"')).status == 200
+    assert event_id in ann.send(page, f"Retry {event_id}").text
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-27T12:00:00", "x"])
+def test_page_from_an_impossible_time_is_the_first_one(ann: Browser, deliver: Deliver, time: str) -> None:
+    deliver(session(event_id="evt_1", user_id=CAROL))
+    page = ann.get(f"/console/parked?after={quote(time)}_evt_0")
+    assert page.status == 200
+    assert "evt_1" in page.text
 
 
 def test_every_page_is_readable_by_a_viewer_without_forms_that_act(bob: Browser, deliver: Deliver) -> None:

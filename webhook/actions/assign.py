@@ -139,11 +139,20 @@ def _bodies(events: Iterable[ParkedEvent]) -> tuple[Event, ...]:
 
 def _target_of_payment(name: str, ledger: Ledger) -> Target:
     """Return the sale of a payment. A session may be parked by its payment."""
-    parked = [event for event in ledger.find_parked(name) if event.resolution is None and event.reason not in UNREAD]
+    parked = [
+        event for event in _events_that_name(name, ledger) if event.resolution is None and event.reason not in UNREAD
+    ]
     by_payment = {event.payment_id: event for event in parked if event.payment_id}
     if name not in by_payment and len(by_payment) == 1 and name.startswith("cs_"):
         [name] = by_payment
     return Target(name, unrecorded=_bodies(event for event in parked if event.payment_id == name))
+
+
+def _events_that_name(payment_id: str, ledger: Ledger) -> list[ParkedEvent]:
+    """Return the parked events that name a payment, by index: the table keeps all resolved events."""
+    [found] = ledger.rows("explain_find", id=payment_id)
+    events = (ledger.parked_event(event_id) for event_id in found["event_ids"])
+    return [event for event in events if event]
 
 
 def _latest(payment_id: str, request: Request, ledger: Ledger) -> LatestAssignment | None:

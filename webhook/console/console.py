@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,6 +73,8 @@ class Console:
         """Searches at Stripe; ``None`` without a key."""
         self.stripe_api = stripe_api(settings.stripe)
         """Reads single objects at Stripe for a retry; ``None`` without a key."""
+        self.page_key = page_key(settings)
+        """Signs addresses of pages, for every login alike."""
         self._authority = Authority(self.operators)
         self._slots = Slots()
         self._templates = Templates(
@@ -207,6 +211,12 @@ class Console:
             return None
         notice = login.read(cookies.NOTICE, signed, max_age=_NOTICE_SECONDS)
         return notice if isinstance(notice, str) else None
+
+
+def page_key(settings: ConsoleSettings) -> str:
+    """Return a secret that all processes and logins share: the hash of all tokens, random without tokens."""
+    digests = ",".join(sorted(token.digest for token in settings.tokens))
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else secrets.token_hex(32)
 
 
 def _check_origin() -> None:

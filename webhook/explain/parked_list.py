@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from webhook.events.fields import IDENTIFIER
@@ -32,11 +32,17 @@ class Position:
         time, _, event_id = text.partition("_")
         if not IDENTIFIER.fullmatch(event_id):
             return None
-        try:
-            at = datetime.fromisoformat(time)
-        except ValueError:
-            return None
-        return cls(at, event_id) if at.tzinfo else None
+        at = read_time(time)
+        return cls(at, event_id) if at else None
+
+
+def read_time(text: str) -> datetime | None:
+    """Return a time with a zone as UTC; ``None`` if the text is none. Postgres rejects zones that Python reads."""
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True)

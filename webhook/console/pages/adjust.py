@@ -7,15 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from webhook.actions.adjust import adjust as do_adjust
 from webhook.actions.adjust import preview_adjustment
 from webhook.console.console import Console
+from webhook.console.content import forms
+from webhook.console.content.forms import FieldError, Form
 from webhook.console.login import OPERATOR
-from webhook.console.pages import forms
-from webhook.console.pages.forms import FieldError, Form
 from webhook.explain.story import User, load_user
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError, RuleError
 from webhook.ledger.operator import Adjusted, Adjustment
@@ -43,7 +44,7 @@ def register(console: Console) -> None:
 
     @console.view("/console/users/<uuid:user_id>/adjust", role=OPERATOR)
     def adjust_form(user_id: UUID) -> Response:
-        return _form(console, _user(console, user_id), request.args)
+        return _form(console, _user(console, user_id), MultiDict())
 
     @console.action("/console/users/<uuid:user_id>/adjust/preview")
     def adjust_preview(user_id: UUID) -> Response:

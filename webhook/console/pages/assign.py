@@ -5,22 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, request
+from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as AnyResponse
 
 from webhook.actions.assign import NotAssignableError, Prepared, Request, prepare
 from webhook.actions.assign import assign as do_assign
 from webhook.actions.assignment_preview import AssignmentPreview, preview_assignment
 from webhook.console.console import Console
+from webhook.console.content import forms
+from webhook.console.content.advice import accounts_of
+from webhook.console.content.forms import FieldError, Form
+from webhook.console.content.stories import equation
 from webhook.console.login import OPERATOR
-from webhook.console.pages import forms
 from webhook.console.pages.adjust import UNANSWERED
-from webhook.console.pages.advice import accounts_of
-from webhook.console.pages.forms import FieldError, Form
-from webhook.console.pages.stories import equation
 from webhook.events.sales import user_id_of
 from webhook.explain.story import load_sale
 from webhook.ledger.errors import LedgerRefusedError, LedgerUnavailableError, RuleError
 from webhook.ledger.operator import Assigned
+
+_LINKED = ("name", "user", "withdraw")
+"""The fields that a link may fill in. The reason has to be typed: a link may come from somebody else."""
 
 
 def register(console: Console) -> None:
@@ -28,7 +32,7 @@ def register(console: Console) -> None:
 
     @console.view("/console/assign", role=OPERATOR)
     def assign_form() -> Response:
-        return _form(console, request.args)
+        return _form(console, MultiDict({name: request.args.get(name, "") for name in _LINKED}))
 
     @console.action("/console/assign/preview")
     def assign_preview() -> Response:

@@ -9,10 +9,10 @@ from flask import Response, request
 
 from webhook.actions.bulk_retry import MOST_EVENTS, STEP_SECONDS, BulkRetry, count_events, run_step
 from webhook.console.console import Console
+from webhook.console.content.forms import FieldError, Form
 from webhook.console.login import OPERATOR
-from webhook.console.pages.forms import FieldError, Form
 from webhook.console.pages.parked import outcome_of, retry_of
-from webhook.explain.parked_list import Position
+from webhook.explain.parked_list import Position, read_time
 from webhook.remedies import REMEDIES
 
 _NUMBER = re.compile(r"[0-9]{1,4}", re.ASCII)
@@ -57,10 +57,7 @@ def _number(form: Form, name: str) -> int:
 
 
 def _time(form: Form) -> datetime:
-    try:
-        at = datetime.fromisoformat(form.get("until", ""))
-    except ValueError:
-        raise FieldError("The form is damaged: open it again.") from None
-    if at.tzinfo is None:
+    at = read_time(form.get("until", ""))
+    if at is None:
         raise FieldError("The form is damaged: open it again.")
     return at

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Response
 
 from webhook.console.console import Console
-from webhook.console.pages import chart
-from webhook.console.pages.recent_days import RecentDays
+from webhook.console.content import chart
+from webhook.console.content.recent_days import RecentDays
 from webhook.console.reading import PageTimeoutError
 from webhook.explain.overview import MOST_COUNTED, DailyCredits, Health, load_health
 from webhook.explain.wording import age

@@ -10,10 +10,10 @@ from webhook.actions.parked import discard as do_discard
 from webhook.actions.parked import reopened
 from webhook.actions.retry import Retried, retry_event
 from webhook.console.console import Console
+from webhook.console.content import forms
+from webhook.console.content.advice import in_words
+from webhook.console.content.stories import payload_of, shown
 from webhook.console.login import OPERATOR
-from webhook.console.pages import forms
-from webhook.console.pages.advice import in_words
-from webhook.console.pages.stories import payload_of, shown
 from webhook.events.fields import IDENTIFIER
 from webhook.explain.overview import MOST_COUNTED, load_health
 from webhook.explain.parked_list import ParkedPage, Position, State, load_parked
@@ -77,7 +77,7 @@ def _register_event(console: Console) -> None:
             payload = payload_of(row["payload"])
         return console.page(
             "pages/story.html",
-            shown=shown(story, console.ledger, has_stripe=console.stripe is not None),
+            shown=shown(console, story),
             has_stripe=console.stripe is not None,
             payload=payload,
         )

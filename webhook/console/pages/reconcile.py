@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from webhook.actions.reconcile import Reconciliation
 from webhook.actions.reconcile import reconcile as do_reconcile
 from webhook.console.console import Console
-from webhook.console.pages import forms
+from webhook.console.content import forms
 from webhook.explain.story import load_sale
 
 

@@ -6,7 +6,7 @@ from flask import redirect, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from webhook.console.console import Console
-from webhook.console.pages.stories import shown
+from webhook.console.content.stories import shown
 from webhook.explain.story import load_sale
 
 
@@ -21,7 +21,7 @@ def register(console: Console) -> None:
         has_stripe = console.stripe is not None
         return console.page(
             "pages/story.html",
-            shown=shown(story, console.ledger, has_stripe=has_stripe),
+            shown=shown(console, story),
             has_stripe=has_stripe,
             payload=None,
         )

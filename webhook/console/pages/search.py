@@ -6,8 +6,8 @@ from flask import Response, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from webhook.console.console import Console
-from webhook.console.pages.advice import worded
-from webhook.console.pages.stories import shown
+from webhook.console.content.advice import worded
+from webhook.console.content.stories import shown
 from webhook.explain.escapes import printable
 from webhook.explain.reply import reply
 from webhook.explain.report import Report, full_answer
@@ -29,7 +29,7 @@ def register(console: Console) -> None:
 
 
 def _page(console: Console, text: str, report: Report, *, asked_stripe: bool) -> Response:
-    story = shown(report.story, console.ledger, has_stripe=console.stripe is not None) if report.story else None
+    story = shown(console, report.story) if report.story else None
     return console.page(
         "pages/search.html",
         text=printable(text),
@@ -39,6 +39,6 @@ def _page(console: Console, text: str, report: Report, *, asked_stripe: bool) ->
         has_stripe=console.stripe is not None,
         can_search_stripe=console.stripe is not None and not asked_stripe,
         shown=story,
-        verdict=worded(report.verdict),
+        verdict=worded(report.verdict, has_stripe=console.stripe is not None),
         reply=None if story else reply(report.verdict, None),
     )

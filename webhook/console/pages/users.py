@@ -8,8 +8,9 @@ from flask import Response, request
 from werkzeug.exceptions import NotFound
 
 from webhook.console.console import Console
-from webhook.console.pages.stories import shown
-from webhook.explain.story import Cursor, load_user
+from webhook.console.content import cursors
+from webhook.console.content.stories import shown
+from webhook.explain.story import load_user
 
 
 def register(console: Console) -> None:
@@ -17,13 +18,14 @@ def register(console: Console) -> None:
 
     @console.view("/console/users/<uuid:user_id>")
     def user(user_id: UUID) -> Response:
-        story = load_user(console.ledger, str(user_id), Cursor.parse(request.args.get("before", "")))
+        before = cursors.read(console, str(user_id), request.args.get("before", ""))
+        story = load_user(console.ledger, str(user_id), before)
         if story is None:
             raise NotFound("There is no user with this id.")
         has_stripe = console.stripe is not None
         return console.page(
             "pages/story.html",
-            shown=shown(story, console.ledger, has_stripe=has_stripe),
+            shown=shown(console, story),
             has_stripe=has_stripe,
             payload=None,
         )

@@ -9,11 +9,12 @@ from typing import Any
 
 from flask import url_for
 
-from webhook.console.pages.advice import Step, steps, worded
+from webhook.console.console import Console
+from webhook.console.content import cursors
+from webhook.console.content.advice import Step, steps, worded
 from webhook.explain.counting import SOURCES, counting_assignment, counting_values
 from webhook.explain.escapes import printable
 from webhook.explain.outcome import Verdict
-from webhook.explain.records import Rows
 from webhook.explain.reply import reply
 from webhook.explain.settlement import Settlement, settlement
 from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
@@ -59,7 +60,7 @@ class Payload:
     kibibytes: int = MOST_PAYLOAD // 1024
 
 
-def shown(story: Story, ledger: Rows, *, has_stripe: bool) -> Shown:
+def shown(console: Console, story: Story) -> Shown:
     """Return what a page shows of a story; raises :class:`LedgerUnavailableError`."""
     kind, title, href = _title(story)
     found = verdict(story)
@@ -67,16 +68,17 @@ def shown(story: Story, ledger: Rows, *, has_stripe: bool) -> Shown:
     result = settlement(sale) if sale else None
     next_href = None
     if isinstance(story, UserStory) and story.next:
-        next_href = _address("user", user_id=story.user.id, before=str(story.next))
+        before = cursors.signed(console, story.user.id, story.next)
+        next_href = _address("user", user_id=story.user.id, before=before)
     return Shown(
         kind,
         title,
         printable(title),
         href,
         story,
-        worded(found, _event_of(story), has_stripe=has_stripe),
+        worded(found, _event_of(story), has_stripe=console.stripe is not None),
         reply(found, story),
-        steps(found, story, ledger),
+        steps(found, story, console.ledger),
         result,
         SOURCES,
         [counting_values(sale, each) for each in sale.facts] if sale else [],

@@ -1,0 +1,1 @@
+"""What the pages show and read: stories, advice, the chart, and the fields of forms."""
