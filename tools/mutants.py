@@ -1,4 +1,4 @@
-"""`make mutants`: remove each safeguard of settlement and spending in turn, and check that the tests fail.
+"""`make mutants`: remove each safeguard of settlement, spending and the console in turn; the tests have to fail.
 
 A mutant is a copy of the project with one piece of text replaced. The suite runs RUNS times on each mutant, and at
 least nine runs in ten have to fail. The last row is the unchanged project, on which every run has to pass.
@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from tools import console_mutants
+from tools.mutant import Mutant
+
 PROJECT = Path(__file__).parent.parent
-COPIED = ("pyproject.toml", "sql", "tests", "tools", "webhook")
+COPIED = (".env.example", "docs", "pyproject.toml", "sql", "tests", "tools", "webhook")
 SUITE = (
     "tests/worker/test_batches.py",
     "tests/sql/test_bulk_recording.py",
@@ -48,16 +50,6 @@ HOLDS = "sql/20261127000013_generation_holds.sql"
 SPENDING = "sql/20261127000014_spending.sql"
 OPERATOR = "sql/20261127000015_operator.sql"
 MINUTES_A_RUN = 5
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A safeguard, and the replacement that removes it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
 
 
 MUTANTS = (
@@ -370,6 +362,9 @@ MUTANTS = (
 )
 
 
+ALL = (*MUTANTS, *console_mutants.MUTANTS)
+
+
 def is_red(mutant: Mutant | None) -> bool:
     """Return whether the suite fails on a copy of the project with the mutant in it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -381,7 +376,7 @@ def is_red(mutant: Mutant | None) -> bool:
         if mutant:
             _mutate(copy / mutant.file, mutant)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", *SUITE],
+            [sys.executable, "-m", "pytest", "-x", "-q", *_suite(mutant)],
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy)},
             capture_output=True,
@@ -391,6 +386,13 @@ def is_red(mutant: Mutant | None) -> bool:
         if done.returncode not in (0, 1):
             raise SystemExit(f"the suite did not run:\n{done.stdout.decode()}{done.stderr.decode()}")
         return done.returncode == 1
+
+
+def _suite(mutant: Mutant | None) -> tuple[str, ...]:
+    """Return the tests to run: those of the mutant, or all of them on the unchanged project."""
+    if mutant:
+        return mutant.suite or SUITE
+    return (*SUITE, *sorted({file for each in console_mutants.MUTANTS for file in each.suite}))
 
 
 def _mutate(file: Path, mutant: Mutant) -> None:
@@ -404,7 +406,7 @@ def main(runs: int, names: list[str]) -> bool:
     """Print the table, and return whether every mutant is red and the project is green."""
     print(f"{'removed':<46}{'red':>8}{'seconds':>9}", flush=True)
     passed = True
-    for mutant in (*MUTANTS, None):
+    for mutant in (*ALL, None):
         name = mutant.name if mutant else "nothing"
         if names and name not in names:
             continue

@@ -75,7 +75,8 @@ class TestPages:
 
         @console.view("/console/test/view")
         def view() -> Response:
-            return console.page("error.html", failure=Failure(200, "Seen", request.args.get("text", "")))
+            text = request.args.get("text", "")
+            return console.page("error.html", failure=Failure(200, f"Seen: {text}", text))
 
         @console.view("/console/test/payload", role="operator")
         def payload() -> Response:

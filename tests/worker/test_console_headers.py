@@ -58,6 +58,7 @@ MARKUP = "<script>alert(1)</script>"
 
 @pytest.mark.parametrize("text", [MARKUP, '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "&lt;", "'"])
 def test_text_from_outside_is_escaped(ann: FlaskClient, text: str) -> None:
+    """The title of the page has it without a filter."""
     page = ann.get(VIEW, query_string={"text": text}).text
     assert f"<bdi>{outside(text)[5:-6]}</bdi>" in page
     assert not re.search(r"<script|<img|49", page)
