@@ -5,7 +5,9 @@ It starts `webhook dev` in a temporary folder, delivers the events of a small sh
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,9 @@ from webhook.settings import child_environment
 PROJECT = Path(__file__).parents[1]
 IMAGES = PROJECT / "docs" / "images"
 MOST_BYTES = 200_000
-WINDOW = {"width": 1100, "height": 700}
+WINDOW = {"width": 1100, "height": 780}
+TOKEN = secrets.token_urlsafe(32)
+ENTRY = f"support:operator:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 ANN = "5f0c7a3e-5a3b-4c62-9c1e-0d6a3f1f6a10"
 SALE = "pi_3UYcP2K4mTq9ZwLx1kHd8RtA"
 PICTURES = {"console-sale.png": f"/console/sales/{SALE}", "console-parked.png": "/console/parked"}
@@ -55,9 +59,7 @@ def running_dev() -> Iterator[DevServer]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)  # for the user nobody, which runs Postgres if root starts it
         command = [str(Path(sys.executable).with_name("webhook")), "dev", "--port", str(free_port())]
-        environment = child_environment(
-            {}, without=("CONSOLE_", "DATABASE_", "MIGRATION_", "OPERATOR_", "PG", "STRIPE_")
-        )
+        environment = child_environment({"CONSOLE_TOKENS": ENTRY}, without=_SETTINGS)
         with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
             try:
                 if not any("Ctrl-C" in line for line in process.stdout or ()):
@@ -131,12 +133,12 @@ def deliver(server: DevServer, number: int, event_type: str, source: dict[str, A
 
 def take_pictures(server: DevServer) -> None:
     with launched() as browser:
-        context = browser.new_context(base_url=server.url, viewport=WINDOW, timezone_id="UTC", locale="en-GB")
-        page = context.new_page()
+        login = {"Authorization": f"Bearer {TOKEN}"}
+        page = browser.new_page(base_url=server.url, viewport=WINDOW, locale="en-GB", extra_http_headers=login)
         for name, path in PICTURES.items():
             if not (answer := page.goto(path)) or not answer.ok:
                 raise RuntimeError(f"{path} was not answered with a page")
-            page.screenshot(path=IMAGES / name, full_page=True)
+            page.screenshot(path=IMAGES / name)
             print(f"docs/images/{name}: {(IMAGES / name).stat().st_size} bytes")
 
 
