@@ -49,7 +49,7 @@ BULK_RECORDING = "sql/20261127000010_bulk_recording.sql"
 HOLDS = "sql/20261127000013_generation_holds.sql"
 SPENDING = "sql/20261127000014_spending.sql"
 OPERATOR = "sql/20261127000015_operator.sql"
-MINUTES_A_RUN = 5
+MINUTES_A_RUN = 15
 
 
 MUTANTS = (

@@ -9,6 +9,9 @@ from io import StringIO
 
 import pytest
 from flask.testing import FlaskClient
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from support.console import SAME_ORIGIN, SECRET_TEXT, bearer, change, log_in
 from webhook.console.login import Login
@@ -181,3 +184,13 @@ def test_bad_setting_closes_the_console_alone(
     assert client.post("/console/login", headers=SAME_ORIGIN).status_code == 503
     assert client.get("/healthz").status_code == 200
     assert [line["cause"] for line in log_lines() if line["level"] == "error"] == ["CONSOLE_TOKENS is bad"]
+
+
+def test_requests_of_the_console_make_no_span(make_console: Callable[..., FlaskClient]) -> None:
+    """A span could hold the address with its query string."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    console = make_console(provider.get_tracer("webhook"))
+    for path in ("/console/test/view?text=a-secret-query", "/console/test/reads/parked_events", "/console/test/raises"):
+        console.get(path, headers=bearer())
+    assert exporter.get_finished_spans() == ()
