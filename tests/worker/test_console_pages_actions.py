@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
 
 from support.console import VIEWER_TOKEN, console_settings
 from support.databases import Database
@@ -20,6 +21,7 @@ from support.operators import actions
 from support.pages import Browser, Page
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, CAROL, balance, contents, sign_up
+from webhook.console.pages.bulk import read_bulk
 from webhook.ledger.errors import LedgerUnavailableError
 from webhook.ledger.ledger import Ledger
 from webhook.ledger.operator import OperatorLedger
@@ -445,6 +447,36 @@ def test_bulk_retry_leaves_out_what_is_parked_later(ann: Browser, deliver: Deliv
     sign_up(admin, CAROL)
     assert "1 done, 0 left." in ann.send(form, "Retry 1 event").text
     assert parked(admin) == {"evt_later": "unknown_user"}
+
+
+def test_bulk_retry_does_not_replace_what_others_settled(ann: Browser, deliver: Deliver, admin: Admin) -> None:
+    """The event that was counted is gone by now. One that was parked later does not take its place."""
+    deliver(session(event_id="evt_early", user_id=CAROL, payment_intent="pi_early"))
+    form = ann.get("/console/retry-all")
+    deliver(session(event_id="evt_later", user_id=CAROL, payment_intent="pi_later"))
+    sign_up(admin, CAROL)
+    ann.post("/console/retry", event_id="evt_early")
+    assert "0 done, 0 left." in ann.send(form, "Retry 1 event").text
+    assert parked(admin) == {"evt_later": "unknown_user"}
+
+
+def test_bulk_retry_passes_events_that_stay_parked(
+    ann: Browser, deliver: Deliver, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        deliver(session(event_id=f"evt_{number}", user_id=None, payment_intent=f"pi_{number}"))
+    monkeypatch.setattr("webhook.console.pages.bulk.STEP_SECONDS", 0)
+    first = ann.send(ann.get("/console/retry-all"), "Retry 2 events")
+    second = ann.send(first, "Continue")
+    assert "evt_0 stays parked: missing_user" in first.text
+    assert "evt_1 stays parked: missing_user" in second.text
+    assert "2 done, 0 left. 0 settled, 2 still parked." in second.text
+    assert set(parked(admin)) == {"evt_0", "evt_1"}
+
+
+def test_bulk_retry_of_a_forged_number_stops_at_a_thousand() -> None:
+    fields = {"events": "9999", "tried": "0", "settled": "0", "until": "2026-11-27T12:00:00+00:00"}
+    assert read_bulk(MultiDict(fields)).events == 1000
 
 
 def test_bulk_retry_continues_where_it_stopped(

@@ -29,14 +29,14 @@ def register(console: Console) -> None:
 
     @console.action("/console/retry-all")
     def retry_all() -> Response:
-        step = run_step(_bulk(request.form), retry_of(console), console.worker_ledger, seconds=STEP_SECONDS)
+        step = run_step(read_bulk(request.form), retry_of(console), console.worker_ledger, seconds=STEP_SECONDS)
         outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in step.retried]
         return console.page(
             "pages/bulk.html", bulk=step.bulk, step=step, left=step.left, most=MOST_EVENTS, outcomes=outcomes
         )
 
 
-def _bulk(form: Form) -> BulkRetry:
+def read_bulk(form: Form) -> BulkRetry:
     """Return the bulk retry of a form; raises :class:`FieldError`."""
     after = Position.parse(form["after"]) if form.get("after") else None
     if form.get("after") and after is None:
