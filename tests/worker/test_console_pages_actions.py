@@ -201,6 +201,7 @@ def test_assign_that_makes_a_debt_has_to_allow_it(ann: Browser, deliver: Deliver
     refused = ann.send(preview, "Assign the sale")
     assert refused.status == 409
     assert "takes 100 credits from the user" in refused.text
+    assert "--allow-debt" not in refused.text
     assert (balance(admin, ALICE), balance(admin, BOB)) == (40, 0)
     ann.send(refused, "Assign the sale", allow_debt="yes")
     assert (balance(admin, ALICE), balance(admin, BOB)) == (-60, 100)

@@ -16,10 +16,10 @@ from webhook.console.content.advice import in_words, steps_of_event
 from webhook.console.content.stories import MOST_PAYLOAD, payload_of
 from webhook.explain.overview import DailyCredits
 from webhook.explain.records import ParkedEvent
-from webhook.ledger.ledger import ParkedEvent as Parked
 from webhook.remedies import NO_ACCOUNT, NOT_A_UUID, REMEDIES
 
 USER = "aaaaaaaa-0000-4000-8000-00000000000a"
+LONG_AGO = datetime.now(UTC) - timedelta(days=31)
 
 
 class Accounts:
@@ -36,17 +36,17 @@ class Accounts:
 
 
 def event(reason: str, **fields: Any) -> ParkedEvent:
-    values = {"user_reference": None, "payer_email": None, "resolution": None, "payment_id": "pi_1"} | fields
-    return Parked(
-        "evt_1",
-        "x",
-        reason,
-        parked_at=datetime.now(UTC),
-        resolved_at=None,
-        discarded_by=None,
-        discard_reason=None,
-        **values,
+    names = (
+        "payment_id",
+        "user_reference",
+        "payer_email",
+        "resolution",
+        "resolved_at",
+        "discarded_by",
+        "discard_reason",
     )
+    values = dict.fromkeys(names) | {"payment_id": "pi_1"} | fields
+    return ParkedEvent("evt_1", "x", reason, parked_at=datetime.now(UTC), **values)
 
 
 @pytest.mark.parametrize("advice", [*REMEDIES.values(), NOT_A_UUID, NO_ACCOUNT])
@@ -76,6 +76,7 @@ def test_advice_names_buttons_instead_of_commands(advice: str) -> None:
             "search at Stripe; if the payment is yours: reconcile this payment",
         ),
         ("run webhook explain with the id of the right one", "open the right one"),
+        ("Allow the debt to do it (--allow-debt, p_allow_debt).", "Allow the debt to do it."),
     ],
 )
 def test_advice_of_a_verdict_names_buttons(advice: str, words: str) -> None:
@@ -124,6 +125,8 @@ def test_key_of_the_console_is_not_asked_for() -> None:
         (event("unreadable"), {}, ["retry", "discard"]),
         (event("wrong_mode"), {}, ["retry", "discard"]),
         (event("missing_user", resolution="discarded"), {}, ["retry"]),
+        (event("missing_user", resolution="discarded", resolved_at=LONG_AGO), {}, ["reconcile"]),
+        (event("missing_user", resolution="discarded", resolved_at=LONG_AGO, payment_id=None), {}, []),
         (event("missing_user", resolution="settled"), {}, []),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from webhook.events.sales import user_id_of
@@ -18,7 +19,11 @@ _WORDS = (
     (r"run `webhook assign EVENT --credits N --reason TEXT`", "assign the credits"),
     (r"run `webhook discard EVENT --reason TEXT`", "discard it"),
     (r"reconcile this payment: webhook reconcile \S+", "reconcile this payment"),
+    (r"webhook reconcile finds sales whose events never arrived", "Reconcile a payment whose event never arrived"),
+    (r"webhook reconcile reads the sale again", "reconcile its payment to read the sale again"),
     (r"webhook reconcile [!-~]+[^;,. ]", "reconcile this payment"),
+    (r"webhook adjust gives credits to another user", "An adjustment gives credits to another user"),
+    (r" \(--allow-debt, p_allow_debt\)", ""),
     (r"webhook audit", "ask a developer to run `webhook audit`"),
     (r"run webhook explain with the id of the right one", "open the right one"),
     (r"search with the payment's id, or with --stripe", "search with the payment's id, or at Stripe"),
@@ -30,6 +35,8 @@ _CREDITS_REASONS = ("missing_credits", "invalid_credits")
 _RECONCILED = ("unknown_sale", "never_paid", "unsettled", "inconsistent", "not_known")
 """The verdicts on a sale that reading its objects at Stripe may change."""
 _MOST_ACCOUNTS = 5
+_PAYLOAD_KEPT = timedelta(days=30)
+"""How long a discarded event can be put back on the list."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ def steps_of_event(event: ParkedEvent, ledger: Rows) -> list[Step]:
     """Return what can be done about a parked event; raises :class:`LedgerUnavailableError`."""
     if event.resolution == "settled":
         return []
+    if event.resolution == "discarded" and event.resolved_at and datetime.now(UTC) - event.resolved_at > _PAYLOAD_KEPT:
+        return [Step("reconcile", event.payment_id)] if event.payment_id else []
     if event.resolution == "discarded":
         return [Step("retry", event.id)]
     retry, assignments = Step("retry", event.id), list(_assignments(event, ledger))

@@ -15,6 +15,7 @@ from webhook.actions.adjust import adjust as do_adjust
 from webhook.actions.adjust import preview_adjustment
 from webhook.console.console import Console
 from webhook.console.content import forms
+from webhook.console.content.advice import in_words
 from webhook.console.content.forms import FieldError, Form
 from webhook.console.login import OPERATOR
 from webhook.explain.story import User, load_user
@@ -68,7 +69,9 @@ def register(console: Console) -> None:
                 most_credits=console.max_credits,
             )
         except RuleError as error:
-            return _preview(console, _user(console, user_id), asked, action_id, problem=str(error), status=409)
+            return _preview(
+                console, _user(console, user_id), asked, action_id, problem=in_words(str(error)), status=409
+            )
         except LedgerRefusedError:
             raise
         except LedgerUnavailableError:

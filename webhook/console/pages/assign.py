@@ -13,7 +13,7 @@ from webhook.actions.assign import assign as do_assign
 from webhook.actions.assignment_preview import AssignmentPreview, preview_assignment
 from webhook.console.console import Console
 from webhook.console.content import forms
-from webhook.console.content.advice import accounts_of
+from webhook.console.content.advice import accounts_of, in_words
 from webhook.console.content.forms import FieldError, Form
 from webhook.console.content.stories import equation
 from webhook.console.login import OPERATOR
@@ -40,7 +40,7 @@ def register(console: Console) -> None:
             asked, reason = _asked(console, request.form, forms.new_action_id()), forms.reason(request.form)
             preview = _previewed(console, asked)
         except (FieldError, NotAssignableError) as error:
-            return _form(console, request.form, problem=str(error))
+            return _form(console, request.form, problem=in_words(str(error), request.form.get("name")))
         return _preview(console, asked, reason, preview)
 
     @console.action("/console/assign")
@@ -51,7 +51,9 @@ def register(console: Console) -> None:
             prepared = prepare(asked, console.worker_ledger, lambda: console.stripe_api)
             done = _assigned(console, asked, prepared, reason)
         except RuleError as error:
-            return _preview(console, asked, reason, _previewed(console, asked), problem=str(error), status=409)
+            return _preview(
+                console, asked, reason, _previewed(console, asked), problem=in_words(str(error)), status=409
+            )
         except LedgerRefusedError:
             raise
         except LedgerUnavailableError:
