@@ -57,9 +57,10 @@ class Application(Flask):
         self.url_map.merge_slashes = False
         self.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
         self._delivery_adapter = self.url_map.bind("localhost", path_info="/webhook", default_method="POST")
+        self._delivery_adapter.match = cache(self._delivery_adapter.match)  # type: ignore[method-assign]
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return the adapter that finds the endpoint. Deliveries share one: their host makes no difference."""
+        """Return the adapter that finds the endpoint. Deliveries share one, which looks for theirs once."""
         if request is not None and request.path == "/webhook" and request.method == "POST":
             return self._delivery_adapter
         return super().create_url_adapter(request)
