@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from support.customer import Customer
+from support.recorded import session_event
 from tools.chromium import Page, expect
 
 
@@ -35,3 +36,20 @@ def test_search_without_a_result_names_what_was_searched(viewer: Page) -> None:
     search(viewer, "nothing@example.com")
     expect(viewer.get_by_role("region", name="Verdict")).to_contain_text("nothing@example.com")
     expect(viewer.get_by_role("region", name="Searched").get_by_role("listitem").first).to_be_visible()
+
+
+def test_search_at_stripe_finds_and_records_a_lost_sale(operator: Page, customer: Customer) -> None:
+    """The webhook never came, and the account has another address than the payer."""
+    customer.sign_up()
+    lost = session_event(
+        id=f"cs_{customer.name}",
+        payment_intent=customer.payment,
+        user_id=customer.user,
+        customer_details={"email": "work@example.com"},
+    )
+    customer.shop.stripe.add_events(lost)
+    search(operator, "work@example.com")
+    operator.get_by_role("button", name="Search at Stripe, too").click()
+    operator.get_by_role("button", name=f"Reconcile {customer.payment}").click()
+    expect(operator.get_by_role("status")).to_be_visible()
+    assert customer.balance() == 100

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from uuid import uuid4
 
+import psycopg
+
 from support.recorded import session_event
 from support.shop import Shop
+from support.waiting import eventually
 
+_WAITING = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 _numbers: Iterator[int] = count(1)
 
 
@@ -48,6 +53,19 @@ class Customer:
     def is_parked(self) -> bool:
         query = "select from billing.parked_events where event_id = %s and resolved_at is null"
         return bool(self.shop.admin.execute(query, [self.event]).rowcount)
+
+    @contextmanager
+    def busy(self) -> Iterator[Callable[[int], None]]:
+        """Lock the person's rows until the end of the block.
+
+        Yields a function that waits until so many sessions wait for a lock.
+        """
+        database = self.shop.database
+        with psycopg.connect(database.admin_url) as owner, psycopg.connect(database.superuser_url) as watcher:
+            watcher.autocommit = True
+            owner.execute("select from public.users where id = %s for update", [self.user])
+            owner.execute("select from billing.parked_events where event_id = %s for update", [self.event])
+            yield lambda number: eventually(lambda: watcher.execute(_WAITING).rowcount >= number)
 
     def actions(self) -> list[tuple[str, str, str, str]]:
         """Return what operators did about the person: action, name, channel and reason."""
