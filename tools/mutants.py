@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools import console_mutants
+from tools import console_mutants, page_mutants
 from tools.mutant import Mutant
 
 PROJECT = Path(__file__).parent.parent
@@ -362,7 +362,8 @@ MUTANTS = (
 )
 
 
-ALL = (*MUTANTS, *console_mutants.MUTANTS)
+OF_THE_CONSOLE = (*console_mutants.MUTANTS, *page_mutants.MUTANTS)
+ALL = (*MUTANTS, *OF_THE_CONSOLE)
 
 
 def is_red(mutant: Mutant | None) -> bool:
@@ -392,7 +393,7 @@ def _suite(mutant: Mutant | None) -> tuple[str, ...]:
     """Return the tests to run: those of the mutant, or all of them on the unchanged project."""
     if mutant:
         return mutant.suite or SUITE
-    return (*SUITE, *sorted({file for each in console_mutants.MUTANTS for file in each.suite}))
+    return (*SUITE, *sorted({file for each in OF_THE_CONSOLE for file in each.suite}))
 
 
 def _mutate(file: Path, mutant: Mutant) -> None:

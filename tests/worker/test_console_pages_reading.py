@@ -16,7 +16,7 @@ import pytest
 from support.console import VIEWER_TOKEN, console_settings
 from support.databases import Database
 from support.delivery import deliver_to
-from support.generations import authorize, new_generation
+from support.generations import authorize, new_generation, refund_generation
 from support.operators import adjust
 from support.pages import Browser, Page
 from support.recorded import refund_event, session_event
@@ -91,6 +91,9 @@ def test_home_draws_the_credits_of_each_day(ann: Browser, deliver: Deliver, admi
     deliver(session())
     deliver(refund_event(id="re_1", payment_intent=PAYMENT, amount=500))
     authorize(admin, ALICE, 30, new_generation())
+    failed = new_generation()
+    authorize(admin, ALICE, 11, failed)
+    refund_generation(admin, failed)
     with connected(database, "billing_operator") as operator:
         adjust(operator, BOB, 7)
     yesterday = datetime.now(UTC) - timedelta(days=1)
@@ -349,7 +352,7 @@ def test_parked_event_shows_its_payload_to_operators_only(ann: Browser, bob: Bro
 
 def test_large_payload_is_cut(ann: Browser, deliver: Deliver) -> None:
     deliver(
-        session(event_id="evt_1", user_id=CAROL, metadata={"user_id": CAROL, "credits": "100", "note": "x" * 70_000})
+        session(event_id="evt_1", user_id=CAROL, metadata={"user_id": CAROL, "credits": "100", "note": "x" * 200_000})
     )
     page = ann.get("/console/parked/evt_1")
     assert "Only the first 64 KiB are shown." in page.text
@@ -378,7 +381,7 @@ def test_text_from_outside_is_shown_as_text(ann: Browser, deliver: Deliver, admi
     event["data"]["object"]["customer_details"]["email"] = "payer@example.com"
     event["data"]["object"]["metadata"]["note"] = HOSTILE
     deliver(event)
-    admin.execute("update billing.parked_events set user_reference = %s", [HOSTILE])
+    admin.execute("update billing.parked_events set user_reference = %s, payer_email = %s", [HOSTILE, HOSTILE])
     for path in ("/console/parked/evt_1", "/console/parked", f"/console/users/{CAROL}", f"/console/search?q={CAROL}"):
         html = ann.get(path).html
         assert "<script" not in html
