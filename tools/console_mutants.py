@@ -119,7 +119,7 @@ MUTANTS = (
         ORIGINS,
     ),
     Mutant(
-        "Origin has to be Host", REQUESTS, "return _place(str(origin)) == _own_place(environ)", "return True", ORIGINS
+        "Origin has to be Host", REQUESTS, "return (place := _place(str(origin))) is not None and place == _own_place(environ)", "return True", ORIGINS
     ),
     Mutant(
         "Origin has the port of Host",

@@ -98,6 +98,13 @@ def test_origin_over_https_has_its_default_port(make_console: Callable[..., Flas
         assert response.status_code == status, origin
 
 
+@pytest.mark.parametrize("host", ["", "localhost:99999", "["])
+@pytest.mark.parametrize("origin", ["localhost", "http://", "http://[", "moz-extension://a"])
+def test_malformed_origin_equals_no_malformed_host(host: str, origin: str) -> None:
+    sent = {"wsgi.url_scheme": "http", "HTTP_HOST": host, "HTTP_ORIGIN": origin}
+    assert not is_change_from_here(sent)
+
+
 def test_origin_behind_a_proxy_is_that_of_https() -> None:
     proxied = {"wsgi.url_scheme": "http", "HTTP_X_FORWARDED_PROTO": "https", "HTTP_HOST": "console.example"}
     assert is_change_from_here({**proxied, "HTTP_ORIGIN": HTTPS})

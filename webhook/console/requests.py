@@ -45,7 +45,7 @@ def is_change_from_here(environ: Environ) -> bool:
     origin = environ.get("HTTP_ORIGIN")
     if origin in (None, "null"):
         return bearer_token(environ) is not None
-    return _place(str(origin)) == _own_place(environ)
+    return (place := _place(str(origin))) is not None and place == _own_place(environ)
 
 
 def is_page_view(environ: Environ) -> bool:
