@@ -86,6 +86,11 @@ def test_marks_from_outside_are_visible(text: str, shown: str) -> None:
     assert outside(text) == f'<bdi>a<span class="mark">{shown}</span>{"[31m" if "[" in text else ""}b</bdi>'
 
 
+def test_marks_in_a_row_are_marked_together() -> None:
+    """A list of texts full of marks must not take seconds."""
+    assert outside("a\u202e\u2066\x00b") == '<bdi>a<span class="mark">\\u202e\\u2066\\x00</span>b</bdi>'
+
+
 def test_lines_of_a_payload_stay_lines() -> None:
     assert outside_lines("a\n\u202e<b>") == ('<bdi>a</bdi>\n<bdi><span class="mark">\\u202e</span>&lt;b&gt;</bdi>')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tracemalloc
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,16 @@ def test_payload_is_cut_at_64_kibibytes_between_characters() -> None:
     assert payload.is_cut
     assert len(payload.text.encode()) in (MOST_PAYLOAD, MOST_PAYLOAD - 1)
     assert payload_of(None) is None
+
+
+def test_payload_that_indents_would_multiply_stays_small() -> None:
+    """Indenting all of it would stop deliveries for seconds."""
+    depth, numbers = 400, 10_000
+    text = "[" * depth + "1," * numbers + "1" + "]" * depth
+    tracemalloc.start()
+    payload = payload_of(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert payload is not None
+    assert (payload.is_cut, len(payload.text)) == (True, MOST_PAYLOAD)
+    assert peak < 3_000_000

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -63,8 +64,8 @@ def outside(text: Any) -> Markup:
     value = str(text)
     if value.isprintable():  # nearly every text; a long list has a thousand
         return Markup(f"<bdi>{escape(value)}</bdi>")  # noqa: S704 - the text is escaped
-    parts = [_visible(each) for each in re.split(r"(\W)", value)]
-    return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
+    parts = "".join(_visible("".join(run), is_mark=not shown) for shown, run in groupby(value, str.isprintable))
+    return Markup(f"<bdi>{parts}</bdi>")  # noqa: S704 - the parts are escaped
 
 
 def outside_lines(text: str) -> Markup:
@@ -112,7 +113,5 @@ def style_sheet() -> tuple[str, str]:
     return text, hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _visible(part: str) -> Markup:
-    if part.isprintable():
-        return Markup("{}").format(part)
-    return Markup('<span class="mark">{}</span>').format(printable(part))
+def _visible(part: str, *, is_mark: bool) -> str:
+    return f'<span class="mark">{escape(printable(part))}</span>' if is_mark else escape(part)

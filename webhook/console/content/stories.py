@@ -22,6 +22,7 @@ from webhook.explain.verdict import verdict
 
 MOST_PAYLOAD = 64 * 1024
 """Bytes of a payload that a page shows."""
+_ENCODER = json.JSONEncoder(indent=2, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,20 @@ def payload_of(text: str | None) -> Payload | None:
     if text is None:
         return None
     with suppress(ValueError, RecursionError):  # then it is shown as it came
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        text = _indented(json.loads(text))
     whole = text.encode("utf-8", "backslashreplace")
     return Payload(whole[:MOST_PAYLOAD].decode("utf-8", "ignore"), len(whole) > MOST_PAYLOAD)
+
+
+def _indented(document: Any) -> str:
+    """Return the beginning of a document as text, slightly longer than a page shows: indents can grow without limit."""
+    parts, size = list[str](), 0
+    for part in _ENCODER.iterencode(document):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_PAYLOAD:
+            break
+    return "".join(parts)
 
 
 def _title(story: Story) -> tuple[str, str, str]:
