@@ -71,6 +71,7 @@ begin
     if
         exists (select from public.transactions where id = p_id)
         or exists (select from public.generation_holds where id = p_id)
+        or exists (select from billing.operator_actions where id = p_id)
     then
         raise exception 'adjustment_mismatch'
             using

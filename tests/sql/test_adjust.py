@@ -99,6 +99,14 @@ def test_id_of_a_generation_is_refused(operator: psycopg.Connection, owner: psyc
         adjust(operator, ALICE, -5, id=generation)
 
 
+def test_id_of_another_action_is_refused(operator: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """Such as the id of an assignment, which writes no ledger row of this id."""
+    known = new_id()
+    execute(owner, f"select billing.add_action(1, '{known}', 'assign', 'pi_1', 'ann', 'sql', 'test', null, 5, 0)")
+    with refused(ADJUSTMENT_MISMATCH):
+        adjust(operator, ALICE, 5, id=known)
+
+
 def test_id_of_a_hold_is_refused(operator: psycopg.Connection, owner: psycopg.Connection) -> None:
     """Otherwise the hold could never be captured."""
     generation = new_generation()
