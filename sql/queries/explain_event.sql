@@ -1,4 +1,5 @@
--- Returns one parked event without its payload, and the actions on it as json.
+-- Returns one parked event, and the actions on it as json. body is its payload, for what it reports about the sale: null once
+-- that is dropped, and 30 days after the event was discarded.
 
 select
     event_id as id,
@@ -12,6 +13,7 @@ select
     resolved_at,
     discarded_by,
     discard_reason,
+    case when resolved_at is null or resolved_at > now() - interval '30 days' then payload::text end as body,
     (
         select coalesce(jsonb_agg(to_jsonb(actions) order by number), '[]')
         from billing.operator_actions as actions

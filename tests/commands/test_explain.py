@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -69,6 +70,37 @@ def test_parked_sale_needs_attention(shop: Shop, query: str) -> None:
     assert verdict(shop, query) == ("parked", 1)
     assert "to do: " in shop.run("explain", query).stdout
     assert "webhook retry evt_pi_1" in shop.run("explain", query).stdout
+
+
+@pytest.mark.parametrize("query", ["evt_pi_1", "pi_1", ALICE, "payer@work.example"])
+def test_parked_sale_reports_credits_money_and_day(shop: Shop, query: str) -> None:
+    sold(shop, credits=250, amount=2000, user_id=ALICE, customer_details={"email": "payer@work.example"})
+    shop.admin.execute("update billing.parked_events set payload = %s", [paid_on_wednesday(shop)])
+    shop.sign_up(ALICE)
+    sentence = shop.run("explain", query).stdout.splitlines()[0]
+    assert sentence.endswith("It reports 250 credits for 20.00 USD, paid on Wednesday, 2026-11-25.")
+
+
+def paid_on_wednesday(shop: Shop) -> str:
+    """Return the body of the only parked event with another day."""
+    [payload] = shop.admin.execute("select payload from billing.parked_events").fetchone()
+    return json.dumps(payload | {"created": int(datetime(2026, 11, 25, 9, 30, tzinfo=UTC).timestamp())})
+
+
+def test_event_is_explained_without_its_body(shop: Shop) -> None:
+    """A viewer may not see bodies."""
+    sold(shop, credits=100, user_id=ALICE)
+    document = json.loads(shop.run("explain", "--json", "evt_pi_1").stdout)
+    assert document["story"]["reported"]["credits"] == 100
+    assert document["story"]["event"]["payload"] is None
+    assert "body" not in document["story"]
+
+
+def test_sale_that_lost_its_event_reports_its_facts(shop: Shop) -> None:
+    """Its body was dropped when it was settled."""
+    sold(shop, credits=100, amount=1000)
+    shop.admin.execute("select billing.park_sale(array['pi_1'], 'unknown_user', true)")
+    assert "It reports 100 credits for 10.00 USD, paid." in shop.run("explain", "pi_1").stdout
 
 
 def test_user_of_a_parked_event_needs_attention(shop: Shop) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from webhook.explain.records import Rows
+from webhook.explain.reported import Reported
 from webhook.explain.story import SaleStory, load_event, load_sale, load_user
 
 MOST = 20
@@ -53,6 +54,7 @@ def events(ledger: Rows, event_ids: Sequence[str]) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     for story in filter(None, (load_event(ledger, event_id) for event_id in event_ids[:MOST])):
         event, known = story.event, of_sale(story.sale) if story.sale else Candidate(None, at=story.event.parked_at)
+        known = _with_reported(known, story.reported)
         state = f"parked as {event.reason}" if event.resolution is None else str(event.resolution)
         candidate = replace(known, email=event.payer_email or known.email, state=state, event_id=event.id)
         found.setdefault(event.payment_id or event.id, candidate)
@@ -83,6 +85,17 @@ def of_sale(story: SaleStory) -> Candidate:
         at=_first_time(story),
         state=_state(story),
     )
+
+
+def _with_reported(candidate: Candidate, reported: Reported | None) -> Candidate:
+    """Return a candidate with the money and time that its parked event reports. They are those of the payment."""
+    if reported is None:
+        return candidate
+    is_priced = candidate.amount is not None or reported.money_amount is None
+    amount, currency = (
+        (candidate.amount, candidate.currency) if is_priced else (reported.money_amount, reported.currency)
+    )
+    return replace(candidate, amount=amount, currency=currency, at=reported.at or candidate.at)
 
 
 def _first_time(story: SaleStory) -> datetime | None:

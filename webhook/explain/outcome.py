@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webhook.explain.records import ParkedEvent
+from webhook.explain.reported import Reported
 from webhook.explain.wording import moment
 from webhook.remedies import remedy
 
@@ -20,11 +21,12 @@ class Verdict:
     """What to do, ``None`` if there is nothing to do."""
 
 
-def parked(event: ParkedEvent, *, is_granted: bool) -> Verdict:
+def parked(event: ParkedEvent, *, is_granted: bool, reported: Reported | None = None) -> Verdict:
     """Return the verdict on an open event. ``is_granted``: its sale has a ledger row nevertheless."""
     sentence = f"The event {event.id} is parked as {event.reason} since {moment(event.parked_at)}"
     effect = "the sale itself is in the ledger" if is_granted else "no credits were granted for it yet"
-    return Verdict("parked", f"{sentence}: {effect}.", needs_attention=True, remedy=remedy(event, event.id))
+    facts = f" {reported.sentence}" if reported else ""
+    return Verdict("parked", f"{sentence}: {effect}.{facts}", needs_attention=True, remedy=remedy(event, event.id))
 
 
 def discarded(event: ParkedEvent) -> Verdict:

@@ -20,7 +20,8 @@ def of_sale(story: SaleStory) -> Verdict:
     if story.erased or (story.sale and story.sale.forgotten and story.unsettled_reason):
         return Verdict("erased", "This sale belonged to a user who was erased: nothing more is stored for it.")
     if waiting:
-        return parked(waiting[0], is_granted=any(row.type == "PURCHASE" for row in story.rows))
+        is_granted = any(row.type == "PURCHASE" for row in story.rows)
+        return parked(waiting[0], is_granted=is_granted, reported=story.reported)
     if story.sale is None:
         return _by_hand(story) if story.rows else _without_sale(story)
     if not story.sale.paid:

@@ -24,6 +24,7 @@ from webhook.explain.records import (
     record,
     records,
 )
+from webhook.explain.reported import Reported, of_merged_sale, reported
 
 PAGE_SIZE = 100
 """Ledger rows of a user's page."""
@@ -73,6 +74,8 @@ class SaleStory:
     """Purchases of the same credits for the same money by the same user within a day, none of them refunded."""
     erased: bool
     read_at: datetime
+    reported: Reported | None = None
+    """What the first open parked event of the sale reports."""
 
     @property
     def price(self) -> tuple[int | None, str | None]:
@@ -123,6 +126,8 @@ class UserStory:
     unpaid: tuple[UnpaidSale, ...]
     actions: tuple[Action, ...]
     read_at: datetime
+    reported: Reported | None = None
+    """What the latest open parked event of the user reports."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ class EventStory:
     actions: tuple[Action, ...]
     sale: SaleStory | None
     read_at: datetime
+    reported: Reported | None = None
+    """What the event's body reports; ``None`` once that is dropped, or if it reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ def load_sale(ledger: Rows, payment_id: str) -> SaleStory | None:
         similar=_similar(ledger, row["payment_ids"], rows),
         erased=bool(row["erased"]),
         read_at=row["read_at"],
+        reported=_reported_by(ledger, records(ParkedEvent, row["parked"]), sale),
     )
 
 
@@ -209,6 +217,7 @@ def load_user(ledger: Rows, user_id: str, before: Cursor | None = None) -> UserS
         unpaid=records(UnpaidSale, row["unpaid"]),
         actions=records(Action, row["actions"]),
         read_at=row["read_at"],
+        reported=_reported_by(ledger, records(ParkedEvent, row["parked"])),
     )
 
 
@@ -220,7 +229,8 @@ def load_event(ledger: Rows, event_id: str) -> EventStory | None:
     [row] = found
     event = record(ParkedEvent, row)
     sale = load_sale(ledger, event.payment_id) if event.payment_id else None
-    return EventStory(event, records(Action, row["actions"]), sale, row["read_at"])
+    found_in_body = reported(row["body"]) or (of_merged_sale(sale.sale) if sale and sale.sale else None)
+    return EventStory(event, records(Action, row["actions"]), sale, row["read_at"], found_in_body)
 
 
 def load_generation(ledger: Rows, generation_id: str, user_id: str) -> GenerationStory | None:
@@ -244,6 +254,15 @@ def _owner(ledger: Rows, sale: MergedSale | None, rows: tuple[Entry, ...]) -> tu
     user_id = sale.user_id if sale and sale.user_id else next((row.user_id for row in rows), None)
     found: list[dict[str, Any]] = ledger.rows("explain_user", user_id=user_id) if user_id else []
     return (record(User, found[0]), records(Hold, found[0]["holds"])) if found else (None, ())
+
+
+def _reported_by(ledger: Rows, events: tuple[ParkedEvent, ...], sale: MergedSale | None = None) -> Reported | None:
+    """Return what the first open event reports, else what its sale reports; ``None`` without an open event."""
+    first = next((event for event in events if event.resolution is None), None)
+    if first is None:
+        return None
+    found = ledger.rows("explain_event", event_id=first.id)
+    return (reported(found[0]["body"]) if found else None) or (of_merged_sale(sale) if sale else None)
 
 
 def _similar(ledger: Rows, payment_ids: list[str], rows: tuple[Entry, ...]) -> tuple[Purchase, ...]:

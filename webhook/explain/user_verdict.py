@@ -18,7 +18,7 @@ def of_user(story: UserStory) -> Verdict:
     waiting = [event for event in story.parked if event.resolution is None]
     purchases = [row for row in story.rows if row.type == "PURCHASE"]
     if waiting:
-        return parked(waiting[0], is_granted=False)
+        return parked(waiting[0], is_granted=False, reported=story.reported)
     if story.unpaid:
         since = max(sale.recorded_at for sale in story.unpaid)
         return Verdict(

@@ -27,7 +27,7 @@ def verdict(story: Story) -> Verdict:
 def _of_event(story: EventStory) -> Verdict:
     event = story.event
     if event.resolution is None:
-        return parked(event, is_granted=bool(story.sale and story.sale.rows))
+        return parked(event, is_granted=bool(story.sale and story.sale.rows), reported=story.reported)
     if event.resolution == "discarded":
         return discarded(event)
     if story.sale:

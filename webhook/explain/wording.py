@@ -42,6 +42,11 @@ def day(at: datetime) -> str:
     return f"{local.day} {local:%B %Y}"
 
 
+def weekday(at: datetime) -> str:
+    """Return the day in UTC with its name, such as ``Tuesday, 2026-11-24``: customers name the day of a payment."""
+    return f"{at.astimezone(UTC):%A, %Y-%m-%d}"
+
+
 def age(duration: timedelta) -> str:
     """Return a duration in its two largest units, such as ``3d 4h``."""
     seconds = max(duration, timedelta()) // timedelta(seconds=1)
