@@ -13,6 +13,10 @@ select
                 select
                 from billing.parked_events
                 where parked_events.reason = reasons.reason and resolved_at is null
+                -- With the order of its index: for a rare reason, any other plan reads the whole table.
+                order by
+                    parked_at,
+                    event_id
                 limit %(most)s
             ) as open_events
         ) as counted
