@@ -22,6 +22,7 @@ LOGINS = ("tests/worker/test_console_login.py",)
 ORIGINS = ("tests/worker/test_console_origin.py",)
 LOOPBACK = ("tests/worker/test_console_loopback.py",)
 LIMITS = ("tests/worker/test_console_limits.py",)
+TIMES = ("tests/processes/test_console_time.py",)
 ROLES = ("tests/worker/test_console_roles.py",)
 PAGES = ("tests/worker/test_console_headers.py",)
 COMMANDS = ("tests/commands/test_console.py",)
@@ -183,10 +184,11 @@ MUTANTS = (
     Mutant(
         "no query after a page's time",
         READING,
-        "    raise PageTimeoutError(",
-        "    return 1\n    raise PageTimeoutError(",
+        "    raise _too_slow()",
+        "    return 1",
         LIMITS,
     ),
+    Mutant("page ends with its time", READING, 'if is_module_patched("socket")', "if False", TIMES),
     Mutant(
         "console uses two connections",
         READING,

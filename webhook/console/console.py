@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from webhook.console.failures import failure_of
 from webhook.console.headers import protect
 from webhook.console.limits import ACTION_SECONDS, LARGEST_FORM, PAGE_SECONDS, Deadline, Slots
 from webhook.console.login import OPERATOR, VIEWER, Login
-from webhook.console.reading import CONNECTIONS, PageLedger, PageStripe
+from webhook.console.reading import CONNECTIONS, PageLedger, PageStripe, limited
 from webhook.console.rendering import Templates, style_sheet
 from webhook.console.reports import Reports
 from webhook.console.requests import is_change_from_here, is_page_view
@@ -185,10 +186,15 @@ class Console:
         _read_form()
         with self._slots.one():
             g.console_deadline = Deadline(ACTION_SECONDS if needs.may_act else PAGE_SECONDS)
-            g.console_login = replace(login, may_act=login.role == OPERATOR and self._authority.may_act())
-            if needs.may_act and not self.me.may_act:
-                raise Forbidden("The console is view-only: its database login is not a member of billing_operator.")
-            return page()
+            # A change is not interrupted: its page has to report whether it was made.
+            with nullcontext() if needs.may_act else limited(g.console_deadline):
+                return self._perform(page, login, needs)
+
+    def _perform(self, page: Callable[[], AnyResponse], login: Login, needs: _Needs) -> AnyResponse:
+        g.console_login = replace(login, may_act=login.role == OPERATOR and self._authority.may_act())
+        if needs.may_act and not self.me.may_act:
+            raise Forbidden("The console is view-only: its database login is not a member of billing_operator.")
+        return page()
 
     def _without_login(self) -> AnyResponse:
         if request.method not in ("GET", "HEAD") or "Authorization" in request.headers or not self.access.needs_login:

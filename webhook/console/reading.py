@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from gevent import Timeout
+from gevent.monkey import is_module_patched
 
 from webhook.console.limits import Deadline
 from webhook.errors import ExpectedError
@@ -21,6 +25,16 @@ _STRIPE_TIMEOUT = (2.0, 4.0)
 
 class PageTimeoutError(ExpectedError):
     """The time of a page is over. The message is for people."""
+
+
+@contextmanager
+def limited(deadline: Deadline) -> Iterator[None]:
+    """End the block at the deadline, also while it waits for a server that does not answer.
+
+    This needs greenlets, as in the worker. ``webhook console`` holds up no delivery.
+    """
+    with Timeout(deadline.seconds_left, _too_slow()) if is_module_patched("socket") else nullcontext():
+        yield
 
 
 class PageLedger:
@@ -59,4 +73,8 @@ class PageStripe(StripeReader):
 def _seconds_left(deadline: Deadline) -> float:
     if left := deadline.seconds_left:
         return left
-    raise PageTimeoutError("This page took too long: search for less.")
+    raise _too_slow()
+
+
+def _too_slow() -> PageTimeoutError:
+    return PageTimeoutError("This page took too long: search for less.")

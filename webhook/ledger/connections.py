@@ -153,8 +153,8 @@ class Database:
                 cursor.execute(self._begin + statement, parameters)
                 cursor.set_result(-1)
                 rows = cursor.fetchall()
-        except psycopg.Error:
-            # The connection is not reused: its server may have been demoted to read-only.
+        except BaseException:
+            # The connection is not reused: its server may have been demoted to read-only, or may still answer.
             connection.close()
             raise
         self._idle.append(connection)
