@@ -498,6 +498,19 @@ def test_bulk_retry_continues_where_it_stopped(
     assert (parked(admin), balance(admin, CAROL)) == ({}, 300)
 
 
+def test_bulk_retry_lists_at_most_a_hundred_outcomes(
+    ann: Browser, deliver: Deliver, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may try a thousand events. Those that stay parked come first."""
+    deliver(session(event_id="evt_1", user_id=CAROL))
+    deliver(session(event_id="evt_2", user_id=None, payment_intent="pi_2"))
+    sign_up(admin, CAROL)
+    monkeypatch.setattr("webhook.console.pages.bulk.MOST_OUTCOMES", 1)
+    page = ann.send(ann.get("/console/retry-all"), "Retry 2 events")
+    assert "evt_2 parked evt_2 stays parked: missing_user 1 of 2 outcomes: first those that stay parked." in page.text
+    assert "evt_1" not in page.text
+
+
 def test_bulk_retry_tries_at_most_a_thousand(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     assert deliver
     admin.execute(

@@ -15,6 +15,8 @@ from webhook.console.pages.parked import outcome_of, retry_of
 from webhook.explain.parked_list import Position, read_time
 from webhook.remedies import REMEDIES
 
+MOST_OUTCOMES = 100
+"""Outcomes that a page lists."""
 _NUMBER = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
@@ -30,7 +32,8 @@ def register(console: Console) -> None:
     @console.action("/console/retry-all")
     def retry_all() -> Response:
         step = run_step(read_bulk(request.form), retry_of(console), console.worker_ledger, seconds=STEP_SECONDS)
-        outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in step.retried]
+        shown = sorted(step.retried, key=lambda each: each.is_settled)[:MOST_OUTCOMES]  # what stays parked first
+        outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in shown]
         return console.page(
             "pages/bulk.html", bulk=step.bulk, step=step, left=step.left, most=MOST_EVENTS, outcomes=outcomes
         )
