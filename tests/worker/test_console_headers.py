@@ -128,6 +128,13 @@ def test_notice_is_shown_once(ann: FlaskClient) -> None:
     assert "five" not in ann.get(VIEW).text
 
 
+@pytest.mark.parametrize("letter", ["x", "\U0001f600"])
+def test_long_notice_fits_into_a_cookie(ann: FlaskClient, letter: str) -> None:
+    [header] = change(ann, "".join(f"{number}{letter}" for number in range(2000))).headers.getlist("Set-Cookie")
+    assert len(header) < 4096
+    assert f"0{letter}1{letter}" in ann.get(VIEW).text
+
+
 @pytest.mark.parametrize("key", ["another key", ""])
 def test_forged_notice_is_not_shown(ann: FlaskClient, key: str) -> None:
     signed = Login("eve", "operator", key).sign("console-notice", "call this number") if key else "call this number"

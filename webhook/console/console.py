@@ -36,6 +36,8 @@ from webhook.stripe_api.client import stripe_api
 CHANNEL = "console"
 NAVIGATION = (("Search", "/console"), ("Parked events", "/console/parked"))
 _NOTICE_SECONDS = 60
+_MOST_NOTICE = 500
+"""Characters. Browsers drop a cookie of more than 4,096 bytes, and proxies reject the whole answer."""
 _HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
@@ -137,7 +139,7 @@ class Console:
         """Return a redirect to a page after a change. The page shows the notice once."""
         response = make_response(redirect(url_for(f"console.{endpoint}", **values), 303))
         if notice is not None:
-            signed = self.me.sign(cookies.NOTICE, notice)
+            signed = self.me.sign(cookies.NOTICE, notice[:_MOST_NOTICE])
             cookies.write(response, request.environ, cookies.NOTICE, signed, max_age=_NOTICE_SECONDS)
         return response
 
