@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import responses
 
-from support.console import VIEWER_TOKEN, console_settings
+from support.console import VIEWER_TOKEN, bearer, console_settings
 from support.databases import Database
 from support.delivery import deliver_to
 from support.pages import Browser
@@ -189,3 +189,15 @@ def test_charge_of_a_card_is_found_by_amount_and_day(ann: Browser, stripe: Strip
     page = ann.get("/console/search?q=4242+10.00+usd+2026-11-24&stripe=1")
     assert "Stripe has the payment pi_1" in page.text
     assert page.buttons[-1] == "Reconcile pi_1"
+
+
+@pytest.mark.parametrize(("site", "requests"), [("cross-site", 0), ("same-site", 0), ("same-origin", 1), ("none", 1)])
+def test_link_of_another_site_searches_the_database_only(
+    make_app: MakeApp, database: Database, stripe: StripeStandIn, site: str, requests: int
+) -> None:
+    """Otherwise it could use up the rate limit of the account."""
+    client = make_app(console=console_settings(database, stripe=StripeSettings("rk_test_1", stripe.url))).test_client()
+    headers = bearer() | {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    page = client.get("/console/search?stripe=1&q=ch_1", headers=headers)
+    assert (page.status_code, len(stripe.requests)) == (200, requests)
+    assert ("Search at Stripe, too" in page.text) == (requests == 0)

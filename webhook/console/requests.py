@@ -48,9 +48,14 @@ def is_change_from_here(environ: Environ) -> bool:
     return (place := _place(str(origin))) is not None and place == _own_place(environ)
 
 
+def is_from_here(environ: Environ) -> bool:
+    """Return whether a person opened the page from this console or by its address, not from another site's link."""
+    return environ.get("HTTP_SEC_FETCH_SITE", "none") in ("same-origin", "none")
+
+
 def is_page_view(environ: Environ) -> bool:
     """Return whether a GET from another site is a link that a person followed, not part of another page."""
-    if environ.get("HTTP_SEC_FETCH_SITE", "none") in ("same-origin", "none"):
+    if is_from_here(environ):
         return True
     return environ.get("HTTP_SEC_FETCH_MODE") == "navigate" and environ.get("HTTP_SEC_FETCH_DEST") == "document"
 

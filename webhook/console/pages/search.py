@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from webhook.console.console import Console
 from webhook.console.content.advice import worded
 from webhook.console.content.stories import shown
+from webhook.console.requests import is_from_here
 from webhook.explain.escapes import printable
 from webhook.explain.reply import reply
 from webhook.explain.report import Report, full_answer
@@ -23,7 +24,9 @@ def register(console: Console) -> None:
         text = request.args.get("q", "")[:LONGEST_SEARCH].strip()
         if not text:
             return redirect(url_for("console.home"), 303)
-        stripe = console.stripe if request.args.get("stripe") == "1" else None
+        # A link of another site must not use up Stripe's rate limit. The page has the button.
+        asks_stripe = request.args.get("stripe") == "1" and is_from_here(request.environ)
+        stripe = console.stripe if asks_stripe else None
         report = full_answer(console.ledger, text, stripe, console.settings.scope.every_account)
         return _page(console, text, report, asked_stripe=stripe is not None)
 
