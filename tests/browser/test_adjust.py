@@ -22,7 +22,7 @@ def preview(page: Page, customer: Customer, credits_: int, *, take: bool = False
     page.goto(f"/console/users/{customer.user}")
     page.get_by_role("link", name="Give or take credits").click()
     page.get_by_label("Take credits" if take else "Give credits").check()
-    page.get_by_label("Credits", exact=True).fill(str(credits_))
+    page.get_by_label("Credits (required)").fill(str(credits_))
     page.get_by_label("Reason").fill("ticket 812")
     page.get_by_label("Description").fill("Sorry for the delay")
     page.get_by_role("button", name="Preview").click()

@@ -44,7 +44,7 @@ def phone(open_page: OpenPage, state: State) -> Page:
 def preview_of_adjustment(page: Page, buyer: Customer, _: Customer) -> None:
     page.goto(f"/console/users/{buyer.user}/adjust")
     page.get_by_label("Take credits").check()
-    page.get_by_label("Credits", exact=True).fill("500")
+    page.get_by_label("Credits (required)").fill("500")
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Preview")

@@ -130,14 +130,14 @@ def test_assign_prefills_the_account_of_the_payer(ann: Browser, deliver: Deliver
     assert balance(admin, BOB) == 0
     page = ann.send(preview, "Assign the sale")
     assert page.path == f"/console/sales/{PAYMENT}"
-    assert notice(page) == f"Action 1; +100 credits for {BOB}, balance 100."
+    assert notice(page) == "Action 1; +100 credits for b@example.com, balance 100."
     assert (parked(admin), balance(admin, BOB)) == ({}, 100)
     assert actions(admin) == [("assign", PAYMENT, "metadata forgotten", 100, 0)]
 
 
 def test_assign_sent_twice_acts_once(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     deliver(session())
-    form = ann.get(ann.get(f"/console/sales/{PAYMENT}").link("Assign another user"))
+    form = ann.get(ann.get(f"/console/sales/{PAYMENT}").link("Move to another account"))
     preview = ann.send(form, "Preview", user="b@example.com", reason="paid by Bob")
     first, second = (ann.send(preview, "Assign the sale") for _ in range(2))
     assert notice(second) == "Action 1 was done before."
@@ -231,7 +231,7 @@ def test_withdrawal_ends_the_latest_assignment(ann: Browser, deliver: Deliver, a
     ann.send(ann.post("/console/assign/preview", name=PAYMENT, user=BOB, reason="a typo"), "Assign the sale")
     form = ann.get(ann.get(f"/console/sales/{PAYMENT}").link("Withdraw the latest assignment"))
     preview = ann.send(form, "Preview", reason="it was right")
-    assert f"action 1, user {BOB}" in preview.text
+    assert f"action 1, account b@example.com {BOB}" in preview.text
     page = ann.send(preview, "Withdraw it")
     assert notice(page).startswith("Action 2; -100 credits for")
     assert (balance(admin, ALICE), balance(admin, BOB)) == (100, 0)

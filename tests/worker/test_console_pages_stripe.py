@@ -86,7 +86,7 @@ def test_address_of_the_payer_finds_a_sale_on_another_account(
     page = ann.send(page, "Search at Stripe, too")
     assert "Found: sale pi_1" in page.text
     assert "a@example.com" in page.text
-    assert "Assign another user or other credits…" in page.links
+    assert "Move to another account or change the credits…" in page.links
 
 
 def test_candidates_of_stripe_are_compared(ann: Browser, stripe: StripeStandIn, ledger: Ledger, admin: Admin) -> None:

@@ -15,6 +15,7 @@ from webhook.console.console import Console
 from webhook.console.content import forms
 from webhook.console.content.advice import accounts_of, in_words
 from webhook.console.content.forms import FieldError, Form
+from webhook.console.content.known import load_account, load_known, names_of, other_payer
 from webhook.console.content.stories import equation
 from webhook.console.login import OPERATOR
 from webhook.console.pages.adjust import UNANSWERED
@@ -58,7 +59,8 @@ def register(console: Console) -> None:
             raise
         except LedgerUnavailableError:
             return console.page("pages/unanswered.html", problem=UNANSWERED, form=request.form, status=503)
-        notice, payment_id = _notice(done), prepared.assignment.payment_id
+        names = names_of((each.user_id for each in done.changes), console.ledger)
+        notice, payment_id = _notice(done, names), prepared.assignment.payment_id
         if load_sale(console.ledger, payment_id):
             return console.see_other("sale", payment_id=payment_id, notice=notice)
         return console.see_other("parked_event", event_id=asked.name, notice=notice)
@@ -108,6 +110,7 @@ def _form(console: Console, fields: Form, problem: str | None = None) -> Respons
     return console.page(
         "pages/assign.html",
         fields=forms.prefilled(fields),
+        known=load_known(fields.get("name", "").strip(), console.ledger),
         withdraws=fields.get("withdraw") == "1",
         most=console.max_credits,
         problem=problem,
@@ -117,9 +120,16 @@ def _form(console: Console, fields: Form, problem: str | None = None) -> Respons
 
 def _preview(console: Console, asked: Request, reason: str, preview: AssignmentPreview, **page: Any) -> Response:
     values = {"id": asked.id, "name": asked.name, "user": asked.user_id, "credits": asked.credits, "reason": reason}
+    known, sale = load_known(asked.name, console.ledger), preview.story.sale
+    user_id = preview.ends.user_id if preview.ends else sale.user_id if sale else None
+    account = load_account(user_id, console.ledger)
     return console.page(
         "pages/assign_preview.html",
         asked=asked,
+        known=known,
+        user_id=user_id,
+        account=account,
+        other_payer=None if asked.withdraws else other_payer(known, account),
         preview=preview,
         formula=equation(preview.settlement),
         is_too_much=preview.most_credits > console.max_credits,
@@ -130,9 +140,9 @@ def _preview(console: Console, asked: Request, reason: str, preview: AssignmentP
     )
 
 
-def _notice(done: Assigned) -> str:
+def _notice(done: Assigned, names: dict[str, str]) -> str:
     said = [f"Action {done.number}" + ("" if done.is_new else " was done before")]
-    said += [f"{each.credits:+,} credits for {each.user_id}, balance {each.balance:,}" for each in done.changes]
+    said += [f"{each.credits:+,} credits for {names[each.user_id]}, balance {each.balance:,}" for each in done.changes]
     if done.unsettled:
         said.append(f"the sale is not settled yet: {done.unsettled}")
     elif not done.is_paid:

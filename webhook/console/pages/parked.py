@@ -12,6 +12,7 @@ from webhook.actions.retry import Retried, retry_event
 from webhook.console.console import Console
 from webhook.console.content import forms
 from webhook.console.content.advice import in_words
+from webhook.console.content.known import load_known
 from webhook.console.content.stories import payload_of, shown
 from webhook.console.login import OPERATOR
 from webhook.events.fields import IDENTIFIER
@@ -116,7 +117,13 @@ def _register_actions(console: Console) -> None:
 
 def _discard_page(console: Console, event_id: str, problem: str | None = None) -> Response:
     status = 400 if problem else 200
-    return console.page("pages/discard.html", event_id=event_id, problem=problem, status=status)
+    return console.page(
+        "pages/discard.html",
+        event_id=event_id,
+        known=load_known(event_id, console.ledger),
+        problem=problem,
+        status=status,
+    )
 
 
 def _counts(console: Console) -> list[tuple[str, str]]:
