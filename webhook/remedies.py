@@ -20,20 +20,23 @@ REMEDIES = {
     "missing_object": "Stripe does not have an object that the event names: "
     f"set STRIPE_API_KEY to a key of the account or sandbox that sent it, then {_RETRY}; "
     f"if the object was deleted, {_DISCARD}",
-    "missing_user": f"no user is known: {_SET_USER}, then {_RETRY_WITH_KEY}; or {_ASSIGN_USER}",
-    "ambiguous_customer": f"several users claim its subscription or customer: {_SET_USER}, "
-    f"then {_RETRY_WITH_KEY}; or {_ASSIGN_USER}",
-    "missing_credits": "the sale names no credits: set metadata.credits on the price, payment, invoice or subscription "
-    f"at Stripe, then {_RETRY_WITH_KEY}; or {_ASSIGN_CREDITS}",
-    "invalid_credits": "metadata.credits is not a whole number from 1 to 1000000000: correct it on the price, payment, "
-    f"invoice or subscription at Stripe, then {_RETRY_WITH_KEY}; or {_ASSIGN_CREDITS}",
-    "unknown_user": f"its user has no account: create the account with that id, then {_RETRY}; or {_ASSIGN_USER}",
+    "missing_user": f"we do not know whose account the payment is for: {_ASSIGN_USER}; "
+    f"or a developer can {_SET_USER}, then {_RETRY_WITH_KEY}",
+    "ambiguous_customer": "several accounts share the subscription or customer, and we do not know which of them the "
+    f"payment is for: {_ASSIGN_USER}; or a developer can {_SET_USER}, then {_RETRY_WITH_KEY}",
+    "missing_credits": f"we do not know how many credits were bought: {_ASSIGN_CREDITS}; or a developer can set "
+    f"metadata.credits on the price, payment, invoice or subscription at Stripe, then {_RETRY_WITH_KEY}",
+    "invalid_credits": f"we do not know how many credits were bought: {_ASSIGN_CREDITS}; or a developer can correct "
+    "metadata.credits, which is not a whole number from 1 to 1000000000, on the price, payment, invoice or "
+    f"subscription at Stripe, then {_RETRY_WITH_KEY}",
+    "unknown_user": f"the user that the payment names has no account: {_ASSIGN_USER}; "
+    f"or create the account with that id, then {_RETRY}",
 }
 """The advice for each reason."""
 
 NOT_A_UUID = (
-    "the user that it names is not a UUID: correct metadata.user_id on the payment, invoice or subscription at Stripe, "
-    f"then {_RETRY_WITH_KEY}; or {_ASSIGN_USER}"
+    f"the user that the payment names is not a UUID: {_ASSIGN_USER}; or a developer can correct metadata.user_id on "
+    f"the payment, invoice or subscription at Stripe, then {_RETRY_WITH_KEY}"
 )
 """The advice for ``unknown_user`` if the event names an order or another system's user."""
 NO_ACCOUNT = f"its user was erased, or is not a UUID: {_ASSIGN_USER}; or refund it at Stripe"

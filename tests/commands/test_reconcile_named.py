@@ -141,7 +141,7 @@ def test_parked_sale_is_reported_with_its_remedy(shop: Shop) -> None:
     sell_long_ago(shop, session_event(user_id=OTHER_USER))
     first, second = shop.reconcile(PAYMENT), shop.reconcile(PAYMENT)
     for result in (first, second):
-        assert f"{SESSION}: parked as unknown_user: its user has no account" in result.stdout
+        assert f"{SESSION}: parked as unknown_user: the user that the payment names has no account" in result.stdout
         assert f"webhook retry {SESSION}" in result.stdout
         assert result.exit_code == 1
     [event] = shop.found(PAYMENT)["parked_events"]

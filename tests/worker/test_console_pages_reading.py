@@ -321,7 +321,7 @@ def test_parked_list_filters_by_reason(ann: Browser, deliver: Deliver) -> None:
     assert "unknown_user (2)" in page.text
     filtered = ann.send(page, "Filter", reason="missing_user")
     assert [row[0].split()[0] for row in rows_of(filtered)[1:]] == ["evt_no_user"]
-    assert "no user is known: set metadata.user_id" in filtered.text
+    assert "we do not know whose account the payment is for: assign the user" in filtered.text
 
 
 def test_parked_list_is_read_in_pages_of_100(ann: Browser, deliver: Deliver, admin: Admin) -> None:
