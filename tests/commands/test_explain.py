@@ -34,7 +34,7 @@ def test_verdict_comes_first_then_the_story(shop: Shop) -> None:
     sold(shop, credits=100, amount=1000)
     shop.deliver(refund_event(id="re_1", payment_intent="pi_1", amount=550, status="succeeded"))
     lines = shop.run("explain", "pi_1").stdout.splitlines()
-    assert lines[0].startswith("100 credits were granted on ")
+    assert lines[0].startswith(f"100 credits were granted to {USER_ID}@example.com on ")
     assert lines[0].endswith(" for 10.00 USD, and 55 were taken back after a refund.")
     assert "  100 - floor(100 * 550 / 1000) = 45" in lines
     headings = [line for line in lines[1:] if line and not line.startswith(" ")]
@@ -223,6 +223,18 @@ def test_unknown_id_names_where_it_was_looked_for(shop: Shop) -> None:
     assert result.stdout.startswith("Nothing is known about pi_9 here.\n")
     assert "webhook reconcile pi_9" in result.stdout
     assert "the database: payments, invoices," in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "missing"),
+    [
+        ("10.00 usd tuesday", "the last four digits of the card are missing"),
+        ("4242 tuesday", "the amount is missing"),
+        ("4242 10.00", "the day is missing"),
+    ],
+)
+def test_search_by_card_names_the_missing_part(shop: Shop, query: str, missing: str) -> None:
+    assert missing in shop.run("explain", *query.split()).stdout
 
 
 def test_text_that_names_nothing_is_not_found(shop: Shop) -> None:

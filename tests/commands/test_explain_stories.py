@@ -15,7 +15,7 @@ def test_sale_of_a_delivered_session_is_granted(shop: Shop) -> None:
     assert story
     assert (story.sale.credits, story.sale.user_id, story.user.balance) == (100, USER_ID, 100)
     assert verdict(story).code == "granted"
-    assert "100 credits were granted on" in verdict(story).sentence
+    assert f"100 credits were granted to {USER_ID}@example.com on" in verdict(story).sentence
     assert not verdict(story).needs_attention
 
 

@@ -64,7 +64,8 @@ def test_payer_address_finds_a_sale_on_another_account(shop: Shop) -> None:
     shop.deliver(session_event(payment_intent="pi_1", credits=100, amount=1000, user_id=ALICE))
     add(shop, session())
     found = explained(shop, PAYER, "10", "2026-11-24")
-    assert (found["verdict"]["code"], found["kind"]) == ("granted", "sale")
+    assert (found["verdict"]["code"], found["kind"], found["exit_code"]) == ("granted", "sale", 1)
+    assert found["verdict"]["note"] == f"Paid by {PAYER}; the account's address is {ALICE}@example.com."
     assert found["story"]["user"]["id"] == ALICE
     assert any(
         "checkout/sessions with customer_details[email] payer@work.example" in each for each in found["searched"]

@@ -42,6 +42,13 @@ def test_words_of_a_query_are_read(text: str, fields: dict[str, object]) -> None
     assert read_query(text, NOW) == Query(text, **fields)
 
 
+@pytest.mark.parametrize("marked", ["{}.", "<{}>", "({}).", '"{}",'])
+def test_marks_around_a_word_are_left_out(marked: str) -> None:
+    """It was copied from a sentence or a mail."""
+    assert read_query(marked.format("pi_1"), NOW) == Query("pi_1", id="pi_1")
+    assert read_query(marked.format("a@b.example"), NOW) == Query("a@b.example", email="a@b.example")
+
+
 def test_bytes_that_are_no_text_become_question_marks() -> None:
     """Postgres and terminals accept neither half a surrogate pair nor a NUL."""
     assert read_query("a\udcff\x00@b", NOW) == Query("a? @b", unread=("a?", "@b"))

@@ -11,6 +11,7 @@ import pytest
 from webhook.explain import verdict
 from webhook.explain.counting import counting_assignment, counting_values
 from webhook.explain.records import (
+    Action,
     Assignment,
     Entry,
     Fact,
@@ -161,6 +162,109 @@ def test_story_has_its_verdict(name: str) -> None:
     assert (found.code, found.needs_attention) == (code, needs_attention)
     assert found.sentence.endswith((".", "!"))
     assert bool(found.remedy) == needs_attention
+
+
+MOVED = (replace(ROW, user_id=BERT), replace(ROW, amount=-100, user_id=BERT, type="REFUND", stripe_id="pi_1:merge"))
+MOVED_HERE = replace(ROW, type="REFUND", stripe_id="pi_1:merge:2", event_id="action:5", created_at=NOW)
+ASSIGNED = Assignment(5, "pi_1", ANNA, None, withdrawn_by=None)
+ACTION = Action(5, "assign", "pi_1", "ann", "cli", "ann", "wrong account", None, 100, 100, NOW)
+MOVED_SALE = sale_story(rows=(*MOVED, MOVED_HERE), assignments=(ASSIGNED,), actions=(ACTION,))
+
+
+@pytest.mark.parametrize(
+    ("story", "sentence"),
+    [
+        (sale_story(), "100 credits were granted to anna@example.com on 2026-11-26 11:00 UTC for 10.00 USD."),
+        (
+            sale_story(user=replace(USER, email=None)),
+            f"100 credits were granted to {ANNA} on 2026-11-26 11:00 UTC for 10.00 USD.",
+        ),
+        (
+            MOVED_SALE,
+            (
+                "100 credits were granted on 2026-11-26 11:00 UTC for 10.00 USD and moved to anna@example.com by an "
+                "operator on 2026-11-26 12:00 UTC."
+            ),
+        ),
+        (
+            sale_story(assignments=(ASSIGNED,), actions=(ACTION,)),
+            (
+                "100 credits were granted to anna@example.com on 2026-11-26 11:00 UTC for 10.00 USD, assigned by an "
+                "operator on 2026-11-26 12:00 UTC."
+            ),
+        ),
+        (
+            user_story(*reversed(MOVED)),
+            "The user has 100 credits and has never bought any: the payment may be on another account.",
+        ),
+        (
+            user_story(MOVED_HERE),
+            (
+                "The user has 100 credits, and last received 100 credits on 2026-11-26 12:00 UTC, when the sale "
+                "pi_1 was moved to this account; nothing of the user's is parked."
+            ),
+        ),
+    ],
+    ids=["granted", "without an address", "moved", "assigned", "moved away", "moved here"],
+)
+def test_verdict_names_the_present_owner(story: Story, sentence: str) -> None:
+    assert verdict(story).sentence == sentence
+
+
+PAYER = "payer@work.example"
+
+
+@pytest.mark.parametrize(
+    ("story", "note", "needs_attention"),
+    [
+        (sale_story(), None, False),
+        (sale_story(payer_email="Anna@Example.com", is_payer_searched=True), "Paid by Anna@Example.com.", False),
+        (sale_story(payer_email=PAYER), f"Paid by {PAYER}; the account's address is anna@example.com.", False),
+        (
+            sale_story(payer_email=PAYER, is_payer_searched=True),
+            f"Paid by {PAYER}; the account's address is anna@example.com.",
+            True,
+        ),
+        (EventStory(replace(PARKED, payer_email=PAYER), (), None, NOW), f"Paid by {PAYER}.", True),
+        (
+            user_story(parked=(replace(PARKED, payer_email=PAYER),)),
+            f"Paid by {PAYER}; the account's address is anna@example.com.",
+            True,
+        ),
+    ],
+    ids=["not known", "same", "another", "searched for", "parked", "parked for a user"],
+)
+def test_payer_is_compared_with_the_account(story: Story, note: str | None, needs_attention: bool) -> None:  # noqa: FBT001
+    found = verdict(story)
+    assert (found.note, found.needs_attention) == (note, needs_attention)
+
+
+@pytest.mark.parametrize("reason", ["missing_user", "unknown_user", "ambiguous_customer"])
+def test_reply_to_an_unknown_sender_confirms_nothing(reason: str) -> None:
+    sale = sale_story(sale=replace(SALE, user_id=None), user=None, rows=(), parked=(replace(PARKED, reason=reason),))
+    for story in (sale, EventStory(sale.parked[0], (), sale, NOW)):
+        text = reply(verdict(story), story)
+        assert "send us the receipt" in text
+        assert not any(word in text for word in ("arrived", "10.00", "correcting", "100"))
+
+
+@pytest.mark.parametrize("story", [MOVED_SALE, user_story(MOVED_HERE)], ids=["sale", "user"])
+def test_reply_after_an_assignment_is_an_apology(story: Story) -> None:
+    text = reply(verdict(story), story)
+    assert "We are sorry" in text
+    assert "signed in" not in text
+    assert "November" not in text
+
+
+def test_reply_to_a_user_without_credits_asks_for_the_receipt() -> None:
+    story = user_story(ROW, user=replace(USER, balance=0, available=0))
+    assert "0 credits at the moment" in reply(verdict(story), story)
+    assert "signed in" not in reply(verdict(story), story)
+
+
+def test_reply_to_another_payer_asks_for_the_account() -> None:
+    story = sale_story(payer_email=PAYER, is_payer_searched=True)
+    assert "e-mail address of the account that should have them" in reply(verdict(story), story)
 
 
 @pytest.mark.parametrize("name", TABLE)

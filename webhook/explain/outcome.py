@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from webhook.explain.records import ParkedEvent
 from webhook.explain.reported import Reported
+from webhook.explain.story import User
 from webhook.explain.wording import moment
 from webhook.remedies import remedy
 
@@ -19,6 +20,8 @@ class Verdict:
     needs_attention: bool = False
     remedy: str | None = None
     """What to do, ``None`` if there is nothing to do."""
+    note: str | None = None
+    """Who paid, and whether the account has another e-mail address; ``None`` if the payer is not known."""
 
 
 def parked(event: ParkedEvent, *, is_granted: bool, reported: Reported | None = None) -> Verdict:
@@ -27,6 +30,20 @@ def parked(event: ParkedEvent, *, is_granted: bool, reported: Reported | None = 
     effect = "the sale itself is in the ledger" if is_granted else "no credits were granted for it yet"
     facts = f" {reported.sentence}" if reported else ""
     return Verdict("parked", f"{sentence}: {effect}.{facts}", needs_attention=True, remedy=remedy(event, event.id))
+
+
+def paid_by(payer: str | None, user: User | None) -> str | None:
+    """Return the note on a payer, ``None`` if the payer is not known."""
+    if payer is None:
+        return None
+    if user is None or is_payer(payer, user):
+        return f"Paid by {payer}."
+    return f"Paid by {payer}; the account's address is {user.email or 'not known'}."
+
+
+def is_payer(payer: str, user: User) -> bool:
+    """Return whether the account has the payer's e-mail address."""
+    return payer.lower() == (user.email or "").lower()
 
 
 def discarded(event: ParkedEvent) -> Verdict:

@@ -49,14 +49,20 @@ def read_query(text: str, now: datetime | None = None) -> Query:
     words = text.encode("utf-8", "replace").decode().replace("\x00", " ").split()
     today = (now or datetime.now(UTC)).date()
     fields: dict[str, object] = {}
-    unread = []
+    unread, text_words = [], []
     for word in words:
-        found = _read_word(word, fields, today)
-        if found:
-            fields |= found
-        else:
+        bare = _bare(word)
+        found = _read_word(bare, fields, today)
+        fields |= found
+        text_words.append(bare if found else word)
+        if not found:
             unread.append(word)
-    return Query(" ".join(words), unread=tuple(unread), **fields)  # type: ignore[arg-type]
+    return Query(" ".join(text_words), unread=tuple(unread), **fields)  # type: ignore[arg-type]
+
+
+def _bare(word: str) -> str:
+    """Return a word without the brackets, quotes and full stop of the sentence that it was copied from."""
+    return word.strip("<>()[]\"'").removeprefix("mailto:").rstrip(".,;:!?<>()[]\"'")
 
 
 def _read_word(word: str, known: dict[str, object], today: date) -> dict[str, object]:

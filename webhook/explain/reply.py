@@ -5,6 +5,7 @@ from __future__ import annotations
 from webhook.explain.outcome import Verdict
 from webhook.explain.settlement import settlement
 from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
+from webhook.explain.user_verdict import is_correction, purchases_of
 from webhook.explain.wording import counted, day, money
 
 _CORRECTING = (
@@ -15,13 +16,23 @@ _SIGNED_IN = (
     "If you do not see the credits, please check that you are signed in with the account that you used for the payment."
 )
 _SEND_DETAILS = (
-    "Please send us the receipt that you got by email. If you do not have it, send us the day and the amount of the "
-    "payment, the last four digits of the card, and the email address that you used for it."
+    "Please send us the receipt that you got by e-mail. If you do not have it, send us the day and the amount of the "
+    "payment, the last four digits of the card, and the e-mail address that you used for it."
 )
+_PROVE = (
+    "Thank you for your message. Please send us the receipt that you got by e-mail, or write to us from the e-mail "
+    "address that you used for the payment. Please also name the e-mail address of the account that should have the "
+    "credits."
+)
+_SORRY = "We are sorry for the trouble."
 _REFUND_ONE = "If you wanted to pay only once, please tell us and we will refund one of them."
 
 _REPLIES = {
     "granted": f"{{granted}} {_SIGNED_IN}",
+    "assigned": f"{_SORRY} {{granted}}",
+    "granted_elsewhere": "The credits of the payment were added to an account with another e-mail address than the one "
+    "that was used for the payment. Please answer with the e-mail address of the account that should have them.",
+    "unknown_account": _PROVE,
     "taken_back": "{granted} {taken_back}",
     "paid_twice": "{granted} We see another payment of the same amount at about the same time, and its credits were "
     f"added as well. {_REFUND_ONE}",
@@ -50,17 +61,43 @@ _REPLIES = {
     "generation_expired": "Your generation was not made and cost nothing. Your account has {available} now.",
     "generation_held": "Your generation is still being made. Your account has {available} for other ones now.",
     "user_fine": f"Your account has {{available}}. {_SIGNED_IN}",
+    "user_assigned": f"{_SORRY} Your account has {{available}} now.",
+    "user_empty": "Your account has {available} at the moment. If you expected more, please send us the receipt that "
+    "you got by e-mail.",
 }
 
 
 def reply(verdict: Verdict, story: Story | None) -> str:
     """Return the text for a verdict; ``story`` is ``None`` if none or several were found."""
     sale = story.sale if isinstance(story, EventStory) else story if isinstance(story, SaleStory) else None
-    code = verdict.code
-    if code == "parked" and sale and any(row.type == "PURCHASE" for row in sale.rows):
-        code = "parked_granted"
+    code = _code_of_user(story) if verdict.code == "user_fine" and isinstance(story, UserStory) else verdict.code
+    if not isinstance(story, UserStory | GenerationStory):
+        code = _code_of_sale(verdict, sale)
     values = _values_of_user(story) if isinstance(story, UserStory | GenerationStory) else _values_of_sale(sale)
     return f"Hello,\n\n{_REPLIES.get(code, _REPLIES['parked']).format(**values)}\n\nKind regards"
+
+
+def _code_of_sale(verdict: Verdict, sale: SaleStory | None) -> str:
+    """Return the text for a sale. A sender is not known to be the payer until the account is known."""
+    is_settled = sale is not None and any(row.type == "PURCHASE" for row in sale.rows)
+    match verdict.code:
+        case "parked" if is_settled:
+            return "parked_granted"
+        case code if code in ("parked", "unsettled") or code not in _REPLIES:
+            return "parked" if sale and sale.user else "unknown_account"
+        case "granted" if verdict.needs_attention:
+            return "granted_elsewhere"
+        case "granted" if sale and sale.assignment:
+            return "assigned"
+        case code:
+            return code
+
+
+def _code_of_user(story: UserStory) -> str:
+    if story.user.available <= 0:
+        return "user_empty"
+    purchases = purchases_of(story.rows)
+    return "user_assigned" if purchases and is_correction(purchases[0]) else "user_fine"
 
 
 def _values_of_user(story: UserStory | GenerationStory) -> dict[str, str]:
@@ -88,8 +125,10 @@ def _granted(story: SaleStory | None) -> str:
     if story is None or purchase is None:
         return f"{_payment(story)} arrived, and its credits were added to your account."
     result = settlement(story)  # An operator may have assigned other credits than the purchase granted.
-    number, at = counted(result.credits if result else purchase.amount, "credit"), day(purchase.created_at)
-    return f"{_payment(story)} arrived, and {number} were added to your account on {at}."
+    number = counted(result.credits if result else purchase.amount, "credit")
+    # The day of an assignment is not that of the payment, and the customer does not know the former.
+    at = "" if story.assignments else f" on {day(purchase.created_at)}"
+    return f"{_payment(story)} arrived, and {number} were added to your account{at}."
 
 
 def _taken_back(story: SaleStory | None) -> str:

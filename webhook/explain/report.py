@@ -93,10 +93,18 @@ def with_stripe(ledger: Rows, report: Report, findings: StripeFindings) -> Repor
         return report
     if len(known) == 1 and known[0].is_known and known[0].payment_id:
         story = load_sale(ledger, known[0].payment_id)
-        return replace(report, verdict=verdict(story), story=story) if story else report
+        return _of_payer(report, story, compared) if story else report
     if len(known) == 1:
         return replace(report, verdict=_unknown(known[0]), story=None)
     return replace(report, verdict=_several(known), story=None) if known else report
+
+
+def _of_payer(report: Report, story: SaleStory, compared: tuple[Candidate, ...]) -> Report:
+    """Return the report on a sale with its payer as Stripe names it."""
+    payer = next((each.email for each in compared), None)
+    searched = report.query.email is not None and payer is not None
+    story = replace(story, payer_email=payer or story.payer_email, is_payer_searched=searched)
+    return replace(report, verdict=verdict(story), story=story)
 
 
 def _story(ledger: Rows, found: Found) -> Story | None:
@@ -127,16 +135,36 @@ def _without_story(found: Found) -> Verdict:
     if found.candidates:
         return _several(found.candidates)
     query = found.query
+    if missing := _missing_parts(query):
+        return Verdict(
+            "nothing",
+            f"{query.text} is not enough to find a payment: {' and '.join(missing)} missing.",
+            needs_attention=True,
+            remedy="search with the card's last four digits, the amount and the day, such as 4242 10.00 usd tuesday",
+        )
     if found.searched:
         return Verdict(
             "nothing", f"Nothing is known about {query.text} here.", needs_attention=True, remedy=_next_search(query)
         )
     return Verdict(
         "nothing",
-        f"{query.text} is no id, email address or receipt number that the database could know.",
+        f"{query.text} is no id, e-mail address or receipt number that the database could know.",
         needs_attention=True,
         remedy=_next_search(query),
     )
+
+
+def _missing_parts(query: Query) -> list[str]:
+    """Return what a search by card, amount and day lacks; nothing for any other search."""
+    if query.id or query.uuid or query.email or query.number:
+        return []
+    parts = {
+        "the last four digits of the card are": query.last4,
+        "the amount is": query.amount,
+        "the day is": query.day,
+    }
+    missing = [name for name, value in parts.items() if value is None]
+    return missing if len(missing) < len(parts) else []
 
 
 def _next_search(query: Query) -> str:

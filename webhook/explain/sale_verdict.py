@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
-from webhook.explain.outcome import Verdict, discarded, parked
-from webhook.explain.records import ParkedEvent
+from webhook.explain.outcome import Verdict, discarded, is_payer, paid_by, parked
+from webhook.explain.records import Action, ParkedEvent
 from webhook.explain.settlement import Settlement, settlement
 from webhook.explain.story import SaleStory, User
 from webhook.explain.wording import counted, moment, money
@@ -15,7 +16,24 @@ _LONGEST_DELAY = timedelta(days=14)
 
 
 def of_sale(story: SaleStory) -> Verdict:
-    """Return the verdict on a sale: the first that applies."""
+    """Return the verdict on a sale, and who paid, if that is known."""
+    found = _first(story)
+    if found.code == "erased" or story.payer_email is None:
+        return found
+    found = replace(found, note=paid_by(story.payer_email, story.user))
+    if (
+        found.needs_attention
+        or not story.is_payer_searched
+        or not story.user
+        or is_payer(story.payer_email, story.user)
+    ):
+        return found
+    remedy = "ask the customer which account the credits are for; if it is another one, assign the sale to it"
+    return replace(found, needs_attention=True, remedy=remedy)
+
+
+def _first(story: SaleStory) -> Verdict:
+    """Return the first verdict that applies."""
     waiting = [event for event in story.parked if event.resolution is None]
     if story.erased or (story.sale and story.sale.forgotten and story.unsettled_reason):
         return Verdict("erased", "This sale belonged to a user who was erased: nothing more is stored for it.")
@@ -47,7 +65,8 @@ def _without_sale(story: SaleStory) -> Verdict:
 
 def _by_hand(story: SaleStory) -> Verdict:
     total = sum(row.amount for row in story.rows)
-    return Verdict("granted", f"{counted(total, 'credit')} were entered by hand on {moment(story.rows[0].created_at)}.")
+    at = moment(story.rows[0].created_at)
+    return Verdict("granted", f"{counted(total, 'credit')} were entered by hand for {_owner(story)} on {at}.")
 
 
 def _pending(story: SaleStory) -> Verdict:
@@ -100,9 +119,27 @@ def _settled(story: SaleStory) -> Verdict:
 
 
 def _granted(story: SaleStory, result: Settlement) -> str:
-    first = min((row.created_at for row in story.rows), default=None)
-    when = f" on {moment(first)}" if first else ""
-    return f"{counted(result.credits, 'credit')} were granted{when} for {money(*story.price)}"
+    number, price, owner = counted(result.credits, "credit"), money(*story.price), _owner(story)
+    at = min((row.created_at for row in story.rows), default=None)
+    when = f" on {moment(at)}" if at else ""
+    if story.assignment is None:
+        return f"{number} were granted to {owner}{when} for {price}"
+    by = f"by an operator on {moment(action.created_at)}" if (action := _action(story)) else "by an operator"
+    if all(row.user_id == story.assignment.user_id for row in story.rows):
+        return f"{number} were granted to {owner}{when} for {price}, assigned {by}"
+    return f"{number} were granted{when} for {price} and moved to {owner} {by}"
+
+
+def _owner(story: SaleStory) -> str:
+    """Return the e-mail address of the account, else its id."""
+    user_id = story.sale.user_id if story.sale and story.sale.user_id else story.rows[0].user_id if story.rows else None
+    return (story.user.email if story.user else None) or user_id or "nobody"
+
+
+def _action(story: SaleStory) -> Action | None:
+    """Return the operator's action that assigned the sale to its user."""
+    number = story.assignment.number if story.assignment else None
+    return next((action for action in story.actions if action.number == number), None)
 
 
 def _given_back(story: SaleStory) -> str:

@@ -69,7 +69,7 @@ def _find_uuid(ledger: Rows, query: Query, uuid: str) -> Found:
 
 
 def _find_email(ledger: Rows, query: Query, email: str) -> Found:
-    searched = ("the database: users and payers of parked events with this email address",)
+    searched = ("the database: users and payers of parked events with this e-mail address",)
     [row] = ledger.rows("explain_find_email", email=email)
     waiting = candidates.events(ledger, row["event_ids"])
     if len(waiting) == 1 and len(row["user_ids"]) <= 1:

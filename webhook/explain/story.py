@@ -76,6 +76,15 @@ class SaleStory:
     read_at: datetime
     reported: Reported | None = None
     """What the first open parked event of the sale reports."""
+    payer_email: str | None = None
+    """The payer's e-mail address, if an open parked event or the search at Stripe names it."""
+    is_payer_searched: bool = False
+    """Whether the search was for the payer."""
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """The operator's assignment that decides about the user; ``None`` if the facts decide."""
+        return next((each for each in self.assignments if each.user_id and each.withdrawn_by is None), None)
 
     @property
     def price(self) -> tuple[int | None, str | None]:
@@ -187,6 +196,7 @@ def load_sale(ledger: Rows, payment_id: str) -> SaleStory | None:
         erased=bool(row["erased"]),
         read_at=row["read_at"],
         reported=_reported_by(ledger, records(ParkedEvent, row["parked"]), sale),
+        payer_email=next((event["payer_email"] for event in row["parked"] if event["resolution"] is None), None),
     )
 
 

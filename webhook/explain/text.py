@@ -17,9 +17,10 @@ Row = Sequence[str]
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """Return the verdict, and what to do about it."""
+    """Return the verdict, who paid, and what to do."""
     to_do = [f"to do: {verdict.remedy}"] if verdict.remedy else []
-    return [printable(line) for line in (verdict.sentence, *to_do)]
+    note = [verdict.note] if verdict.note else []
+    return [printable(line) for line in (verdict.sentence, *note, *to_do)]
 
 
 def story_lines(story: Story) -> list[str]:
@@ -105,7 +106,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
 def _account(user: User) -> Row:
     return (
         user.id,
-        user.email or "no email address",
+        user.email or "no e-mail address",
         f"balance {user.balance}, held {user.held}, available {user.available}",
     )
 

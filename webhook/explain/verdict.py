@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from webhook.explain.generation_verdict import of_generation
-from webhook.explain.outcome import Verdict, discarded, parked
+from webhook.explain.outcome import Verdict, discarded, paid_by, parked
 from webhook.explain.sale_verdict import of_sale
 from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
 from webhook.explain.user_verdict import of_user
@@ -27,7 +29,8 @@ def verdict(story: Story) -> Verdict:
 def _of_event(story: EventStory) -> Verdict:
     event = story.event
     if event.resolution is None:
-        return parked(event, is_granted=bool(story.sale and story.sale.rows), reported=story.reported)
+        found = parked(event, is_granted=bool(story.sale and story.sale.rows), reported=story.reported)
+        return replace(found, note=paid_by(event.payer_email, story.sale.user if story.sale else None))
     if event.resolution == "discarded":
         return discarded(event)
     if story.sale:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -28,7 +28,7 @@ _WORDS = (
     (r"run webhook explain with the id of the right one", "open the right one"),
     (r"search with the payment's id, or with --stripe", "search with the payment's id, or at Stripe"),
     (r"at Stripe with --stripe", "at Stripe"),
-    (r"or the payer's email address with --stripe", "or the payer's email address at Stripe"),
+    (r"or the payer's e-mail address with --stripe", "or the payer's e-mail address at Stripe"),
 )
 _USER_REASONS = ("missing_user", "ambiguous_customer", "unknown_user")
 _CREDITS_REASONS = ("missing_credits", "invalid_credits")
@@ -74,12 +74,7 @@ def in_words(advice: str, event_id: str | None = None, *, has_stripe: bool = Fal
 
 def worded(verdict: Verdict, event_id: str | None = None, *, has_stripe: bool = False) -> Verdict:
     """Return the verdict with its remedy in the console's words."""
-    return Verdict(
-        verdict.code,
-        verdict.sentence,
-        verdict.needs_attention,
-        None if verdict.remedy is None else in_words(verdict.remedy, event_id, has_stripe=has_stripe),
-    )
+    return replace(verdict, remedy=verdict.remedy and in_words(verdict.remedy, event_id, has_stripe=has_stripe))
 
 
 def steps(verdict: Verdict, story: Story, ledger: Rows) -> list[Step]:
