@@ -435,3 +435,15 @@ def test_stored_json_that_cannot_be_parsed_is_shown_as_it_came(ann: Browser, adm
         [json.dumps({"text": "\ud800"})],
     )
     assert ann.get("/console/parked/evt_1").status == 200
+
+
+def test_lists_of_a_sale_have_a_hundred_rows(ann: Browser, deliver: Deliver, admin: Admin) -> None:
+    """A sale with thousands of partial refunds must not hold up deliveries while its page is made."""
+    deliver(session())
+    admin.execute(
+        "insert into billing.reversals (reversal_id, payment_id, version, money_amount, currency, event_id)"
+        " select 're_' || n, 'pi_1', 1, 1, 'usd', 'evt_' || n from generate_series(1, 103) as n"
+    )
+    page = ann.get("/console/sales/pi_1")
+    assert "The first 100 of 103." in page.text
+    assert len(re.findall("<code><bdi>re_[0-9]+</bdi>", page.html)) == 100
