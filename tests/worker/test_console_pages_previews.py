@@ -147,6 +147,14 @@ def test_preview_of_an_impossible_assignment_is_refused(
         preview(ledger, asked)
 
 
+def test_preview_of_an_erased_sale_is_refused(deliver: Deliver, ledger: Ledger, admin: Admin) -> None:
+    """The action would be refused, too."""
+    deliver(session())
+    admin.execute("select billing.erase_user(%s)", [ALICE])
+    with pytest.raises(NotAssignableError, match=f"{PAYMENT} belonged to a user who was erased"):
+        preview(ledger, request(PAYMENT, BOB))
+
+
 def test_limit_of_an_action_counts_for_what_it_moves(
     deliver: Deliver, ledger: Ledger, operators: OperatorLedger, admin: Admin
 ) -> None:

@@ -83,6 +83,8 @@ def preview_assignment(request: Request, rows: Rows, ledger: Ledger, get_stripe:
     if payment_id is None:
         raise NotAssignableError(f"{request.name} is not the event of a sale")
     story = _completed(payment_id, load_sale(rows, payment_id), reported)
+    if story.sale and story.sale.erased:
+        raise NotAssignableError(f"The sale {payment_id} belonged to a user who was erased.")
     if request.withdraws:
         return _withdrawal(payment_id, story)
     return _assignment(payment_id, story, request, rows)
