@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -212,6 +212,12 @@ def test_two_strongest_claims_leave_the_sale_to_nobody(deliver: Worker, steps: S
     assert (deliver.balances(), reason) == ([0, 0], "ambiguous_customer")
 
 
+def test_ambiguous_sale_has_no_user(deliver: Worker) -> None:
+    deliver.does(start(A), renewal(), start(B))
+    sale = deliver.admin.execute("select user_id, claimants from billing.sale_of(array['in_1'])").fetchone()
+    assert sale == (None, sorted([UUID(A), UUID(B)]))
+
+
 def test_ambiguous_sale_is_settled_by_a_stronger_claim(deliver: Worker) -> None:
     deliver.does(start(A), renewal(), start(B), renewal("in_2", user_id=B, created=1))
     assert (deliver.balances(), deliver.parked()) == ([0, 200], [])
@@ -228,6 +234,12 @@ def test_ambiguous_sale_is_listed_again(deliver: Worker) -> None:
 def test_refund_of_an_ambiguous_sale_takes_nothing(deliver: Worker, steps: Sequence[Step]) -> None:
     deliver.does(*steps)
     assert deliver.balances() == [0, 0]
+
+
+def test_ambiguous_sale_outlives_one_of_its_users(deliver: Worker) -> None:
+    """It belongs to neither of them, so erasing one does not erase it."""
+    deliver.does(start(A), renewal(), start(B), (ERASE, A), renewal("in_2", user_id=B, created=1))
+    assert (deliver.balances(), deliver.parked()) == ([None, 200], [])
 
 
 # References that are no users
