@@ -84,8 +84,11 @@ def test_retry_settles_an_event_and_shows_its_sale(ann: Browser, deliver: Delive
 
 def test_retry_of_an_event_that_stays_parked_says_why(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     deliver(session(user_id=CAROL))
-    page = ann.send(ann.get("/console/parked"), f"Retry {EVENT}")
-    assert (page.path, notice(page)) == (f"/console/parked/{EVENT}", f"{EVENT} stays parked: unknown_user")
+    page = ann.send(ann.get("/console/parked"), "Retry")
+    assert (page.path, notice(page)) == (
+        f"/console/parked/{EVENT}",
+        f"{EVENT} stays parked: unknown_user. Nothing was changed. This page shows what is still to do.",
+    )
     assert parked(admin) == {EVENT: "unknown_user"}
 
 
@@ -104,7 +107,7 @@ def test_retry_puts_a_discarded_event_back(ann: Browser, deliver: Deliver, admin
     ann.post("/console/discard", event_id=EVENT, reason="a test")
     page = ann.get("/console/parked?state=discarded")
     assert "by ann as webhook_operator: a test" in page.text
-    ann.send(page, f"Retry {EVENT}")
+    ann.send(page, "Retry")
     assert parked(admin) == {EVENT: "unknown_user"}
 
 
@@ -426,9 +429,11 @@ def test_bulk_retry_counts_exactly_and_settles(ann: Browser, deliver: Deliver, a
     sign_up(admin, CAROL)
     form = ann.get(ann.get("/console/parked").link("Retry all"))
     assert "31 events are parked now." in form.text
+    assert ("evt_0" in form.links, len([each for each in form.links if each.startswith("evt_")])) == (True, 20)
     page = ann.send(form, "Retry 31 events")
-    assert "31 done, 0 left. 30 settled, 1 still parked." in page.text
-    assert "All done." in page.text
+    assert "31 done, 0 left. 30 settled, 1 still needs a decision." in page.text
+    assert "All done." not in page.text
+    assert "evt_no_user" in page.links
     assert (parked(admin), balance(admin, CAROL)) == ({"evt_no_user": "missing_user"}, 3000)
 
 
@@ -437,7 +442,7 @@ def test_bulk_retry_of_a_reason_leaves_the_others(ann: Browser, deliver: Deliver
     deliver(session(user_id=CAROL))
     sign_up(admin, CAROL)
     form = ann.get(ann.get("/console/parked?reason=missing_user").link("Retry all of this reason"))
-    assert "1 done, 0 left. 0 settled, 1 still parked." in ann.send(form, "Retry 1 event").text
+    assert "1 done, 0 left. 0 settled, 1 still needs a decision." in ann.send(form, "Retry 1 event").text
     assert set(parked(admin)) == {"evt_no_user", EVENT}
 
 
@@ -471,7 +476,7 @@ def test_bulk_retry_passes_events_that_stay_parked(
     second = ann.send(first, "Continue")
     assert "evt_0 stays parked: missing_user" in first.text
     assert "evt_1 stays parked: missing_user" in second.text
-    assert "2 done, 0 left. 0 settled, 2 still parked." in second.text
+    assert "2 done, 0 left. 0 settled, 2 still need a decision." in second.text
     assert set(parked(admin)) == {"evt_0", "evt_1"}
 
 
@@ -489,11 +494,12 @@ def test_bulk_retry_continues_where_it_stopped(
     sign_up(admin, CAROL)
     monkeypatch.setattr("webhook.console.pages.bulk.STEP_SECONDS", 0)
     page = ann.send(ann.get("/console/retry-all"), "Retry 3 events")
-    assert "1 done, 2 left. 1 settled, 0 still parked." in page.text
+    assert "1 done, 2 left. 1 settled, 0 still need a decision." in page.text
     page = ann.send(page, "Continue")
-    assert "2 done, 1 left. 2 settled, 0 still parked." in page.text
+    assert "2 done, 1 left. 2 settled, 0 still need a decision." in page.text
     page = ann.send(page, "Continue")
-    assert "3 done, 0 left. 3 settled, 0 still parked." in page.text
+    assert "3 done, 0 left. 3 settled, 0 still need a decision." in page.text
+    assert "All done." in page.text
     assert "Continue" not in page.buttons
     assert (parked(admin), balance(admin, CAROL)) == ({}, 300)
 
@@ -507,7 +513,10 @@ def test_bulk_retry_lists_at_most_a_hundred_outcomes(
     sign_up(admin, CAROL)
     monkeypatch.setattr("webhook.console.pages.bulk.MOST_OUTCOMES", 1)
     page = ann.send(ann.get("/console/retry-all"), "Retry 2 events")
-    assert "evt_2 parked evt_2 stays parked: missing_user 1 of 2 outcomes: first those that stay parked." in page.text
+    assert (
+        "evt_2 needs a decision evt_2 stays parked: missing_user 1 of 2 outcomes: first those that stay parked."
+        in page.text
+    )
     assert "evt_1" not in page.text
 
 

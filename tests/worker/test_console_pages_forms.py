@@ -145,3 +145,18 @@ def test_reload_of_an_action_says_that_nothing_changed(ann: Browser, deliver: De
     back = next(href for text, href in page.links.items() if text.startswith(("Open the form", "Back to")))
     assert ann.get(back).status == 200
     assert contents(admin) == before
+
+
+def test_story_explains_its_words(ann: Browser, deliver: Deliver) -> None:
+    deliver(user_id=CAROL)
+    for path in (f"/console/parked/{EVENT}", f"/console/users/{ALICE}"):
+        text = ann.get(path).text
+        assert "What the words mean" in text
+        assert "Held Credits that a running generation has reserved" in text
+
+
+def test_debt_preview_offers_the_safe_button_first(ann: Browser, deliver: Deliver) -> None:
+    deliver()
+    fields = {"direction": "take", "credits": "150", "reason": "a test"}
+    page = ann.post(f"/console/users/{ALICE}/adjust/preview", **fields)
+    assert page.buttons[-2:] == ["Take only the 100 available", "Take 150 credits"]

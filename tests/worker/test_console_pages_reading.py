@@ -179,7 +179,7 @@ def test_user_page_has_a_running_balance(ann: Browser, deliver: Deliver, admin: 
     deliver(session())
     authorize(admin, ALICE, 30, new_generation())
     page = ann.get(f"/console/users/{ALICE}")
-    assert "Balance 70 Held 0 Available 70 Debt 0" in page.text
+    assert "Balance 70 Held 0 Available 70 Debt none" in page.text
     ledger = [row[1:4] for row in rows_of(page) if row[1] in ("PURCHASE", "GENERATION")]
     assert ledger == [["GENERATION", "-30", "70"], ["PURCHASE", "+100", "100"]]
 
@@ -188,7 +188,7 @@ def test_user_with_a_debt_shows_it(ann: Browser, deliver: Deliver, admin: Admin)
     deliver(session())
     authorize(admin, ALICE, 60, new_generation())
     deliver(refund_event(id="re_1", payment_intent=PAYMENT, amount=1000))
-    assert "Balance -60 Held 0 Available 0 Debt 60" in ann.get(f"/console/users/{ALICE}").text
+    assert "Balance -60 Held 0 Available 0 Debt owes 60 credits" in ann.get(f"/console/users/{ALICE}").text
 
 
 def test_user_page_reads_the_ledger_in_pages_of_100(ann: Browser, deliver: Deliver, admin: Admin) -> None:
@@ -400,7 +400,7 @@ def test_strange_ids_of_events_are_text_and_have_pages(ann: Browser, deliver: De
     assert found.status == 200
     assert event_id in found.text
     assert ann.get(found.link('pi_"')).status == 200
-    assert event_id in ann.send(page, f"Retry {event_id}").text
+    assert event_id in ann.send(page, "Retry").text
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-27T12:00:00", "x"])

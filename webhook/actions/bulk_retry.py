@@ -65,7 +65,7 @@ def run_step(
     A step tries at least one event. Raises :class:`LedgerUnavailableError` if the events cannot be read.
     """
     end, retried = clock() + seconds, list[Retried]()
-    while (not retried or clock() < end) and (events := _next_events(bulk, rows)):
+    while (not retried or clock() < end) and (events := next_events(bulk, rows)):
         for event in events:
             retried.append(retry_event(retry, event))
             bulk = _continued(bulk, event, retried[-1])
@@ -87,7 +87,8 @@ def _continued(bulk: BulkRetry, event: ParkedEvent, retried: Retried) -> BulkRet
     )
 
 
-def _next_events(bulk: BulkRetry, rows: Rows) -> Sequence[ParkedEvent]:
+def next_events(bulk: BulkRetry, rows: Rows) -> Sequence[ParkedEvent]:
+    """Return the next events to retry, without their payloads; raises :class:`LedgerUnavailableError`."""
     size = min(_SLICE, bulk.events - bulk.tried)
     if size <= 0:
         return ()

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from flask import Response, request
 
-from webhook.actions.bulk_retry import MOST_EVENTS, STEP_SECONDS, BulkRetry, count_events, run_step
+from webhook.actions.bulk_retry import MOST_EVENTS, STEP_SECONDS, BulkRetry, count_events, next_events, run_step
 from webhook.console.console import Console
 from webhook.console.content.forms import FieldError, Form
 from webhook.console.login import OPERATOR
@@ -27,7 +27,15 @@ def register(console: Console) -> None:
     def retry_all_form() -> Response:
         reason = _reason(request.args.get("reason"))
         bulk = count_events(console.ledger, reason)
-        return console.page("pages/bulk.html", bulk=bulk, step=None, left=bulk.events, most=MOST_EVENTS, outcomes=[])
+        return console.page(
+            "pages/bulk.html",
+            bulk=bulk,
+            step=None,
+            left=bulk.events,
+            most=MOST_EVENTS,
+            outcomes=[],
+            first=next_events(bulk, console.ledger),
+        )
 
     @console.action("/console/retry-all")
     def retry_all() -> Response:
@@ -35,7 +43,13 @@ def register(console: Console) -> None:
         shown = sorted(step.retried, key=lambda each: each.is_settled)[:MOST_OUTCOMES]  # what stays parked first
         outcomes = [(each.event_id, each.is_settled, outcome_of(each)) for each in shown]
         return console.page(
-            "pages/bulk.html", bulk=step.bulk, step=step, left=step.left, most=MOST_EVENTS, outcomes=outcomes
+            "pages/bulk.html",
+            bulk=step.bulk,
+            step=step,
+            left=step.left,
+            most=MOST_EVENTS,
+            outcomes=outcomes,
+            first=(),
         )
 
 

@@ -49,6 +49,11 @@ def outcome_of(retried: Retried) -> str:
     )
 
 
+def _notice(retried: Retried) -> str:
+    outcome = outcome_of(retried)
+    return outcome if retried.is_settled else f"{outcome}. Nothing was changed. This page shows what is still to do."
+
+
 def _register_list(console: Console) -> None:
     @console.view("/console/parked")
     def parked() -> Response:
@@ -92,7 +97,7 @@ def _register_actions(console: Console) -> None:
         retried = retry_event(retry_of(console), event)
         if retried.is_settled and event.payment_id:
             return console.see_other("sale", payment_id=event.payment_id, notice=outcome_of(retried))
-        return console.see_other("parked_event", event_id=event_id, notice=outcome_of(retried))
+        return console.see_other("parked_event", event_id=event_id, notice=_notice(retried))
 
     @console.view("/console/discard", role=OPERATOR)
     def discard_form() -> AnyResponse:
