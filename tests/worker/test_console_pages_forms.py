@@ -160,3 +160,13 @@ def test_debt_preview_offers_the_safe_button_first(ann: Browser, deliver: Delive
     fields = {"direction": "take", "credits": "150", "reason": "a test"}
     page = ann.post(f"/console/users/{ALICE}/adjust/preview", **fields)
     assert page.buttons[-2:] == ["Take only the 100 available", "Take 150 credits"]
+
+
+def test_tables_of_a_moved_sale_name_addresses(ann: Browser, deliver: Deliver) -> None:
+    deliver()
+    page = ann.post("/console/assign/preview", name=PAYMENT, user=BOB, reason="a test")
+    page = ann.send(page, "Assign the sale")
+    ledger = page.text.partition("Cause and event")[2].partition("What Stripe reports")[0]
+    assert "a@example.com" in ledger
+    assert "b@example.com" in ledger
+    assert f"{PAYMENT} Stripe b@example.com" in page.text.partition("Assignments by operators")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,11 @@ from flask import url_for
 from webhook.console.console import Console
 from webhook.console.content import cursors
 from webhook.console.content.advice import Step, steps, worded
+from webhook.console.content.known import names_of
 from webhook.explain.counting import SOURCES, counting_assignment, counting_values
 from webhook.explain.escapes import printable
 from webhook.explain.outcome import Verdict
+from webhook.explain.records import Assignment, Claim, Entry, Fact
 from webhook.explain.reply import reply
 from webhook.explain.settlement import Settlement, settlement
 from webhook.explain.story import EventStory, GenerationStory, SaleStory, Story, UserStory
@@ -22,6 +25,7 @@ from webhook.explain.verdict import verdict
 
 MOST_PAYLOAD = 64 * 1024
 """Bytes of a payload that a page shows."""
+_MOST_USERS = 5
 _ENCODER = json.JSONEncoder(indent=2, ensure_ascii=False)
 
 
@@ -50,6 +54,8 @@ class Shown:
     """The next page of a user's ledger."""
     formula: str | None
     """The numbers of the settlement."""
+    users: dict[str, str]
+    """What people call the users of the sale: e-mail addresses by id."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def shown(console: Console, story: Story) -> Shown:
         [counting_assignment(sale, each) for each in sale.assignments] if sale else [],
         next_href,
         equation(result),
+        names_of(_users_of(sale), console.ledger) if sale else {},
     )
 
 
@@ -127,6 +134,14 @@ def _title(story: Story) -> tuple[str, str, str]:
             return "parked event", story.event.id, _address("parked_event", event_id=story.event.id)
         case GenerationStory():
             return "generation", story.id, _address("search", q=story.id)
+
+
+def _users_of(sale: SaleStory) -> list[str]:
+    """Return the first users that the tables of a sale name; each costs a query."""
+    tables: tuple[Sequence[Entry | Assignment | Fact | Claim], ...]
+    tables = (sale.rows, sale.assignments, sale.facts, sale.claims)
+    named = [each.user_id for table in tables for each in table if each.user_id]
+    return list(dict.fromkeys(named))[:_MOST_USERS]
 
 
 def _address(endpoint: str, **values: Any) -> str:
