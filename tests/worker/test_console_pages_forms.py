@@ -162,6 +162,14 @@ def test_debt_preview_offers_the_safe_button_first(ann: Browser, deliver: Delive
     assert page.buttons[-2:] == ["Take only the 100 available", "Take 150 credits"]
 
 
+def test_preview_of_a_move_warns_who_loses_credits(ann: Browser, deliver: Deliver) -> None:
+    """The payer of a settled sale is not known any more, so the addresses cannot be compared."""
+    warning = "This takes credits from a@example.com. Ask for an answer"
+    deliver()
+    assert warning in preview(ann, name=PAYMENT, user=BOB)
+    assert warning not in preview(ann, name=PAYMENT, credits="200")
+
+
 def test_tables_of_a_moved_sale_name_addresses(ann: Browser, deliver: Deliver) -> None:
     deliver()
     page = ann.post("/console/assign/preview", name=PAYMENT, user=BOB, reason="a test")

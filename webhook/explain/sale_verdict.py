@@ -28,7 +28,10 @@ def of_sale(story: SaleStory) -> Verdict:
         or is_payer(story.payer_email, story.user)
     ):
         return found
-    remedy = "ask the customer which account the credits are for; if it is another one, assign the sale to it"
+    remedy = (
+        "ask at the payer's address which account the credits are for; "
+        "assign the sale to another account only after an answer from there"
+    )
     return replace(found, needs_attention=True, remedy=remedy)
 
 
