@@ -84,9 +84,9 @@ MUTANTS = (
     Mutant("payload cut at 64 KiB", f"{CONTENT}/stories.py", "whole[:MOST_PAYLOAD]", "whole", ADVICE),
     Mutant(
         "bulk retry of what was parked before",
-        "sql/queries/console_retry_slice.sql",
-        "and parked_at <= %(until)s",
-        "and %(until)s::timestamptz is not null",
+        "sql/queries/console_parked.sql",
+        "or parked_at <= %(until)s",
+        "or %(until)s is not null",
         ACTIONS,
     ),
     Mutant(

@@ -1,5 +1,5 @@
 -- Returns a page of the open parked events, oldest first, without their payloads: those after a time and id (null for the first
--- page), and with a reason unless that is null.
+-- page), parked until a time unless that is null, and with a reason unless that is null.
 
 select
     event_id as id,
@@ -16,6 +16,7 @@ select
 from billing.parked_events
 where
     resolved_at is null
+    and (%(until)s::timestamptz is null or parked_at <= %(until)s)
     and (%(reason)s::text is null or reason = %(reason)s)
     and (
         %(after_time)s::timestamptz is null

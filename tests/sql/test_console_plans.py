@@ -50,7 +50,7 @@ CALLS: list[tuple[str, dict[str, Any], int]] = [
     ("console_health", {"reasons": [*REMEDIES], "most": 1000}, 3000),
     ("console_daily_credits", {"since": NOW - timedelta(days=30), "until": LATER}, ROWS // 2),
     *(
-        ("console_parked", {"reason": reason, "page_size": 101} | position, A_PAGE)
+        ("console_parked", {"reason": reason, "until": None, "page_size": 101} | position, A_PAGE)
         for reason in (None, "missing_user", "unknown_user", "unreadable")
         for position in (FIRST, LAST)
     ),
@@ -61,7 +61,7 @@ CALLS: list[tuple[str, dict[str, Any], int]] = [
         for position, until in ((FIRST, None), (LAST, NOW))
     ),
     *(
-        ("console_retry_slice", {"reason": reason, "until": NOW, "page_size": 20} | position, A_PAGE)
+        ("console_parked", {"reason": reason, "until": NOW, "page_size": 20} | position, A_PAGE)
         for reason in (None, "missing_user")
         for position in (FIRST, LAST)
     ),

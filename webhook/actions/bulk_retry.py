@@ -93,7 +93,7 @@ def next_events(bulk: BulkRetry, rows: Rows) -> Sequence[ParkedEvent]:
     if size <= 0:
         return ()
     parameters = {"reason": bulk.reason, "until": bulk.until, **after_position(bulk.after)}
-    return records(ParkedEvent, rows.rows("console_retry_slice", **parameters, page_size=size))
+    return records(ParkedEvent, rows.rows("console_parked", **parameters, page_size=size))
 
 
 def _left(bulk: BulkRetry, rows: Rows) -> int:

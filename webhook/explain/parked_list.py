@@ -61,7 +61,9 @@ def load_parked(
 
     ``reason`` filters open events. Raises :class:`LedgerUnavailableError`.
     """
-    name, filters = ("console_parked", {"reason": reason}) if state == "open" else ("console_discarded", {})
+    name, filters = (
+        ("console_parked", {"reason": reason, "until": None}) if state == "open" else ("console_discarded", {})
+    )
     rows = records(ParkedEvent, ledger.rows(name, **filters, **after_position(after), page_size=PAGE_SIZE + 1))
     events = rows[:PAGE_SIZE]
     return ParkedPage(events, _position(events[-1], state) if len(rows) > PAGE_SIZE else None)
