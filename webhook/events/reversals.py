@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from webhook.events.facts import Facts, Ignored, Interpretation, RefundedTotal, Reversal
-from webhook.events.fields import JSONObject, UnexpectedShapeError, amount, currency, optional_id, required_id, word
+from webhook.events.fields import (
+    JSONObject,
+    UnexpectedShapeError,
+    amount,
+    currency,
+    optional_id,
+    required_id,
+    signed_amount,
+    word,
+)
 from webhook.events.lookups import ChargeRefunds, Resolve
 
 _FAILED_REFUND = ("failed", "canceled")
@@ -75,10 +84,6 @@ def _reversed_payment(source: JSONObject) -> str | None:
 def _balance_transactions(source: JSONObject) -> list[int]:
     """Return the amount of each entry: below 0 if withdrawn, above 0 if reinstated."""
     entries = source.get("balance_transactions")
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UnexpectedShapeError("balance_transactions")
-    amounts = [entry.get("amount") if isinstance(entry, dict) else None for entry in entries]
-    known = [entry for entry in amounts if type(entry) is int]
-    if len(known) < len(entries):
-        raise UnexpectedShapeError("balance_transactions")
-    return known
+    return [signed_amount(entry, "amount") for entry in entries]
