@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from webhook.events.facts import (
@@ -33,7 +33,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Grant:
     """The user, credits, subscription and Stripe customer that an object names, unchecked."""
 
@@ -44,22 +44,15 @@ class Grant:
     subscription_id: str | None = None
     priced: bool = False
     """Whether the credits come from line items."""
+    user_id: str | None = field(init=False)
+    """The user as a UUID in its usual form, else ``None``."""
+    credit_count: int | None = field(init=False)
+    """The credits as a whole number within the limit, else ``None``."""
 
-    @property
-    def user_id(self) -> str | None:
-        """The user as a UUID in its usual form, else ``None``."""
-        return user_id_of(self.user)
-
-    @property
-    def credit_count(self) -> int | None:
-        """The credits as a whole number within the limit, else ``None``."""
-        if isinstance(self.credits, str) and _DIGITS.fullmatch(self.credits):
-            number = int(self.credits)
-        elif type(self.credits) is int:
-            number = self.credits
-        else:
-            return None
-        return number if 0 <= number <= MOST_CREDITS else None
+    def __post_init__(self) -> None:
+        """Read user and credits once: several functions look at them."""
+        self.user_id = user_id_of(self.user)
+        self.credit_count = _credit_count(self.credits)
 
     def sale(self, payment_id: str, version: int, money_amount: int, currency: str, *, paid: bool) -> Sale:
         """Return the sale of this grant. It names subscription and customer only if the object names no user."""
@@ -87,6 +80,16 @@ class Grant:
         if self.credit_count is None:
             return "missing_user" if self.user is None and self.customer_id is None else "invalid_credits"
         return "unknown_user" if self.user is not None and self.user_id is None else None
+
+
+def _credit_count(credits_: Any) -> int | None:
+    if isinstance(credits_, str) and _DIGITS.fullmatch(credits_):
+        number = int(credits_)
+    elif type(credits_) is int:
+        number = credits_
+    else:
+        return None
+    return number if 0 <= number <= MOST_CREDITS else None
 
 
 def user_id_of(name: Any) -> str | None:
