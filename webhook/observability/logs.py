@@ -9,7 +9,9 @@ import datetime as dt
 import json
 import logging
 import sys
+import time
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 import orjson
@@ -33,7 +35,7 @@ def set_up(*, as_json: bool, stream: TextIO | None = None, is_final: bool = Fals
     first: list[Processor] = [add_log_level, stamp]
     last = _renderers(as_json=as_json, colors=stream.isatty())
     structlog.configure(
-        processors=[format_exc_info, _json_line] if as_json else [*first, *last],
+        processors=[_json_line] if as_json else [*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=is_final,
@@ -60,12 +62,21 @@ def _renderers(*, as_json: bool, colors: bool) -> list[Processor]:
     return [ConsoleRenderer(colors=colors, sort_keys=False, exception_formatter=plain_traceback, timestamp_key="time")]
 
 
-def _json_line(_: object, level: str, line: MutableMapping[str, Any]) -> str:
+def _json_line(logger: object, level: str, line: MutableMapping[str, Any]) -> str:
     """Return the line as the processors for JSON would, in half the time: they are called for each delivery."""
+    if "exc_info" in line:
+        line = format_exc_info(logger, level, line)
     line["level"] = level
-    line["time"] = dt.datetime.now(tz=dt.UTC).replace(tzinfo=None).isoformat() + "Z"
+    now = time.time()
+    line["time"] = f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
     line[_MESSAGE] = line.pop("event")
     try:
         return orjson.dumps(line).decode()
     except TypeError:  # a lone surrogate, or a value that is not JSON
         return json.dumps(line, default=repr)
+
+
+@lru_cache(maxsize=1)
+def _second(now: int) -> str:
+    """Return the time, in Unix seconds, as the beginning of a time stamp. Many lines share a second."""
+    return dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
