@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from http import HTTPStatus
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 from flask import Flask, Request, Response, jsonify, request
@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, Unauthorized
 from werkzeug.routing import MapAdapter
+from werkzeug.sansio.utils import get_content_length
 
 from webhook.delivery import settle
 from webhook.events.event import read_event
@@ -67,6 +68,10 @@ class Application(Flask):
             return self._delivery_adapter
         return super().create_url_adapter(request)
 
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the view itself. Flask would look at each request whether it is a coroutine, and none is."""
+        return func
+
     def close(self) -> None:
         """Close the idle connections to the database."""
         self.ledger.close()
@@ -102,7 +107,7 @@ def create_app(settings: Settings, tracer: Tracer | None = None, access: Access 
     def webhook() -> Response:
         delivery = Delivery()
         try:
-            text, secret = verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
+            text, secret = _verified(request.environ, settings)
             instrumentation.verified(secret)
             delivery.event = event = read_event(text)
             outcome = settle(event, text, ledger, settings.scope, stripe)
@@ -159,13 +164,19 @@ def _add_console(
         app.console = blueprint.add_console(app, settings, access, instrumentation)
 
 
-def _body() -> bytes:
+def _verified(environ: WSGIEnvironment, settings: Settings) -> tuple[str, int]:
+    """Return the body and the position of the secret that signed it."""
+    return verify(_body(environ), environ.get("HTTP_STRIPE_SIGNATURE"), settings.webhook_secrets)
+
+
+def _body(environ: WSGIEnvironment) -> bytes:
     """Return the body. It is read directly: Werkzeug's own stream would copy it twice."""
-    length = request.content_length  # None for a chunked body
+    # None for a chunked body
+    length = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
     if length is not None and length > LARGEST_BODY:
         raise RequestEntityTooLarge
     try:
-        body = _read(request.input_stream, LARGEST_BODY + 1 if length is None else length)
+        body = _read(environ["wsgi.input"], LARGEST_BODY + 1 if length is None else length)
     except (ParseException, OSError):  # malformed chunks, or a broken connection
         raise InvalidDeliveryError(Rejection.BROKEN_BODY) from None
     if len(body) > LARGEST_BODY:
@@ -187,7 +198,7 @@ def _is_signed_delivery(settings: Settings) -> bool:
     if request.method != "POST":
         return False
     try:
-        verify(_body(), request.headers.get("Stripe-Signature"), settings.webhook_secrets)
+        _verified(request.environ, settings)
     except (InvalidDeliveryError, RequestEntityTooLarge):
         return False
     return True
@@ -209,14 +220,14 @@ class _Answer(Response):
 
 
 def _answer(outcome: Outcome) -> Response:
-    return _Answer(_body_of(outcome), content_type="application/json")
+    return _Answer(_body_of(outcome.name, outcome.reason), content_type="application/json")
 
 
 @cache
-def _body_of(outcome: Outcome) -> bytes:
+def _body_of(outcome: str, reason: str | None) -> bytes:
     """Return the body of an answer. There are few different ones, so they are cached."""
-    reason = {} if outcome.reason is None else {"reason": outcome.reason}
-    return json.dumps({"outcome": outcome.name, **reason}).encode() + b"\n"
+    reasons = {} if reason is None else {"reason": reason}
+    return json.dumps({"outcome": outcome, **reasons}).encode() + b"\n"
 
 
 def _answer_error(error: Exception, delivery: Delivery, instrumentation: Instrumentation) -> Response:
