@@ -10,7 +10,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import BoundedSemaphore
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
@@ -114,7 +114,10 @@ class Database:
         self._call_hook = call_hook
         self._parameters: dict[str, Any] = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(database_url)}
         self._idle: deque[Connection[Row]] = deque()
-        self._slots = BoundedSemaphore(connections)
+        # A semaphore of threading would make gevent look at all its sockets at each release.
+        self._slots: SimpleQueue[None] = SimpleQueue()
+        for _ in range(connections):
+            self._slots.put(None)
 
     def call(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         """Return the rows of ``statement``. It is retried once if the connection is lost, or after a deadlock.
@@ -140,12 +143,14 @@ class Database:
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        if not self._slots.acquire(timeout=_POOL_TIMEOUT):
-            raise LedgerUnavailableError(f"all {self._connections} connections are busy")
+        try:
+            self._slots.get(timeout=_POOL_TIMEOUT)
+        except Empty:
+            raise LedgerUnavailableError(f"all {self._connections} connections are busy") from None
         try:
             yield
         finally:
-            self._slots.release()
+            self._slots.put(None)
 
     def _run(self, connection: Connection[Row], statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         try:
