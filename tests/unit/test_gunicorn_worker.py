@@ -93,19 +93,9 @@ def test_answer_is_sent_in_one_piece() -> None:
         connection = SimpleNamespace(
             **{name: getattr(ours, name) for name in ("recv", "fileno", "shutdown", "close", "setblocking")},
             **{name: getattr(ours, name) for name in ("gettimeout", "settimeout")},
-            sendall=pieces.append,
+            send=lambda piece: pieces.append(piece) or len(piece),
         )
         worker(Worker).handle(SimpleNamespace(getsockname=lambda: ("127.0.0.1", 80)), connection, ("127.0.0.1", 1))
     [piece] = pieces
     assert piece.startswith(b"HTTP/1.1 200 OK")
     assert piece.endswith(b"one")
-
-
-def test_setting_as_an_attribute_keeps_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings do not change once a process has been started."""
-    monkeypatch.setattr(GeventWorker, "init_process", lambda _: None)
-    made = worker(Worker)
-    before = {name: getattr(made.cfg, name) for name in made.cfg.settings}
-    made.init_process()
-    assert {name: getattr(made.cfg, name) for name in made.cfg.settings} == before
-    assert before["keepalive"] == vars(made.cfg)["keepalive"] == 5

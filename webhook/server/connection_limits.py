@@ -146,7 +146,10 @@ class LimitedSocket:
         self.since = monotonic()
         self._limiter.begin_wait(self)
         try:
-            self._connection.sendall(answer)
+            # The first send takes all of a usual answer. gevent's sendall would look up the size of its buffer before.
+            sent = self._connection.send(answer)
+            if sent < len(answer):
+                self._connection.sendall(answer[sent:])
         except OSError:
             if self._is_closed:
                 raise BrokenPipeError(errno.EPIPE, "the client does not read the answer") from None

@@ -9,6 +9,7 @@ from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
 from webhook.server.connection_limits import ConnectionLimiter, LimitedSocket
+from webhook.server.gunicorn_caches import add_caches
 
 _LINGER = 2
 """Seconds after SIGTERM in which a client may still use its idle connection. gunicorn's threads wait as long."""
@@ -24,8 +25,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Serve until the process ends."""
-        # gunicorn looks up some twenty settings for each request. As plain attributes they take no function calls.
-        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        add_caches(self.cfg)
         super().init_process()
 
     def patch(self) -> None:
