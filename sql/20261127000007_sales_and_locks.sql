@@ -272,36 +272,21 @@ revoke all on function billing.unsettled_reason(billing.merged_sale) from public
 grant execute on function billing.unsettled_reason(billing.merged_sale) to service_role;
 
 
-create function billing.ids_of(p_fact jsonb) returns text[]
-    language sql
-    immutable
-    set search_path = pg_catalog, pg_temp
-    return array_remove(
-        array[
-            p_fact ->> 'payment_id', p_fact ->> 'invoice_id', p_fact ->> 'subscription_id', p_fact ->> 'customer_id'
-        ],
-        null
-    );
-
-comment on function billing.ids_of(jsonb) is
-    'Returns the ids that recording a fact has to lock: payments, and a subscription and Stripe customer.';
-
-revoke all on function billing.ids_of(jsonb) from public, anon, authenticated, service_role;
-
-grant execute on function billing.ids_of(jsonb) to service_role;
-
-
 create function billing.ids_in(p_facts jsonb) returns text[]
     language sql
     immutable
     set search_path = pg_catalog, pg_temp
     return array(
-        select unnest(billing.ids_of(fact))
+        select id
         from jsonb_array_elements(p_facts) as fact
+        cross join lateral unnest(array[
+            fact ->> 'payment_id', fact ->> 'invoice_id', fact ->> 'subscription_id', fact ->> 'customer_id'
+        ]) as id
+        where id is not null
     );
 
 comment on function billing.ids_in(jsonb) is
-    'Returns the ids that recording several facts has to lock.';
+    'Returns the ids that recording the facts has to lock: payments, subscriptions and Stripe customers.';
 
 revoke all on function billing.ids_in(jsonb) from public, anon, authenticated, service_role;
 
@@ -316,6 +301,9 @@ create function billing.lock_sign_ups(p_facts jsonb) returns void
     set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if not p_facts @? '$[*] ? (@.kind == "claim")' then
+        return; -- This look takes a tenth of the time of the query.
+    end if;
     perform pg_advisory_xact_lock(4242, sign_ups.key)
     from (
         select distinct billing.sign_up_key((fact ->> 'user_id')::uuid) as key

@@ -170,7 +170,7 @@ create function billing.record_fact(p_fact jsonb, p_event_id text) returns text
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_payment_ids constant text[] := billing.linked_payments(billing.ids_of(p_fact));
+    v_payment_ids constant text[] := billing.linked_payments(array[p_fact ->> 'payment_id', p_fact ->> 'invoice_id']);
     v_before constant billing.merged_sale := billing.sale_of(v_payment_ids);
     v_sale billing.merged_sale := v_before;
     v_is_sale constant boolean := p_fact ->> 'kind' = 'sale';
@@ -420,6 +420,9 @@ begin
     end if;
     if cardinality(v_sales) > 0 then
         v_new := billing.record_new_sales(v_sales); -- it locks no more users than lock_users() has locked
+        if cardinality(v_new) = jsonb_array_length(p_deliveries) then
+            return to_jsonb(array_fill('{"outcome": "recorded"}'::jsonb, array[cardinality(v_new)]));
+        end if;
     end if;
     for v_delivery in
         select *

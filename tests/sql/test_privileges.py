@@ -59,7 +59,6 @@ function billing.has_lost_claimant(jsonb): service_role=execute
 function billing.held_credits(uuid,timestamp with time zone): service_role=execute
 function billing.ids_in(jsonb): service_role=execute
 function billing.ids_named_in(json): service_role=execute
-function billing.ids_of(jsonb): service_role=execute
 function billing.ids_to_lock(text[]): service_role=execute
 function billing.is_erased_user(uuid): service_role=execute
 function billing.is_other_owner(uuid[],uuid[]): service_role=execute
