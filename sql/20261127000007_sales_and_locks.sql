@@ -163,67 +163,88 @@ as $$
 declare
     v_user_id uuid;
     v_credits bigint;
+    v_fact record;
+    v_payment_id text;
+    v_payment billing.merged_sale;
+    v_known_user_id uuid;
+    v_version smallint;
+    v_missing integer;
     v_sale billing.merged_sale;
+    v_sale_version smallint;
+    v_sale_missing integer;
+    v_is_erased boolean := false;
+    v_is_forgotten boolean := false;
     v_names_user boolean;
 begin
     -- An operator's word counts before all other facts, and for all payments of the sale.
-    select
-        (array_agg(user_id order by number desc) filter (where user_id is not null))[1],
-        (array_agg(credits order by number desc) filter (where credits is not null))[1]
-    into v_user_id, v_credits
-    from billing.assignments
-    where payment_id = any (p_payment_ids) and withdrawn_by is null;
+    for v_fact in
+        select user_id, credits
+        from billing.assignments
+        where payment_id = any (p_payment_ids) and withdrawn_by is null
+        order by number desc
+    loop
+        v_user_id := coalesce(v_user_id, v_fact.user_id);
+        v_credits := coalesce(v_credits, v_fact.credits);
+    end loop;
+    v_names_user := v_user_id is not null;
 
-    -- The window functions return what holds for the sale as a whole, whichever of its payments counts.
-    select
-        payment_id,
-        coalesce(
-            v_user_id,
-            (array_agg(user_id order by version desc) filter (where is_known))[1],
-            (array_agg(user_id order by version desc) filter (where user_id is not null))[1]
-        ),
-        coalesce(v_credits, (array_agg(credits order by version desc) filter (where credits is not null))[1]),
-        (array_agg(money_amount order by version desc) filter (where money_amount is not null))[1],
-        (array_agg(currency order by version desc) filter (where currency is not null))[1],
-        bool_or(paid),
-        bool_or(bool_or(erased_at is not null)) over (),
-        bool_or(bool_or(forgotten_at is not null)) over (),
-        bool_or(bool_or(user_id is not null)) over () or v_user_id is not null
-    into
-        v_sale.payment_id, v_sale.user_id, v_sale.credits, v_sale.money_amount, v_sale.currency, v_sale.paid,
-        v_sale.erased, v_sale.forgotten, v_names_user
-    from (
-        select
-            payment_id, version, user_id, credits, money_amount, currency, paid, erased_at, forgotten_at,
-            (select 1 from public.users where id = user_id) is not null as is_known
-        from billing.sales
-        where payment_id = any (p_payment_ids)
-        union all
-        -- A purchase entered by hand is a fact, too, and the weakest.
-        select stripe_id, 0, user_id, amount, money_amount, currency, true, null, null, true
-        from public.transactions
-        where
-            stripe_id = any (p_payment_ids)
-            and type = 'PURCHASE'
-            and event_id is null
-            and num_nulls(money_amount, currency) = 0
-    ) as facts
-    group by payment_id
-    order by
-        case
-            when v_user_id is not null or v_credits is not null or bool_or(is_known or credits is not null)
-                then
-                    (v_user_id is null and bool_and(user_id is null))::integer
-                    + (v_credits is null and bool_and(credits is null))::integer
-            else 2
-        end,
-        bool_or(paid) desc,
-        max(version) desc,
-        payment_id collate "C"
-    limit 1;
-    if not found then
+    -- Most sales have one payment and one fact: for them, a loop starts in a third of the time of an aggregate.
+    foreach v_payment_id in array p_payment_ids loop
+        v_payment := null;
+        v_known_user_id := null;
+        v_version := null;
+        for v_fact in
+            select
+                version, user_id, credits, money_amount, currency, paid, erased_at, forgotten_at,
+                (select 1 from public.users where id = user_id) is not null as is_known
+            from billing.sales
+            where payment_id = v_payment_id
+            union all
+            -- A purchase entered by hand is a fact, too, and the weakest.
+            select 0, user_id, amount, money_amount, currency, true, null, null, true
+            from public.transactions
+            where
+                stripe_id = v_payment_id
+                and type = 'PURCHASE'
+                and event_id is null
+                and num_nulls(money_amount, currency) = 0
+            order by version desc
+        loop
+            v_version := coalesce(v_version, v_fact.version);
+            v_known_user_id := coalesce(v_known_user_id, case when v_fact.is_known then v_fact.user_id end);
+            v_payment.user_id := coalesce(v_payment.user_id, v_fact.user_id);
+            v_payment.credits := coalesce(v_payment.credits, v_fact.credits);
+            v_payment.money_amount := coalesce(v_payment.money_amount, v_fact.money_amount);
+            v_payment.currency := coalesce(v_payment.currency, v_fact.currency);
+            v_payment.paid := coalesce(v_payment.paid, false) or v_fact.paid;
+            v_is_erased := v_is_erased or v_fact.erased_at is not null;
+            v_is_forgotten := v_is_forgotten or v_fact.forgotten_at is not null;
+        end loop;
+        continue when v_version is null;
+
+        v_names_user := v_names_user or v_payment.user_id is not null;
+        v_payment.user_id := coalesce(v_user_id, v_known_user_id, v_payment.user_id);
+        v_payment.credits := coalesce(v_credits, v_payment.credits);
+        v_missing := case
+            when coalesce(v_user_id, v_known_user_id) is null and v_payment.credits is null then 2
+            else num_nulls(v_payment.user_id, v_payment.credits)
+        end;
+        if
+            v_sale_version is null
+            or (v_missing, not v_payment.paid, -v_version, v_payment_id collate "C")
+            < (v_sale_missing, not v_sale.paid, -v_sale_version, v_sale.payment_id)
+        then
+            v_sale := v_payment;
+            v_sale.payment_id := v_payment_id;
+            v_sale_version := v_version;
+            v_sale_missing := v_missing;
+        end if;
+    end loop;
+    if v_sale_version is null then
         return null;
     end if;
+    v_sale.erased := v_is_erased;
+    v_sale.forgotten := v_is_forgotten;
     if not v_names_user then
         v_sale.claimants := billing.claimants(
             array(
