@@ -187,10 +187,11 @@ revoke all on function billing.is_erased_user(uuid) from public, anon, authentic
 grant execute on function billing.is_erased_user(uuid) to service_role;
 
 
-create function billing.merge_sale(p_fact jsonb) returns void
-    language sql
+create function billing.merge_sale(p_fact jsonb) returns boolean
+    language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
+begin
     insert into billing.sales as known
         (payment_id, version, user_id, credits, money_amount, currency, paid, subscription_id, customer_id)
     values (
@@ -236,11 +237,13 @@ as $$
                 known.paid or excluded.paid,
                 least(known.subscription_id, excluded.subscription_id),
                 least(known.customer_id, excluded.customer_id)
-            )
+            );
+    return found;
+end
 $$;
 
 comment on function billing.merge_sale(jsonb) is
-    'Merges what one source reports about a sale, under the sale''s lock. If a source reports twice, the values that grant most count; credits read from prices ("priced": true) keep their first value.';
+    'Merges what one source reports about a sale, under the sale''s lock. If a source reports twice, the values that grant most count; credits read from prices ("priced": true) keep their first value. Returns whether anything changed.';
 
 revoke all on function billing.merge_sale(jsonb) from public, anon, authenticated, service_role;
 

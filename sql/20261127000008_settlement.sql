@@ -394,27 +394,34 @@ from public, anon, authenticated, service_role;
 grant execute on function billing.post_correction(text[], billing.merged_sale, text, jsonb, text) to service_role;
 
 
-create function billing.purchase_id_of(p_payment_ids text[]) returns text
+create function billing.purchase_of(
+    p_payment_ids text[],
+    p_owner uuid,
+    out purchase_id text,
+    out is_shared boolean
+)
     language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- From rows of any type: erase_user() deletes the PURCHASE of a sale that turned out to be another user's.
-    return (
-        select min(coalesce(payment_id, stripe_id) collate "C")
-        from billing.entries_of(p_payment_ids)
-        where payment_id is not null or stripe_id = any (p_payment_ids)
-    );
+    select
+        min(coalesce(payment_id, stripe_id) collate "C") filter (
+            where payment_id is not null or stripe_id = any (p_payment_ids)
+        ),
+        coalesce(bool_or(user_id is distinct from p_owner), false)
+    into purchase_id, is_shared
+    from billing.entries_of(p_payment_ids);
 end
 $$;
 
-comment on function billing.purchase_id_of(text[]) is
-    'Returns the payment_id of the ledger rows of a sale, null if it has none.';
+comment on function billing.purchase_of(text[], uuid) is
+    'Returns the payment_id of the ledger rows of a sale, null if it has none, and whether users other than p_owner have rows.';
 
-revoke all on function billing.purchase_id_of(text[]) from public, anon, authenticated, service_role;
+revoke all on function billing.purchase_of(text[], uuid) from public, anon, authenticated, service_role;
 
-grant execute on function billing.purchase_id_of(text[]) to service_role;
+grant execute on function billing.purchase_of(text[], uuid) to service_role;
 
 
 create function billing.settle(
@@ -428,24 +435,25 @@ create function billing.settle(
 as $$
 declare
     v_reversal_id constant text := case when p_fact ->> 'kind' = 'reversal' then p_fact ->> 'id' end;
-    v_purchase_id text := billing.purchase_id_of(p_payment_ids);
-    v_changed boolean;
+    v_purchase record;
+    v_changed boolean := false;
 begin
     if not p_sale.paid then
         return false;
     end if;
-    if v_purchase_id is null then
-        v_purchase_id := p_sale.payment_id;
+    v_purchase := billing.purchase_of(p_payment_ids, p_sale.user_id);
+    if v_purchase.purchase_id is null then
+        v_purchase.purchase_id := p_sale.payment_id;
         v_changed := billing.add_entry(
-            p_sale.user_id, p_sale.credits, 'PURCHASE', v_purchase_id,
-            v_purchase_id, p_sale.money_amount, p_sale.currency, p_event_id
+            p_sale.user_id, p_sale.credits, 'PURCHASE', v_purchase.purchase_id,
+            v_purchase.purchase_id, p_sale.money_amount, p_sale.currency, p_event_id
         );
-    elsif billing.is_settled(p_payment_ids, p_sale) then
+    elsif v_reversal_id is null and billing.is_settled(p_payment_ids, p_sale) then
         return false;
-    else
-        v_changed := billing.post_correction(p_payment_ids, p_sale, v_purchase_id, p_fact, p_event_id);
+    elsif v_reversal_id is null or v_purchase.is_shared then -- A reversal corrects nothing but the rows of other users.
+        v_changed := billing.post_correction(p_payment_ids, p_sale, v_purchase.purchase_id, p_fact, p_event_id);
     end if;
-    return billing.book_reversals(p_payment_ids, p_sale, v_purchase_id, v_reversal_id) or v_changed;
+    return billing.book_reversals(p_payment_ids, p_sale, v_purchase.purchase_id, v_reversal_id) or v_changed;
 end
 $$;
 

@@ -27,7 +27,7 @@ begin
     elsif reason is null then
         is_new := billing.settle(p_payment_ids, p_sale, p_fact, p_event_id);
     elsif p_sale.paid then
-        v_purchase_id := billing.purchase_id_of(p_payment_ids);
+        v_purchase_id := (billing.purchase_of(p_payment_ids, null)).purchase_id;
         is_new := billing.clear_entries(p_payment_ids, null, v_purchase_id, p_fact, p_event_id);
         if billing.lacks_nothing(p_sale) then
             reason := null;
@@ -186,10 +186,11 @@ begin
     case p_fact ->> 'kind'
         when 'sale' then
             -- Without credits it is stored for the facts that may follow, and must not bring an erased user's id back.
-            perform billing.merge_sale(
+            if billing.merge_sale(
                 case when billing.is_erased_user((p_fact ->> 'user_id')::uuid) then p_fact - 'user_id' else p_fact end
-            );
-            v_sale := billing.sale_of(v_payment_ids);
+            ) then
+                v_sale := billing.sale_of(v_payment_ids);
+            end if;
             v_is_new := v_sale is distinct from v_before;
         when 'reversal' then
             v_is_new := billing.merge_reversal(p_fact, p_event_id);
@@ -239,6 +240,9 @@ as $$
 declare
     v_payment_ids text[];
 begin
+    if not p_facts @? '$[*] ? (@.kind == "sale")' then
+        return null;
+    end if;
     if not exists (
         select from jsonb_array_elements(p_facts) as fact
         where
@@ -275,51 +279,48 @@ create function billing.record_delivery(p_facts jsonb, p_event_id text) returns 
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_fact jsonb;
+    v_outcome text;
     v_outcomes text[] := '{}';
-    v_reason text;
+    v_is_recorded boolean := false;
+    v_ignored text;
+    v_unsettled text;
 begin
-    for v_fact in
-        select *
-        from jsonb_array_elements(p_facts) as fact
-        where fact ->> 'kind' = 'claim'
-    loop
-        v_outcomes := v_outcomes || billing.record_claim(v_fact, p_event_id);
+    -- By position: a delivery has few facts, and a query would take longer than most of them.
+    for v_position in 0 .. jsonb_array_length(p_facts) - 1 loop
+        if p_facts -> v_position ->> 'kind' = 'claim' then
+            v_outcomes := v_outcomes || billing.record_claim(p_facts -> v_position, p_event_id);
+        end if;
     end loop;
-    v_reason := billing.rejection_reason(p_facts);
-    if v_reason is not null then
-        return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
+    v_unsettled := billing.rejection_reason(p_facts);
+    if v_unsettled is not null then
+        return jsonb_build_object('outcome', 'unsettled', 'reason', v_unsettled);
     end if;
-    for v_fact in
-        select *
-        from jsonb_array_elements(p_facts) as fact
-        where fact ->> 'kind' <> 'claim'
-    loop
-        v_outcomes := v_outcomes || billing.record_fact(v_fact, p_event_id);
+    for v_position in 0 .. jsonb_array_length(p_facts) - 1 loop
+        if p_facts -> v_position ->> 'kind' <> 'claim' then
+            v_outcomes := v_outcomes || billing.record_fact(p_facts -> v_position, p_event_id);
+        end if;
     end loop;
 
-    select outcome
-    into v_reason
-    from unnest(v_outcomes) with ordinality as each (outcome, position)
-    where outcome not in ('recorded', 'duplicate', 'refunds_known', 'no_credits', 'no_payment')
-    order by position
-    limit 1;
-    if v_reason is not null then
-        return jsonb_build_object('outcome', 'unsettled', 'reason', v_reason);
+    foreach v_outcome in array v_outcomes loop
+        case
+            when v_outcome = 'recorded' then
+                v_is_recorded := true;
+            when v_outcome = 'duplicate' then
+                null;
+            when v_outcome in ('refunds_known', 'no_credits', 'no_payment') then
+                v_ignored := v_outcome;
+            else
+                v_unsettled := coalesce(v_unsettled, v_outcome);
+        end case;
+    end loop;
+    if v_unsettled is not null then
+        return jsonb_build_object('outcome', 'unsettled', 'reason', v_unsettled);
     end if;
     perform billing.resolve(p_event_id);
-    if 'recorded' = any (v_outcomes) then
-        return '{"outcome": "recorded"}';
-    end if;
-    select outcome
-    into v_reason
-    from unnest(v_outcomes) with ordinality as each (outcome, position)
-    where outcome <> 'duplicate'
-    order by position desc
-    limit 1;
     return case
-        when v_reason is null then '{"outcome": "duplicate"}'
-        else jsonb_build_object('outcome', 'ignored', 'reason', v_reason)
+        when v_is_recorded then '{"outcome": "recorded"}'
+        when v_ignored is null then '{"outcome": "duplicate"}'
+        else jsonb_build_object('outcome', 'ignored', 'reason', v_ignored)
     end;
 end
 $$;

@@ -397,7 +397,7 @@ begin
         billing.sale_of(v_payment_ids),
         jsonb_build_object(
             'kind', 'assignment',
-            'payment_id', coalesce(billing.purchase_id_of(v_payment_ids), v_sale.payment_id)
+            'payment_id', coalesce((billing.purchase_of(v_payment_ids, null)).purchase_id, v_sale.payment_id)
         ),
         'action:' || v_number
     );

@@ -22,6 +22,7 @@ COPIED = (".env.example", "docs", "pyproject.toml", "sql", "tests", "tools", "we
 SUITE = (
     "tests/worker/test_batches.py",
     "tests/sql/test_bulk_recording.py",
+    "tests/sql/test_sale_of.py",
     "tests/worker/test_claims.py",
     "tests/sql/test_transactions.py",
     "tests/unit/test_reversals.py",
@@ -75,8 +76,8 @@ MUTANTS = (
     Mutant(
         "subscription and customer in the lock of a fact",
         LOCKS,
-        "p_fact ->> 'invoice_id', p_fact ->> 'subscription_id', p_fact ->> 'customer_id'\n",
-        "p_fact ->> 'invoice_id'\n",
+        "fact ->> 'invoice_id', fact ->> 'subscription_id', fact ->> 'customer_id'\n",
+        "fact ->> 'invoice_id'\n",
     ),
     Mutant(
         "subscription and customer in the lock of a sale",
@@ -113,6 +114,38 @@ MUTANTS = (
         CLAIMS,
         "gift.user_id = claims.user_id and gift.level = -1",
         "gift.user_id = claims.user_id and gift.level = -2",
+    ),
+    Mutant(
+        "payment that names most counts",
+        LOCKS,
+        '(v_missing, not v_payment.paid, -v_version, v_payment_id collate "C")\n'
+        "            < (v_sale_missing, not v_sale.paid, -v_sale_version, v_sale.payment_id)",
+        '(not v_payment.paid, -v_version, v_payment_id collate "C")\n'
+        "            < (not v_sale.paid, -v_sale_version, v_sale.payment_id)",
+    ),
+    Mutant(
+        "user who exists counts before another",
+        LOCKS,
+        "v_payment.user_id := coalesce(v_user_id, v_known_user_id, v_payment.user_id);",
+        "v_payment.user_id := coalesce(v_user_id, v_payment.user_id);",
+    ),
+    Mutant(
+        "sale is read again after a change",
+        RECORDING,
+        "                v_sale := billing.sale_of(v_payment_ids);\n            end if;",
+        "                null;\n            end if;",
+    ),
+    Mutant(
+        "reversal clears the rows of other users",
+        SETTLEMENT,
+        "    elsif v_reversal_id is null or v_purchase.is_shared then",
+        "    elsif v_reversal_id is null then",
+    ),
+    Mutant(
+        "short answer only if all sales are new",
+        RECORDING,
+        "if cardinality(v_new) = jsonb_array_length(p_deliveries) then",
+        "if cardinality(v_new) > 0 then",
     ),
     Mutant(
         "sales that lose their user take credits back",
@@ -183,7 +216,7 @@ MUTANTS = (
     Mutant(
         "user rows of an insert in one order",
         TRANSACTIONS,
-        "    where id in (select user_id from entries)\n    order by id\n    for no key update;\n",
+        "    where id = any (array(select user_id from entries))\n    order by id\n    for no key update;\n",
         "    where false;\n",
     ),
     Mutant(
@@ -327,14 +360,14 @@ MUTANTS = (
     Mutant(
         "latest assigned user counts",
         LOCKS,
-        "(array_agg(user_id order by number desc) filter (where user_id is not null))[1]",
-        "(array_agg(user_id order by number) filter (where user_id is not null))[1]",
+        "withdrawn_by is null\n        order by number desc\n    loop",
+        "withdrawn_by is null\n        order by number\n    loop",
     ),
     Mutant(
         "assigned user counts before claims",
         LOCKS,
-        "bool_or(bool_or(user_id is not null)) over () or v_user_id is not null",
-        "bool_or(bool_or(user_id is not null)) over ()",
+        "    v_names_user := v_user_id is not null;\n",
+        "    v_names_user := false;\n",
     ),
     Mutant(
         "only the latest assignment is withdrawn",
