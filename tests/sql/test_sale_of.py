@@ -1,4 +1,4 @@
-"""Which of several linked payments counts for a sale, and which of several facts for a payment."""
+"""Which facts and payments describe a sale, and whose ledger rows belong to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from support.roles import ALICE, BOB, sign_up
+from support.roles import ALICE, BOB, add, balance, record, refund, sale, sign_up
 
 NOBODY = str(uuid4())
 
@@ -74,3 +74,12 @@ def test_sale_is_described_by(admin: psycopg.Connection[Any], name: str, order: 
 
 def test_nothing_known_is_no_sale(admin: psycopg.Connection[Any]) -> None:
     assert admin.execute("select billing.sale_of(array['pi_1']) is null").fetchone() == (True,)
+
+
+def test_refund_takes_back_what_another_user_got_by_hand(admin: psycopg.Connection[Any]) -> None:
+    """The sale is Alice's, so a row that gave Bob credits of it is brought to 0."""
+    record(admin, sale("pi_1", ALICE))
+    columns = {"type": "REFUND", "stripe_id": "by_hand", "payment_id": "pi_1", "money_amount": "0", "currency": "usd"}
+    add(admin, BOB, 5, **columns)
+    assert record(admin, refund("re_1", "pi_1", 400), event_id="evt_2") == {"outcome": "recorded"}
+    assert (balance(admin, ALICE), balance(admin, BOB)) == (60, 0)
