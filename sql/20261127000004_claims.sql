@@ -231,7 +231,7 @@ revoke all on function billing.is_other_owner(uuid[], uuid[]) from public, anon,
 grant execute on function billing.is_other_owner(uuid[], uuid[]) to service_role;
 
 
-create function billing.merge_claims(p_deliveries jsonb, p_new_payments text[]) returns jsonb
+create function billing.merge_claims(p_deliveries jsonb, p_new integer[]) returns jsonb
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -246,7 +246,7 @@ begin
         cross join lateral jsonb_array_elements(delivery.value -> 'facts') with ordinality as fact (value, position)
         where
             fact.value ->> 'kind' = 'claim'
-            and (delivery.value #>> '{facts, -1, payment_id}' = any (p_new_payments)) is not true
+            and delivery.position <> all (p_new)
     loop
         p_deliveries := jsonb_set(
             p_deliveries,
@@ -258,12 +258,12 @@ begin
 end
 $$;
 
-comment on function billing.merge_claims(jsonb, text[]) is
-    'Merges the claims of deliveries, apart from those of new payments. Returns the deliveries, with each claim as merge_claim() returns it.';
+comment on function billing.merge_claims(jsonb, integer[]) is
+    'Merges the claims of deliveries, apart from those at the positions p_new, from 1. Returns the deliveries, with each claim as merge_claim() returns it.';
 
-revoke all on function billing.merge_claims(jsonb, text[]) from public, anon, authenticated, service_role;
+revoke all on function billing.merge_claims(jsonb, integer[]) from public, anon, authenticated, service_role;
 
-grant execute on function billing.merge_claims(jsonb, text[]) to service_role;
+grant execute on function billing.merge_claims(jsonb, integer[]) to service_role;
 
 
 create function billing.record_claim(p_claim jsonb, p_event_id text) returns text

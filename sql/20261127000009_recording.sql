@@ -334,6 +334,7 @@ grant execute on function billing.record_delivery(jsonb, text) to service_role;
 
 
 create type billing.new_sale as (
+    position integer,
     event_id text,
     payment_id text,
     version smallint,
@@ -345,7 +346,7 @@ create type billing.new_sale as (
 );
 
 comment on type billing.new_sale is
-    'A complete paid sale of which nothing is known yet, with the claim of its delivery, if it has one.';
+    'A complete paid sale of which nothing is known yet, with the position of its delivery in the batch, from 1, and the claim of its delivery, if it has one.';
 
 revoke all on type billing.new_sale from public, anon, authenticated, service_role;
 
@@ -404,15 +405,14 @@ declare
     v_facts jsonb := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
     v_ids constant text[] := billing.ids_in(v_facts);
     v_sales billing.new_sale[];
-    v_new text[];
-    v_delivery jsonb;
+    v_new integer[] := '{}';
     v_results jsonb := '[]';
 begin
     perform billing.lock_sign_ups(v_facts);
     perform billing.lock_payments(v_ids);
     v_sales := billing.new_sales(p_deliveries, v_ids);
     if cardinality(v_sales) < jsonb_array_length(p_deliveries) then
-        p_deliveries := billing.merge_claims(p_deliveries, array(select payment_id from unnest(v_sales)));
+        p_deliveries := billing.merge_claims(p_deliveries, array(select position from unnest(v_sales)));
         v_facts := jsonb_path_query_array(p_deliveries, '$[*].facts[*]');
         perform billing.lock_users(v_facts);
         if billing.has_lost_claimant(v_facts) then
@@ -425,13 +425,12 @@ begin
             return to_jsonb(array_fill('{"outcome": "recorded"}'::jsonb, array[cardinality(v_new)]));
         end if;
     end if;
-    for v_delivery in
-        select *
-        from jsonb_array_elements(p_deliveries)
-    loop
+    for v_position in 1 .. jsonb_array_length(p_deliveries) loop
         v_results := v_results || case
-            when v_delivery #>> '{facts, -1, payment_id}' = any (v_new) then '{"outcome": "recorded"}'::jsonb
-            else billing.record_delivery(v_delivery -> 'facts', v_delivery ->> 'event_id')
+            when v_position = any (v_new) then '{"outcome": "recorded"}'
+            else billing.record_delivery(
+                p_deliveries -> (v_position - 1) -> 'facts', p_deliveries -> (v_position - 1) ->> 'event_id'
+            )
         end;
     end loop;
     return v_results;

@@ -8,7 +8,7 @@
 -- p_ids: the ids that all the deliveries name. Called under their locks. A delivery qualifies if
 --   - its facts are one sale, alone or after a claim of its user that concerns no other sale,
 --   - the sale is paid and names user and credits, and so neither subscription nor customer,
---   - no other delivery names its payment,
+--   - no earlier delivery names its payment; a later one finds the sale settled,
 --   - nothing is stored about the payment, and no event of it is parked.
 --
 -- Each look-up is a subquery of its own: for a join the planner would read a whole index once a batch.
@@ -20,10 +20,10 @@ as $$
 begin
     return array(
         select row(
-            delivery ->> 'event_id', sale.payment_id, sale.version, sale.user_id, sale.credits, sale.money_amount,
+            position, delivery ->> 'event_id', sale.payment_id, sale.version, sale.user_id, sale.credits, sale.money_amount,
             sale.currency, case when claim.kind = 'claim' then delivery #> '{facts, 0}' end
         )::billing.new_sale
-        from jsonb_array_elements(p_deliveries) as delivery
+        from jsonb_array_elements(p_deliveries) with ordinality as each (delivery, position)
         cross join lateral jsonb_to_record(delivery #> '{facts, 0}') as claim (
             kind text, subscription_id text, customer_id text, user_id uuid
         )
@@ -52,7 +52,15 @@ begin
             and sale.paid -- Only a sale has this field.
             and num_nulls(sale.user_id, sale.credits) = 0
             and num_nonnulls(sale.subscription_id, sale.customer_id) = 0
-            and cardinality(array_positions(p_ids, sale.payment_id)) = 1
+            and (
+                cardinality(array_positions(p_ids, sale.payment_id)) = 1
+                or not exists (
+                    select from jsonb_array_elements(p_deliveries) with ordinality as earlier (delivery, position)
+                    where
+                        earlier.position < each.position
+                        and sale.payment_id = any (billing.ids_in(earlier.delivery -> 'facts'))
+                )
+            )
             and num_nonnulls(
                 (select 1 from billing.sales where payment_id = sale.payment_id limit 1),
                 (select 1 from billing.payment_links where invoice_id = sale.payment_id limit 1),
@@ -86,7 +94,7 @@ grant execute on function billing.new_sales(jsonb, text[]) to service_role;
 --
 -- The rows' ids begin with the time, as UUIDs of version 7 do (https://www.rfc-editor.org/rfc/rfc9562), so that new rows
 -- stand side by side in the index. In a long ledger each random id would write a page of its own to the log.
-create function billing.record_new_sales(p_sales billing.new_sale[]) returns text[]
+create function billing.record_new_sales(p_sales billing.new_sale[]) returns integer[]
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
@@ -98,7 +106,6 @@ declare
         order by id
         for no key update
     );
-    v_recorded text[];
 begin
     if exists (select from unnest(p_sales) as sale where sale.claim is not null) then
         insert into billing.claims as known (subject_id, user_id, level, customer_id, created)
@@ -123,47 +130,41 @@ begin
     select payment_id, version, user_id, credits, money_amount, currency, true
     from unnest(p_sales)
     where user_id = any (v_user_ids);
-    with entries as (
-        insert into public.transactions
-            (id, user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
-        select
-            encode(
+    insert into public.transactions
+        (id, user_id, amount, type, stripe_id, payment_id, money_amount, currency, event_id)
+    select
+        encode(
+            set_bit(
                 set_bit(
-                    set_bit(
-                        overlay(
-                            uuid_send(gen_random_uuid())
-                            placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
-                            from 1 for 6
-                        ),
-                        52,
-                        1
+                    overlay(
+                        uuid_send(gen_random_uuid())
+                        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                        from 1 for 6
                     ),
-                    53,
+                    52,
                     1
                 ),
-                'hex'
-            )::uuid,
-            user_id,
-            credits,
-            'PURCHASE',
-            payment_id,
-            payment_id,
-            money_amount,
-            currency,
-            event_id
-        from unnest(p_sales)
-        where user_id = any (v_user_ids)
-        returning payment_id
-    )
-    select array_agg(payment_id)
-    into v_recorded
-    from entries;
-    return v_recorded;
+                53,
+                1
+            ),
+            'hex'
+        )::uuid,
+        user_id,
+        credits,
+        'PURCHASE',
+        payment_id,
+        payment_id,
+        money_amount,
+        currency,
+        event_id
+    from unnest(p_sales)
+    where user_id = any (v_user_ids);
+    return array(select position from unnest(p_sales) where user_id = any (v_user_ids));
 end
 $$;
 
 comment on function billing.record_new_sales(billing.new_sale[]) is
-    'Locks the users of the sales, and writes facts and ledger rows of those whose user exists. Returns their payments.';
+    'Locks the users of the sales, and writes facts and ledger rows of those whose user exists. Returns their positions.';
 
 revoke all on function billing.record_new_sales(billing.new_sale[]) from public, anon, authenticated, service_role;
 

@@ -148,6 +148,12 @@ MUTANTS = (
         "if cardinality(v_new) > 0 then",
     ),
     Mutant(
+        "new sale comes first in its batch",
+        BULK_RECORDING,
+        "earlier.position < each.position",
+        "earlier.position > each.position",
+    ),
+    Mutant(
         "sales that lose their user take credits back",
         RECORDING,
         "    elsif p_sale.paid then\n",
