@@ -14,7 +14,7 @@ from bench.deliveries import Deliveries, Write, sales, write_deliveries
 from bench.systems import Running
 
 CONNECTIONS = 16
-MOST_A_SECOND = 10_000
+MOST_A_SECOND = 16_000
 """How many deliveries are prepared for each second of load."""
 
 _HERE = Path(__file__).parent
