@@ -111,7 +111,7 @@ begin
     -- Every writer locks users in this order. Not "for update": the share lock of the foreign key would deadlock with it.
     perform 1
     from public.users
-    where id = any (array(select user_id from entries))
+    where id in (select user_id from entries)
     order by id
     for no key update;
 

@@ -222,7 +222,7 @@ MUTANTS = (
     Mutant(
         "user rows of an insert in one order",
         TRANSACTIONS,
-        "    where id = any (array(select user_id from entries))\n    order by id\n    for no key update;\n",
+        "    where id in (select user_id from entries)\n    order by id\n    for no key update;\n",
         "    where false;\n",
     ),
     Mutant(
