@@ -49,3 +49,23 @@ def test_start_keeps_a_new_directory_that_is_not_locked_yet(tmp_path: Path, left
     os.utime(leftover)
     start(tmp_path)
     assert leftover.exists()
+
+
+USE_SLOT = """
+from webhook.observability.multiprocess import use_slot
+from prometheus_client import CollectorRegistry, Counter
+directory = create_directory(sys.argv[1], 1)
+counter = Counter("deliveries", "Deliveries.", registry=CollectorRegistry())
+use_slot(1, directory)
+counter.inc()
+from prometheus_client.mmap_dict import MmapedDict
+for slot in (0, 1):
+    print([value for _, value, _, _ in MmapedDict.read_all_values_from_file(f"{directory}/counter_{slot}.db")])
+"""
+
+
+def test_process_counts_in_the_files_of_its_slot(tmp_path: Path) -> None:
+    """Metrics are created before the fork. Two processes that wrote to the same file would lose counts."""
+    command = [sys.executable, "-c", CREATE + USE_SLOT, str(tmp_path)]
+    done = subprocess.run(command, check=True, timeout=30, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[0.0]", "[1.0]"]
