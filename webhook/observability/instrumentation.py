@@ -44,7 +44,7 @@ class Delivery:
 
     @property
     def duration_ms(self) -> float:
-        """Milliseconds since the start, to a tenth. ``round`` would take ten times as long."""
+        """Milliseconds since the start, to a tenth. ``round`` would take four times as long."""
         return int((time.perf_counter() - self.started) * 10_000 + 0.5) / 10
 
 
