@@ -8,6 +8,7 @@ import pytest
 
 from support.recorded import session_event
 from support.shop import Shop
+from support.stored_rows import set_parked_age
 
 Alerts = Callable[..., tuple[int, str]]
 
@@ -29,7 +30,7 @@ def alerts(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Alerts:
 
 def park(shop: Shop, age: str) -> None:
     shop.deliver(session_event(event_id="evt_1", credits=None))
-    shop.admin.execute("update billing.parked_events set parked_at = now() - %s::interval", [age])
+    set_parked_age(shop.admin, age)
 
 
 def test_alerts_print_nothing_if_all_is_well(alerts: Alerts) -> None:

@@ -19,6 +19,7 @@ from support.databases import Database
 from support.delivery import deliver_to
 from support.operators import actions
 from support.recorded import USER_ID, session_event
+from support.stored_rows import entered_on, set_parked_age
 from webhook.commands import parked
 from webhook.commands.retry import retry
 from webhook.ledger.ledger import Ledger
@@ -62,19 +63,23 @@ def sign_up(admin: psycopg.Connection[Any]) -> None:
     admin.execute("insert into auth.users (id) values (%s)", [USER_ID])
 
 
-def test_parked_on_a_pipe_prints_tab_separated_fields(webhook: Webhook, park: Park) -> None:
+def test_parked_on_a_pipe_prints_tab_separated_fields(
+    webhook: Webhook, park: Park, admin: psycopg.Connection[Any]
+) -> None:
     park(session_event())
-    assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t0s\t{PAYMENT}\t{USER_ID}\n"
+    set_parked_age(admin, "3 hours")
+    assert webhook("parked").stdout == f"{EVENT}\tunknown_user\t3h 0m\t{PAYMENT}\t{USER_ID}\n"
 
 
 def test_parked_lists_the_oldest_event_first(webhook: Webhook, park: Park, admin: psycopg.Connection[Any]) -> None:
     for event_id in ("evt_b", "evt_a"):
         park(session_event(event_id=event_id))
-    admin.execute("update billing.parked_events set parked_at = now() - interval '50 hours' where event_id = 'evt_a'")
+    set_parked_age(admin, "3 hours", "evt_b")
+    set_parked_age(admin, "50 hours", "evt_a")
     lines = webhook("parked").stdout.splitlines()
     assert [line.split("\t")[:3] for line in lines] == [
         ["evt_a", "unknown_user", "2d 2h"],
-        ["evt_b", "unknown_user", "0s"],
+        ["evt_b", "unknown_user", "3h 0m"],
     ]
 
 
@@ -83,15 +88,20 @@ def test_parked_with_no_events_on_a_pipe_prints_nothing(webhook: Webhook) -> Non
 
 
 def test_parked_on_a_terminal_prints_a_table_and_remedies(
-    webhook: Webhook, park: Park, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    webhook: Webhook,
+    park: Park,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     del webhook
     park(session_event())
+    set_parked_age(admin, "3 hours")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     parked.show_all(as_json=False)
     heading, row, _, remedy = capsys.readouterr().out.splitlines()
     assert heading.split() == ["EVENT", "TYPE", "PAYMENT", "USER", "AGE", "REASON"]
-    assert row.split() == [EVENT, "checkout.session.completed", PAYMENT, USER_ID, "0s", "unknown_user"]
+    assert row.split() == [EVENT, "checkout.session.completed", PAYMENT, USER_ID, "3h", "0m", "unknown_user"]
     assert remedy == f"unknown_user: {REMEDIES['unknown_user']}"
 
 
@@ -159,7 +169,7 @@ def test_retry_after_a_manual_grant_settles_the_event(
         " values (%s, 100, 'PURCHASE', 'pi_1', 'pi_1', 1000, 'usd')",
         [USER_ID],
     )
-    note = f"settled by pi_1: +100 for {USER_ID} on {datetime.now(UTC):%Y-%m-%d} (entered by hand)"
+    note = f"settled by pi_1: +100 for {USER_ID} on {entered_on(admin)} (entered by hand)"
     assert webhook("retry").stdout == f"{EVENT}\tduplicate\t{note}\n"
     assert webhook("parked").stdout == ""
 
@@ -260,7 +270,7 @@ def test_retry_of_two_events_of_one_sale_settles_both(
     sign_up(admin)
     assert webhook("retry").stdout == (
         f"evt_a\trecorded\nevt_b\tduplicate\tsettled by {PAYMENT}: +100 for {USER_ID}"
-        f" on {datetime.now(UTC):%Y-%m-%d} (event evt_a)\n"
+        f" on {entered_on(admin)} (event evt_a)\n"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from support.recorded import USER_ID, invoice_event, invoice_payment_event, session_event
 from support.roles import ALICE
 from support.shop import Shop
+from support.stored_rows import entered_on, set_parked_age
 
 GRANT = """
     insert into public.transactions (user_id, amount, type, stripe_id, payment_id, money_amount, currency)
@@ -76,7 +76,8 @@ def test_single_event_of_a_payment_is_shown_with_its_payload(shop: Shop) -> None
 
 def test_event_without_payment_and_user_shows_dashes(shop: Shop) -> None:
     shop.deliver(session(currency=None, user_id=None))
-    assert shop.run("parked").stdout == "evt_1\tunreadable\t0s\t-\t-\n"
+    set_parked_age(shop.admin, "3 hours")
+    assert shop.run("parked").stdout == "evt_1\tunreadable\t3h 0m\t-\t-\n"
 
 
 @pytest.mark.parametrize("command", [("retry", "evt_1"), ("retry", "evt_1", "evt_1")])
@@ -85,8 +86,7 @@ def test_retry_of_a_settled_event_names_its_row(shop: Shop, command: tuple[str, 
     shop.admin.execute(GRANT, [USER_ID])
     shop.run("retry")
     result = shop.run(*command)
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    line = f"evt_1\tduplicate\tsettled by pi_1: +100 for {USER_ID} on {today} (entered by hand)\n"
+    line = f"evt_1\tduplicate\tsettled by pi_1: +100 for {USER_ID} on {entered_on(shop.admin)} (entered by hand)\n"
     assert (result.exit_code, result.stdout) == (0, line * (len(command) - 1))
 
 
@@ -107,7 +107,8 @@ def test_retry_in_the_wrong_mode_names_the_setting(shop: Shop) -> None:
     shop.deliver(session(credits="ten"))
     result = shop.run("retry", STRIPE_LIVEMODE="true", STRIPE_API_KEY="rk_live_1")
     assert (result.exit_code, result.stdout) == (1, "evt_1\tparked\twrong_mode: set STRIPE_LIVEMODE\n")
-    assert shop.run("parked").stdout.startswith("evt_1\tinvalid_credits\t0s\tpi_1\t")
+    set_parked_age(shop.admin, "3 hours")
+    assert shop.run("parked").stdout.startswith("evt_1\tinvalid_credits\t3h 0m\tpi_1\t")
 
 
 def discarded(shop: Shop, event: dict[str, Any]) -> None:

@@ -164,12 +164,13 @@ def test_run_with_a_bug_is_incomplete(shop: Shop, monkeypatch: pytest.MonkeyPatc
 def test_list_that_breaks_off_reports_how_far_it_was_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The objects up to there are recorded."""
     monkeypatch.setattr(stripe_reader, "_RETRY_SECONDS", 0.1)
+    newest = days_ago(1)
     for number in range(150):
         session = session_event(event_id=f"evt_{number}", id=f"cs_{number}", payment_intent=f"pi_{number}")
-        shop.stripe.add_events(session, at=days_ago(1) - number)
+        shop.stripe.add_events(session, at=newest - number)
     shop.stripe.error_status = lambda path, number: 500 if path == "/v1/checkout/sessions" and number > 2 else None
     result = shop.reconcile("--since", "2d")
-    reached = datetime.fromtimestamp(days_ago(1) - 99, UTC)
+    reached = datetime.fromtimestamp(newest - 99, UTC)
     assert result.exit_code == 2
     assert f"Checkout Sessions: read back to {reached:%Y-%m-%d %H:%M}" in result.stderr
     assert shop.balance() == 100 * 100

@@ -95,9 +95,10 @@ def test_events_are_listed_for_the_30_days_stripe_keeps_them(shop: Shop) -> None
 
 def test_object_of_many_events_is_fetched_once(shop: Shop) -> None:
     """The events are on two pages."""
+    newest = days_ago(1)
     for number in range(102):
         paid = session_event(event_id=f"evt_{number}")
-        shop.stripe.add_events(paid, at=days_ago(1) - number, created=days_ago(100))
+        shop.stripe.add_events(paid, at=newest - number, created=days_ago(100))
     assert shop.missing("--since", "2d") == {SESSION: 100}
     assert [path for path, _ in shop.stripe.requests].count(f"/v1/checkout/sessions/{SESSION}") == 1
 

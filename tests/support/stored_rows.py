@@ -35,5 +35,17 @@ def stored(admin: Admin) -> int:
     return sum(rows(admin, f"select count(*) from {table}")[0][0] for table in tables)
 
 
+def entered_on(admin: Admin) -> str:
+    """Return the UTC day of the newest ledger row. Today's date may be the next one by now."""
+    [(day,)] = rows(admin, "select (max(created_at) at time zone 'UTC')::date::text from public.transactions")
+    return str(day)
+
+
+def set_parked_age(admin: Admin, age: str, event_id: str = "%") -> None:
+    """Make the events look parked for the interval ``age``. An age in hours is the same if the test takes seconds."""
+    query = "update billing.parked_events set parked_at = now() - %s::interval where event_id like %s"
+    admin.execute(query, [age, event_id])
+
+
 def parked(admin: Admin) -> list[tuple[Any, ...]]:
     return rows(admin, "select event_id, reason from billing.parked_events where resolved_at is null order by 1")

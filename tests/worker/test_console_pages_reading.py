@@ -21,6 +21,7 @@ from support.operators import adjust
 from support.pages import Browser, Page
 from support.recorded import refund_event, session_event
 from support.roles import ALICE, BOB, CAROL, add, connected, sign_up
+from support.stored_rows import entered_on, set_parked_age
 from webhook.console.reading import PageTimeoutError
 from webhook.ledger.ledger import Ledger
 from worker.conftest import MakeApp
@@ -81,7 +82,7 @@ def test_home_of_an_empty_database_says_that_nothing_happened(ann: Browser, data
 def test_home_names_the_oldest_parked_event(ann: Browser, deliver: Deliver, admin: Admin) -> None:
     for event_id in ("evt_b", "evt_a"):
         deliver(session(event_id=event_id, user_id=CAROL, payment_intent=f"pi_{event_id}"))
-    admin.execute("update billing.parked_events set parked_at = now() - interval '50 hours' where event_id = 'evt_a'")
+    set_parked_age(admin, "50 hours", "evt_a")
     page = ann.get("/console")
     assert "Parked events 2 open, the oldest for 2d 2h: evt_a" in page.text
     assert page.links["evt_a"] == "/console/parked/evt_a"
@@ -99,10 +100,9 @@ def test_home_draws_the_credits_of_each_day(ann: Browser, deliver: Deliver, admi
     yesterday = datetime.now(UTC) - timedelta(days=1)
     add(admin, BOB, 40, stripe_id="pi_2", payment_id="pi_2", created_at=str(yesterday))
     page = ann.get("/console")
-    today = datetime.now(UTC).date()
     days = {row[0]: row[1:] for row in rows_of(page)[1:]}
     assert len(days) == 30
-    assert days[str(today)] == ["100", "30", "50", "+7"]
+    assert days[entered_on(admin)] == ["100", "30", "50", "+7"]
     assert days[str(yesterday.date())] == ["40", "0", "0", "0"]
     assert re.findall(r"<rect[^>]*><title>[^:]*: ([^<]*)", page.html) == [
         "40 sold",
