@@ -205,7 +205,7 @@ def test_first_run_without_since_is_rejected(shop: Shop) -> None:
 
 def test_run_without_since_begins_at_the_end_of_the_latest(shop: Shop) -> None:
     """It begins an hour earlier; runs after a gap and dry runs do not count."""
-    shop.reconcile("--since", "30d", "--until", "2026-11-01")
+    shop.reconcile("--since", "2026-10-02", "--until", "2026-11-01")
     shop.reconcile("--since", "2026-11-05", "--until", "2026-11-06")
     shop.reconcile("--since", "2026-10-31", "--until", "2026-11-02", "--dry-run")
     assert shop.found()["since"] == "2026-10-31T23:00:00+00:00"
