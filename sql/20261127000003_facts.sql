@@ -171,13 +171,17 @@ create policy erased_users_service_role on billing.erased_users
 
 
 create function billing.is_erased_user(p_user_id uuid) returns boolean
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return exists (
         select from billing.erased_users
         where user_hash = sha256(p_user_id::text::bytea)
     );
+end
+$$;
 
 comment on function billing.is_erased_user(uuid) is
     'Returns whether billing.erase_user() has erased this user.';

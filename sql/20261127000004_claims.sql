@@ -57,10 +57,14 @@ create policy claims_service_role on billing.claims
 
 
 create function billing.pseudonym_of(p_user_id uuid) returns uuid
-    language sql
+    language plpgsql
     immutable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return encode(substring(sha256(p_user_id::text::bytea) from 1 for 16), 'hex')::uuid;
+end
+$$;
 
 comment on function billing.pseudonym_of(uuid) is
     'Returns the id that stands for a user whose account is gone: the beginning of a hash, which does not lead back to the user.';
@@ -218,10 +222,14 @@ grant execute on function billing.merge_claim(jsonb) to service_role;
 
 
 create function billing.is_other_owner(p_before uuid[], p_after uuid[]) returns boolean
-    language sql
+    language plpgsql
     immutable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return p_before <> p_after and least(cardinality(p_before), cardinality(p_after)) < 2;
+end
+$$;
 
 comment on function billing.is_other_owner(uuid[], uuid[]) is
     'Returns whether the owner changes: several users own as little before as after.';

@@ -159,15 +159,17 @@ create trigger parked_events_drop_personal_data
 
 
 create function billing.resolve(p_event_id text) returns void
-    language sql
+    language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
+begin
     update billing.parked_events
     set
         resolution = 'settled',
         resolved_at = now(),
         payload = null
-    where event_id = p_event_id and resolved_at is null
+    where event_id = p_event_id and resolved_at is null;
+end
 $$;
 
 comment on function billing.resolve(text) is

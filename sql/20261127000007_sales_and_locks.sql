@@ -3,7 +3,8 @@
 -- A sale as all its facts describe it, and the locks that serialise its settlement. Linked ids are one sale.
 --
 -- These functions run as their caller, service_role. pg_temp comes last in the search paths, so that no temporary type of
--- a pooled session stands in for a real one. Functions of the hot path are in plpgsql, whose plans are kept.
+-- a pooled session stands in for a real one. They are in plpgsql, which keeps plans for the session: before Postgres 18,
+-- each call of an SQL function plans its statements again.
 
 create function billing.linked_payments(p_payment_ids text[]) returns text[]
     language plpgsql
@@ -275,15 +276,19 @@ grant execute on function billing.sale_of(text[]) to service_role;
 
 
 create function billing.unsettled_reason(p_sale billing.merged_sale) returns text
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return case
         when cardinality(p_sale.claimants) > 1 then 'ambiguous_customer'
         when p_sale.user_id is null then 'missing_user'
         when p_sale.credits is null then 'missing_credits'
         when not exists (select from public.users where id = p_sale.user_id) then 'unknown_user'
     end;
+end
+$$;
 
 comment on function billing.unsettled_reason(billing.merged_sale) is
     'Returns why a sale cannot be settled, null if it can: the first reason that applies, as in parked_events.reason.';
@@ -294,9 +299,11 @@ grant execute on function billing.unsettled_reason(billing.merged_sale) to servi
 
 
 create function billing.ids_in(p_facts jsonb) returns text[]
-    language sql
+    language plpgsql
     immutable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return array(
         select id
         from jsonb_array_elements(p_facts) as fact
@@ -305,6 +312,8 @@ create function billing.ids_in(p_facts jsonb) returns text[]
         ]) as id
         where id is not null
     );
+end
+$$;
 
 comment on function billing.ids_in(jsonb) is
     'Returns the ids that recording the facts has to lock: payments, subscriptions and Stripe customers.';
@@ -346,10 +355,14 @@ grant execute on function billing.lock_sign_ups(jsonb) to service_role;
 
 
 create function billing.sign_up_key(p_user_id uuid) returns integer
-    language sql
+    language plpgsql
     immutable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return get_byte(uuid_send(p_user_id), 15) % 64;
+end
+$$;
 
 comment on function billing.sign_up_key(uuid) is
     'Returns the lock that serialises the sign-up of a user with claims of that user. Users share it.';

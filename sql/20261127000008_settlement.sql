@@ -7,13 +7,17 @@
 -- that turn out to be one.
 
 create function billing.remaining_credits(p_credits bigint, p_money_amount bigint, p_reversed numeric) returns bigint
-    language sql
+    language plpgsql
     immutable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return case
         when p_money_amount = 0 then p_credits
         else p_credits - div(p_credits * least(p_reversed, p_money_amount), p_money_amount)::bigint
     end;
+end
+$$;
 
 comment on function billing.remaining_credits(bigint, bigint, numeric) is
     'Returns the credits that a sale keeps once p_reversed of its money is gone, rounded in the customer''s favour. All of the money takes all the credits; if nothing was paid, nothing is taken.';
@@ -25,11 +29,13 @@ grant execute on function billing.remaining_credits(bigint, bigint, numeric) to 
 
 -- By index alone: the planner would read the whole ledger for an "or" with a subquery that is not an array.
 create function billing.entries_of(p_payment_ids text[]) returns setof public.transactions
-    language sql
+    language plpgsql
     stable
     rows 3
     set search_path = pg_catalog, pg_temp
 as $$
+begin
+    return query
     select *
     from public.transactions
     where
@@ -38,7 +44,8 @@ as $$
             select reversal_id
             from billing.reversals
             where payment_id = any (p_payment_ids)
-        ))
+        ));
+end
 $$;
 
 comment on function billing.entries_of(text[]) is

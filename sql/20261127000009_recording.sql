@@ -112,9 +112,11 @@ grant execute on function billing.settle_again(text[], text) to service_role;
 
 
 create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) returns boolean
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return exists (
         select from billing.sales
         where
@@ -127,6 +129,8 @@ create function billing.lacks_refunds(p_payment_ids text[], p_fact jsonb) return
             from billing.reversals
             where payment_id = any (p_payment_ids) and reversal_id !~ '^d[pu]_' -- a dispute is no refund
         );
+end
+$$;
 
 comment on function billing.lacks_refunds(text[], jsonb) is
     'Returns whether the known refunds of a sale amount to less than its charge reports as refunded.';
@@ -139,10 +143,11 @@ grant execute on function billing.lacks_refunds(text[], jsonb) to service_role;
 -- The total of a charge often arrives before the refunds that it adds up. Its event is read as text: the operators of json
 -- reject a body that contains \u0000 or half a surrogate pair.
 create function billing.resolve_refunded_totals(p_payment_ids text[]) returns void
-    language sql
+    language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
-    select billing.resolve(event_id)
+begin
+    perform billing.resolve(event_id)
     from billing.parked_events
     where
         payment_id = any (p_payment_ids)
@@ -154,7 +159,8 @@ as $$
             jsonb_build_object(
                 'money_amount', substring(payload::text from '"amount_refunded": *([0-9]{1,19})')
             )
-        )
+        );
+end
 $$;
 
 comment on function billing.resolve_refunded_totals(text[]) is

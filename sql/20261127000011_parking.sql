@@ -27,14 +27,18 @@ grant execute on function billing.drop_discarded_payloads() to service_role;
 
 
 create function billing.lacks_nothing(p_sale billing.merged_sale) returns boolean
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
+as $$
+begin
     return p_sale.paid
         and case billing.unsettled_reason(p_sale)
             when 'unknown_user' then p_sale.forgotten
             else billing.unsettled_reason(p_sale) is null
         end;
+end
+$$;
 
 comment on function billing.lacks_nothing(billing.merged_sale) is
     'Returns whether a sale needs no further event: it is paid, and settled or its user was erased.';

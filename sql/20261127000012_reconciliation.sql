@@ -96,14 +96,16 @@ grant execute on function billing.finish_reconciliation(bigint) to service_role;
 
 
 create function billing.knows_sale(p_facts jsonb) returns boolean
-    language sql
+    language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select exists (
+begin
+    return exists (
         select from billing.sales
         where payment_id = any (billing.linked_payments(billing.ids_in(p_facts)))
-    )
+    );
+end
 $$;
 
 comment on function billing.knows_sale(jsonb) is

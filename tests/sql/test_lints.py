@@ -89,6 +89,30 @@ LINTS = {
         """,
         "grant execute on function billing.copy_account() to authenticated",
     ),
+    # Before Postgres 18, each call of an SQL function plans its statements again.
+    "SQL function below record() or a function for generations": (
+        """
+        with recursive called as (
+            select oid, prosrc, prolang
+            from pg_proc
+            where oid = 'billing.record(jsonb)'::regprocedure or pronamespace = 'public'::regnamespace
+            union
+            select callee.oid, callee.prosrc, callee.prolang
+            from called
+            join pg_proc as callee on called.prosrc ~ ('\\mbilling\\.' || callee.proname || '\\(')
+            where callee.pronamespace = 'billing'::regnamespace
+        )
+        select called.oid::regprocedure::text
+        from called
+        join pg_language on pg_language.oid = prolang
+        where lanname = 'sql'
+        """,
+        """
+        create or replace function billing.resolve(p_event_id text) returns void
+            language sql
+            return null::void
+        """,
+    ),
     "table without a comment": (
         """
         select oid::regclass::text
