@@ -250,7 +250,7 @@ MUTANTS = (
         "            and sale.paid is not null\n",
     ),
     Mutant(
-        "payment of a new sale is in no other delivery",
+        "payment of a new sale is in no earlier delivery",
         BULK_RECORDING,
         "cardinality(array_positions(p_ids, sale.payment_id)) = 1",
         "true",
